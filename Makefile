@@ -1,0 +1,46 @@
+# `make help` lists the commands. Each sets up what it needs, in .venv, from the versions in uv.lock.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export SAM_CLI_TELEMETRY := 0
+
+ready := .venv/ready
+demo := build/demo
+
+.PHONY: help demo test check lint clean
+
+help: ## List the commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
+
+demo: $(ready) ## Generate the default project, build it, and stream from what was built
+	@rm -rf $(demo)
+	@cookiecutter . --default-config --no-input --output-dir $(demo)
+	@cd $(demo)/lambda-stream && sam build && \
+		python -m local.probe --expect-streaming --serve .aws-sam/build/template.yaml
+
+test: lint ## Run the whole suite
+	@python -m pytest --numprocesses auto
+
+check: lint ## Run the part of the suite that fits in a minute
+	@python -m pytest --numprocesses auto -m "not slow"
+
+lint: $(ready)
+	@ruff check --config pyproject.toml .
+	@ruff format --check --config pyproject.toml .
+	@mypy hooks local_extensions.py tests
+	@cd '{{cookiecutter.project_slug}}' && MYPYPATH=src mypy --config-file ../pyproject.toml src local tests
+
+clean: ## Remove what the other commands made
+	@rm -rf .venv build .mypy_cache .pytest_cache .ruff_cache
+
+# A tool environment of its own would be cleaner, but this needs nothing beside Python: uv installs itself anew
+# in the version of uv.lock, with all the rest.
+$(ready): pyproject.toml uv.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "$(PYTHON) is too old: this takes Python 3.11 or later; name one with PYTHON=…" >&2; exit 1; }
+	@$(PYTHON) -m venv .venv
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check uv
+	@.venv/bin/uv sync --quiet --locked --inexact
+	@touch $@

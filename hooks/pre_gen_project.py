@@ -1,0 +1,166 @@
+"""Refuses answers that could not work, each with its rule and a remedy, before a file is written."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import unicodedata
+from collections.abc import Iterator
+from typing import Any
+
+# Cookiecutter puts the answers in here. They are read as data; no answer is ever part of the code.
+ANSWERS = r"""
+{{ cookiecutter | tojson }}
+"""
+# The same as they were given: cookiecutter evaluates what looks like Jinja on its command line.
+UNRENDERED = r"""
+{{ _cookiecutter | tojson }}
+"""
+
+Answers = dict[str, Any]
+
+CHOICES = {
+    "python_version": ("3.13", "3.14", "3.12"),
+    "architecture": ("arm64", "x86_64"),
+    "url_auth": ("AWS_IAM", "NONE"),
+}
+# Where Lambda response streaming is offered: the commercial regions.
+# https://docs.aws.amazon.com/general/latest/gr/lambda-service.html
+# fmt: off
+REGIONS = frozenset((
+    "af-south-1", "ap-east-1", "ap-east-2", "ap-northeast-1", "ap-northeast-2", "ap-northeast-3", "ap-south-1",
+    "ap-south-2", "ap-southeast-1", "ap-southeast-2", "ap-southeast-3", "ap-southeast-4", "ap-southeast-5",
+    "ap-southeast-6", "ap-southeast-7", "ca-central-1", "ca-west-1", "eu-central-1", "eu-central-2", "eu-north-1",
+    "eu-south-1", "eu-south-2", "eu-west-1", "eu-west-2", "eu-west-3", "il-central-1", "me-central-1", "me-south-1",
+    "mx-central-1", "sa-east-1", "us-east-1", "us-east-2", "us-west-1", "us-west-2",
+))
+# fmt: on
+SLUG_LENGTH = 40
+RESERVED_SLUGS = frozenset(
+    (
+        # A project cannot depend on itself, so these packages could not be installed.
+        *("botocore", "h11", "mypy", "pytest", "pyyaml", "ruff", "types-pyyaml", "watchfiles"),
+        # SAM's own stack, in which it keeps the bucket for deployments.
+        "aws-sam-cli-managed-default",
+        # Windows has no folders of these names.
+        *("aux", "con", "nul", "prn", *(f"{device}{number}" for device in ("com", "lpt") for number in range(1, 10))),
+    )
+)
+TEXT_LENGTHS = {"project_name": 64, "description": 256}
+# Spelt so that cookiecutter, which renders this file too, does not take them for its own.
+JINJA = tuple("{" + mark for mark in ("{", "%", "#"))
+ORIGINS = 100
+ORIGIN_LENGTH = 253
+
+
+def problems(answers: Answers, unrendered: Answers | None = None) -> list[str]:
+    """Everything that is wrong with `answers`, a message each: option, value, rule and remedy."""
+    given = {option: str(answers.get(option, "")) for option in answers}
+    return [
+        *_texts(given, unrendered or {}),
+        *_slug(given),
+        *_region(given),
+        *_choices(given),
+        *_origins(given),
+        *_number(given, "memory", 128, 10240, "MB"),
+        *_number(given, "timeout", 1, 900, "seconds"),
+    ]
+
+
+def refusal(found: list[str]) -> str:
+    """The problems as one text for people."""
+    return "\n".join(["These answers cannot work, so nothing was generated:", *(f"  {line}" for line in found)])
+
+
+def _slug(given: dict[str, str]) -> Iterator[str]:
+    # It names a folder, a Python project and a CloudFormation stack.
+    slug = given.get("project_slug", "")
+    if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", slug, re.ASCII):
+        rule = "must be lower-case letters and digits, in words joined by single hyphens, and start with a letter"
+        yield _problem("project_slug", slug, rule, "lambda-stream")
+    elif len(slug) > SLUG_LENGTH:
+        rule = f"must be at most {SLUG_LENGTH} characters long, and has {len(slug)}"
+        yield _problem("project_slug", slug, rule, slug[:12].rstrip("-"))
+    elif slug in RESERVED_SLUGS:
+        yield _problem("project_slug", slug, "is a reserved name", f"{slug}-stream")
+
+
+def _texts(given: dict[str, str], unrendered: Answers) -> Iterator[str]:
+    for option, length in TEXT_LENGTHS.items():
+        text = given.get(option, "")
+        if not text.strip():
+            yield _problem(option, text, "must not be empty", "Lambda Stream")
+        if len(text) > length:
+            yield _problem(option, text, f"must be at most {length} characters long, and has {len(text)}", text[:12])
+        # Control, surrogate and unassigned characters, line and paragraph separators: what YAML or TOML cannot hold.
+        odd = sorted({char for char in text if unicodedata.category(char) in ("Cc", "Cn", "Co", "Cs", "Zl", "Zp")})
+        if odd:
+            names = " ".join(f"U+{ord(char):04X}" for char in odd)
+            rule = f"must be one line of printable characters, and holds {names}"
+            yield _problem(option, text, rule, "Lambda Stream")
+        if any(quote in text for quote in "\"'`"):
+            rule = "must not hold straight quotes or backquotes"
+            yield _problem(option, text, rule, "typographic quotes: \u2019 \u201c \u201d")
+        typed = str(unrendered.get(option, text))
+        if any(mark in text + " " + typed for mark in JINJA):
+            rule = f"must not hold {', '.join(JINJA)}, which templates and workflows would evaluate"
+            yield _problem(option, typed, rule, "it without them")
+
+
+def _region(given: dict[str, str]) -> Iterator[str]:
+    if given.get("region") not in REGIONS:
+        rule = "must be a commercial AWS region known to this template"
+        remedy = "us-east-1; if yours is newer than this template, change it in samconfig.toml afterwards"
+        yield _problem("region", given.get("region", ""), rule, remedy)
+
+
+def _choices(given: dict[str, str]) -> Iterator[str]:
+    for option, choices in CHOICES.items():
+        if given.get(option) not in choices:
+            yield _problem(option, given.get(option, ""), f"must be one of {', '.join(choices)}", choices[0])
+
+
+def _origins(given: dict[str, str]) -> Iterator[str]:
+    # https://docs.aws.amazon.com/lambda/latest/api/API_Cors.html
+    answer = given.get("cors_origins", "")
+    if not answer:
+        return
+    origins = [origin.strip(" ") for origin in answer.split(",")]
+    if len(origins) > ORIGINS:
+        yield _problem("cors_origins", answer, f"must be at most {ORIGINS} origins, and are {len(origins)}", "*")
+    if "*" in origins and len(origins) > 1:
+        yield _problem("cors_origins", answer, "must not join * with others, since * already means any", "*")
+    for origin in origins:
+        host_and_port = r"([a-z0-9]([a-z0-9-]*[a-z0-9])?)(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*(:[1-9][0-9]{0,4})?"
+        if origin != "*" and not re.fullmatch(rf"https?://{host_and_port}", origin, re.ASCII):
+            rule = "must be scheme and host, perhaps a port, in lower case, without a path or a slash at the end"
+            yield _problem("cors_origins", origin, rule, "https://www.example.com")
+        elif len(origin) > ORIGIN_LENGTH:
+            rule = f"must be at most {ORIGIN_LENGTH} characters long, and has {len(origin)}"
+            yield _problem("cors_origins", origin, rule, "https://www.example.com")
+
+
+def _number(given: dict[str, str], option: str, least: int, most: int, unit: str) -> Iterator[str]:
+    # Not int(): it takes 0512, 1_000 and digits of other scripts, which YAML reads as something else.
+    text = given.get(option, "")
+    if not re.fullmatch(r"[1-9][0-9]{0,5}", text, re.ASCII) or not least <= int(text) <= most:
+        rule = f"must be a whole number of {unit} from {least} to {most}, in digits only and without a leading zero"
+        yield _problem(option, text, rule, "512" if option == "memory" else "120")
+
+
+def _problem(option: str, value: str, rule: str, remedy: str) -> str:
+    shown = json.dumps(value if len(value) <= 80 else value[:80] + "…", ensure_ascii=True)
+    return f"{option} = {shown}: {rule}. Try {remedy}"
+
+
+def main() -> int:
+    """Returns the exit status: 1 if there was something to refuse."""
+    found = problems(json.loads(ANSWERS), json.loads(UNRENDERED))
+    if found:
+        print(refusal(found), file=sys.stderr)
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

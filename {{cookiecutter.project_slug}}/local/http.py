@@ -1,0 +1,152 @@
+"""An HTTP/1.1 server: h11 for the protocol, asyncio for the sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from http.client import responses
+
+import h11
+
+_RECEIVE_SIZE = 256 * 1024
+# An error trailer or an X-Ray header may take up to 1 MiB.
+_HEAD_LIMIT = 2 * 1024 * 1024
+
+
+class ClientGone(Exception):
+    """The peer closed the connection, or does not speak HTTP/1.1."""
+
+
+class Connection:
+    """One connection of a client; it carries one request after the other."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=_HEAD_LIMIT)
+        #: The trailers of the last request whose body was read, by lower-case name.
+        self.trailers: dict[str, str] = {}
+
+    @property
+    def peer(self) -> str:
+        """The client's address."""
+        address: tuple[str, int] = self._writer.get_extra_info("peername")
+        return address[0]
+
+    async def next_request(self) -> h11.Request | None:
+        """The head of the next request; None when the client is done."""
+        if self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE:
+            self._h11.start_next_cycle()
+        elif self._h11.our_state is not h11.IDLE:
+            return None
+        event = await self._next_event()
+        return event if isinstance(event, h11.Request) else None
+
+    async def body(self) -> AsyncIterator[bytes]:
+        """The body of the current request as it arrives; `trailers` is set once it is whole."""
+        while True:
+            event = await self._next_event()
+            if isinstance(event, h11.Data):
+                yield bytes(event.data)
+            elif isinstance(event, h11.EndOfMessage):
+                self.trailers = fields(event)
+                return
+            else:
+                raise ClientGone("the request broke off")
+
+    async def send(self, *events: h11.Event) -> None:
+        """Sends `events`, and waits while the client is slow to take them."""
+        for event in events:
+            self._writer.write(self._h11.send(event) or b"")
+        try:
+            await self._writer.drain()
+        except OSError as error:
+            raise ClientGone(str(error)) from error
+
+    async def respond(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
+        """Sends a whole response."""
+        headers = [*headers, ("content-length", str(len(body)))]
+        await self.send(response(status, headers), h11.Data(data=body), h11.EndOfMessage())
+
+    def abort(self) -> None:
+        """Breaks the connection off, so that the client cannot take the response for a whole one."""
+        self._writer.transport.abort()
+
+    async def _next_event(self) -> h11.Event:
+        while True:
+            try:
+                event = self._h11.next_event()
+            except h11.RemoteProtocolError as error:
+                raise ClientGone(str(error)) from error
+            if event is h11.NEED_DATA:
+                if self._h11.they_are_waiting_for_100_continue:
+                    await self.send(h11.InformationalResponse(status_code=100, headers=[]))
+                try:
+                    self._h11.receive_data(await self._reader.read(_RECEIVE_SIZE))
+                except OSError as error:
+                    raise ClientGone(str(error)) from error
+            elif isinstance(event, h11.Event):
+                return event
+            else:
+                raise ClientGone("the connection is not idle")
+
+
+class Server:
+    """Listens, and gives each request to a function."""
+
+    def __init__(self, serve: Callable[[Connection, h11.Request], Awaitable[None]]) -> None:
+        """`serve` answers one request, whose head it is given, on a connection."""
+        self._serve = serve
+        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def start(self, host: str, port: int) -> tuple[str, int]:
+        """Listens on `host` and `port`, 0 for any free one; returns both as they are.
+
+        Raises:
+            OSError: The address cannot be listened on.
+        """
+        self._server = await asyncio.start_server(self._accept, host, port)
+        address: tuple[str, int] = self._server.sockets[0].getsockname()[:2]
+        return address
+
+    async def close(self) -> None:
+        """Stops listening and breaks off what is being served."""
+        if self._server is not None:
+            self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        connection = Connection(reader, writer)
+        try:
+            # asyncio up to 3.12 reports a connection that was cancelled as an error of the program.
+            with contextlib.suppress(ClientGone, asyncio.CancelledError):
+                while (request := await connection.next_request()) is not None:
+                    await self._serve(connection, request)
+        finally:
+            self._tasks.discard(task)
+            writer.close()
+
+
+def fields(event: h11.Request | h11.EndOfMessage) -> dict[str, str]:
+    """Header or trailer values by lower-case name; equal names are joined with commas (RFC 9110, section 5.3)."""
+    values: dict[str, str] = {}
+    for name, value in event.headers:
+        key, text = name.decode("latin-1"), value.decode("latin-1")
+        values[key] = f"{values[key]},{text}" if key in values else text
+    return values
+
+
+def response(status: int, headers: list[tuple[str, str]]) -> h11.Response:
+    """The head of a response."""
+    return h11.Response(
+        status_code=status,
+        reason=responses.get(status, "").encode(),
+        headers=[(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers],
+    )

@@ -1,0 +1,120 @@
+"""The context object that a handler receives, attribute for attribute what awslambdaric gives it.
+
+https://docs.aws.amazon.com/lambda/latest/dg/python-context.html
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from . import logs
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_W3C_FIELDS = ("traceparent", "tracestate", "baggage")
+
+
+class _Fields:
+    """Named attributes taken from a dict of the same keys; a missing key gives None."""
+
+    __slots__: tuple[str, ...] = ()
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        for name in self.__slots__:
+            setattr(self, name, values.get(name))
+
+    def __repr__(self) -> str:
+        fields = ",".join(f"{name}={getattr(self, name)}" for name in self.__slots__)
+        return f"{type(self).__name__}([{fields}])"
+
+
+class CognitoIdentity(_Fields):
+    """Who called, where the caller came through Amazon Cognito."""
+
+    __slots__ = ("cognito_identity_id", "cognito_identity_pool_id")
+
+
+class Client(_Fields):
+    """The mobile app that called."""
+
+    __slots__ = ("app_package_name", "app_title", "app_version_code", "app_version_name", "installation_id")
+
+
+class ClientContext(_Fields):
+    """What the caller put into the client context of an Invoke call."""
+
+    __slots__ = ("client", "custom", "env")
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        super().__init__(values)
+        client: dict[str, Any] | None = values.get("client")
+        self.client = None if client is None else Client(client)
+
+
+class LambdaContext:
+    """What Lambda tells a handler about the invocation, the function and the environment.
+
+    Attributes:
+        aws_request_id: Id of this invocation.
+        invoked_function_arn: ARN that was invoked, with its alias or version.
+        function_name: The function's name.
+        function_version: The function's version.
+        memory_limit_in_mb: Memory of the function in MB, as a str.
+        log_group_name: CloudWatch log group.
+        log_stream_name: CloudWatch log stream.
+        identity: Amazon Cognito identity of the caller.
+        client_context: What the caller of Invoke passed along, or None.
+        tenant_id: Tenant of the invocation, or None.
+    """
+
+    def __init__(
+        self,
+        aws_request_id: str,
+        deadline_ms: int,
+        invoked_function_arn: str | None = None,
+        client_context: dict[str, Any] | None = None,
+        cognito_identity: dict[str, Any] | None = None,
+        tenant_id: str | None = None,
+    ) -> None:
+        """`deadline_ms` is when Lambda ends the invocation, in milliseconds since the epoch."""
+        self.aws_request_id = aws_request_id
+        self.invoked_function_arn = invoked_function_arn
+        self.tenant_id = tenant_id
+        self.function_name = os.environ.get("AWS_LAMBDA_FUNCTION_NAME")
+        self.function_version = os.environ.get("AWS_LAMBDA_FUNCTION_VERSION")
+        self.memory_limit_in_mb = os.environ.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE")
+        self.log_group_name = os.environ.get("AWS_LAMBDA_LOG_GROUP_NAME")
+        self.log_stream_name = os.environ.get("AWS_LAMBDA_LOG_STREAM_NAME")
+
+        trace = client_context.pop("w3c", None) if client_context else None
+        fields = trace if isinstance(trace, dict) else {}
+        self._w3c = {name: fields[name] for name in _W3C_FIELDS if isinstance(fields.get(name), str)}
+        self.client_context = None if client_context is None else ClientContext(client_context)
+
+        identity = cognito_identity or {}
+        self.identity = CognitoIdentity(
+            {
+                "cognito_identity_id": identity.get("cognitoIdentityId"),
+                "cognito_identity_pool_id": identity.get("cognitoIdentityPoolId"),
+            }
+        )
+        self._deadline_ms = deadline_ms
+
+    def get_remaining_time_in_millis(self) -> int:
+        """Milliseconds until Lambda ends the invocation; 0 once that has passed."""
+        return max(0, self._deadline_ms - int(time.time() * 1000))
+
+    def w3c(self) -> dict[str, str]:
+        """The W3C trace context of the invocation: traceparent, tracestate and baggage, those that came."""
+        return dict(self._w3c)
+
+    def log(self, message: object) -> None:
+        """Writes `message` to the log as it is."""
+        logs.write(str(message))
+
+    def __repr__(self) -> str:
+        fields = ",".join(f"{name}={value}" for name, value in vars(self).items() if not name.startswith("_"))
+        return f"LambdaContext([{fields}])"

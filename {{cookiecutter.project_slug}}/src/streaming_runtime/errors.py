@@ -1,0 +1,81 @@
+"""What an exception looks like to Lambda: the error object, its type, and the cause for X-Ray.
+
+https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html#runtimes-api-invokeerror
+"""
+
+from __future__ import annotations
+
+import json
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from traceback import FrameSummary
+    from typing import Any
+
+_XRAY_LIMIT = 1024 * 1024  # bytes; Lambda refuses a longer header
+_OWN_FOLDER = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_MACHINERY = (_OWN_FOLDER, os.path.dirname(os.__file__) + os.sep + "asyncio" + os.sep)
+_IMPORT_MACHINERY = ("<frozen importlib.", os.path.dirname(os.__file__) + os.sep + "importlib" + os.sep)
+
+
+class RuntimeFault(Exception):
+    """An error that Lambda knows by a name of its own, ``Runtime.…``, rather than by its Python class."""
+
+    def __init__(self, error_type: str, message: str, stack_trace: list[str] | None = None) -> None:
+        super().__init__(message)
+        self.error_type = error_type
+        self.stack_trace = stack_trace or []
+
+
+def report(error: BaseException, request_id: str = "") -> dict[str, Any]:
+    """The error object that Lambda hands to the caller, of JSON values only."""
+    if isinstance(error, RuntimeFault):
+        stack_trace = error.stack_trace
+    else:
+        from traceback import StackSummary
+
+        stack_trace = StackSummary.from_list(_frames(error)).format()
+    return {
+        "errorMessage": _message(error),
+        "errorType": _type_name(error),
+        "requestId": request_id,
+        "stackTrace": stack_trace,
+    }
+
+
+def xray_cause(error: BaseException) -> str:
+    """The value of the header ``Lambda-Runtime-Function-XRay-Error-Cause``; empty if it would be too long."""
+    frames = [] if isinstance(error, RuntimeFault) else _frames(error)
+    kind = "LambdaValidationError" if isinstance(error, RuntimeFault) else _type_name(error)
+    stack = [{"label": frame.name, "path": frame.filename, "line": frame.lineno} for frame in frames]
+    cause = json.dumps(
+        {
+            "working_directory": os.getcwd(),
+            "exceptions": [{"message": _message(error), "type": kind, "stack": stack}],
+            "paths": sorted({frame.filename for frame in frames}),
+        }
+    )
+    return cause if len(cause) < _XRAY_LIMIT else ""
+
+
+def _type_name(error: BaseException) -> str:
+    return error.error_type if isinstance(error, RuntimeFault) else type(error).__name__
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as failure:  # an exception of the user's whose __str__ is broken
+        return f"<no message: __str__ raised {type(failure).__name__}>"
+
+
+def _frames(error: BaseException) -> list[FrameSummary]:
+    """The frames of the user's code: the runtime's own, which come first, are left out."""
+    from traceback import extract_tb
+
+    frames = list(extract_tb(error.__traceback__))
+    first = 0
+    while first < len(frames) and frames[first].filename.startswith(_MACHINERY + _IMPORT_MACHINERY):
+        first += 1
+    return frames[first:]

@@ -1,0 +1,163 @@
+"""What a handler may return, and what becomes of it: content type, HTTP metadata, and the items of the body."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterator
+
+from . import wire
+from .errors import RuntimeFault
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
+    from typing import Any
+
+    Item = str | bytes
+    Content = Iterable[Item] | AsyncIterable[Item]
+
+_BINARY = "application/octet-stream"
+
+
+class StreamingResponse:
+    """A stream with a status, headers and cookies of its own.
+
+    Its name and the order of its arguments are Starlette's; `cookies` is Lambda's.
+
+    Attributes:
+        content: What is streamed.
+        status_code: HTTP status.
+        headers: Header values by lower-case name.
+        cookies: Values of the ``Set-Cookie`` headers.
+    """
+
+    def __init__(
+        self,
+        content: Content,
+        status_code: int = 200,
+        headers: Mapping[str, str] | None = None,
+        media_type: str | None = None,
+        cookies: Sequence[str] | None = None,
+    ) -> None:
+        """Checks all that goes out before the stream, so that a mistake shows where it was made.
+
+        Args:
+            content: Iterable or async iterable of ``bytes`` or ``str``, or one of these alone. Text is sent as UTF-8.
+            status_code: 200 to 599.
+            headers: Headers by name. A ``Set-Cookie`` header becomes a cookie.
+            media_type: Content type, unless `headers` has one; ``text/…`` gets a charset.
+                Without either it is ``application/octet-stream``.
+            cookies: Cookies as the ``Set-Cookie`` header has them, such as ``id=1; Path=/; HttpOnly``.
+
+        Raises:
+            ValueError: Lambda would not send this status, header or cookie.
+        """
+        if isinstance(cookies, str):
+            raise ValueError("cookies must be a list of str, one for each cookie")
+        self.content: Content = [content] if isinstance(content, (str, bytes)) else content
+        self.status_code = status_code
+        self.headers: dict[str, str] = {}
+        self.cookies = list(cookies or ())
+        for name, value in (headers or {}).items():
+            if name.lower() == "set-cookie":
+                self.cookies.append(value)
+            else:
+                self.headers[name.lower()] = value
+        self.headers.setdefault("content-type", _content_type(media_type))
+        self.metadata()
+
+    def metadata(self) -> bytes:
+        """Status, headers and cookies as Lambda takes them, from the attributes as they are now.
+
+        Raises:
+            ValueError: Lambda would not send them.
+        """
+        return wire.http_metadata(self.status_code, self.headers, self.cookies)
+
+
+class Reply:
+    """A handler's result, ready to be sent.
+
+    Attributes:
+        content_type: Of the request that carries the response to Lambda.
+        metadata: HTTP metadata to send first, or None for a stream without.
+        items: Iterable or async iterable over the body.
+    """
+
+    __slots__ = ("content_type", "items", "metadata")
+
+    def __init__(self, content_type: str, metadata: bytes | None, items: Content) -> None:
+        self.content_type = content_type
+        self.metadata = metadata
+        self.items = items
+
+
+def reply_to(result: Any) -> Reply:
+    """Decides what is sent for `result`.
+
+    Raises:
+        RuntimeFault: `result` is none of the things that a handler may return.
+        ValueError: It is a buffered response with a status, header, cookie or body that may not be sent.
+    """
+    if isinstance(result, dict) and "statusCode" in result:
+        result = _from_buffered(result)
+    if isinstance(result, StreamingResponse):
+        return Reply(wire.HTTP_INTEGRATION_RESPONSE, result.metadata(), result.content)
+    if isinstance(result, (Iterator, AsyncIterator)):
+        return Reply(_BINARY, None, result)
+    if isinstance(result, bytes):
+        return Reply(_BINARY, None, [result])
+    try:
+        encoded = json.dumps(result, ensure_ascii=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise RuntimeFault("Runtime.MarshalError", f"Unable to marshal response: {error}") from error
+    return Reply("application/json", None, [encoded])
+
+
+def item_bytes(item: Item) -> bytes:
+    """The bytes of one item of a stream.
+
+    Raises:
+        TypeError: The item is neither ``bytes`` nor ``str``.
+    """
+    if isinstance(item, bytes):
+        return item
+    if isinstance(item, str):
+        return item.encode()
+    if isinstance(item, (bytearray, memoryview)):
+        return bytes(item)
+    raise TypeError(f"a stream is made of bytes or str, not {type(item).__name__}")
+
+
+def _content_type(media_type: str | None) -> str:
+    if media_type is None:
+        return _BINARY
+    if media_type.startswith("text/") and "charset=" not in media_type.lower():
+        return f"{media_type}; charset=utf-8"
+    return media_type
+
+
+def _from_buffered(result: dict[str, Any]) -> StreamingResponse:
+    # https://docs.aws.amazon.com/lambda/latest/dg/urls-invocation.html#urls-payloads
+    body = result.get("body")
+    if body is None:
+        body = ""
+    if not isinstance(body, str):
+        raise ValueError(f"body of a buffered response must be a str, not {type(body).__name__}")
+    headers = {name: str(value) for name, value in (result.get("headers") or {}).items()}
+    for name, values in (result.get("multiValueHeaders") or {}).items():
+        headers[name] = ", ".join(map(str, values))
+    media_type = None if result.get("isBase64Encoded") else "application/json"
+    return StreamingResponse(
+        [_from_base64(body) if result.get("isBase64Encoded") else body],
+        int(result["statusCode"]),
+        headers,
+        media_type,
+        result.get("cookies"),
+    )
+
+
+def _from_base64(body: str) -> bytes:
+    from binascii import a2b_base64
+
+    return a2b_base64(body)

@@ -1,0 +1,221 @@
+"""The bytes on the wire: HTTP/1.1 and Lambda's response framing. Values in, bytes out, and back; no I/O.
+
+HTTP/1.1 is RFC 9112, field names and values are RFC 9110. What Lambda adds is described at
+https://docs.aws.amazon.com/lambda/latest/dg/runtimes-custom.html#runtimes-custom-response-streaming
+"""
+
+from __future__ import annotations
+
+import json
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+#: Content type of a response that starts with HTTP metadata.
+HTTP_INTEGRATION_RESPONSE = "application/vnd.awslambda.http-integration-response"
+#: Stands between the HTTP metadata and the payload.
+METADATA_DELIMITER = bytes(8)
+#: Metadata and delimiter must fit in this many bytes.
+METADATA_LIMIT = 16 * 1024
+#: Ends a chunked body that has no trailers.
+LAST_CHUNK = b"0\r\n\r\n"
+
+_HEAD_LIMIT = 256 * 1024
+_TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
+_CONTROLS = frozenset(map(chr, [*range(0x20), 0x7F])) - {"\t"}
+_HEX_DIGITS = frozenset(b"0123456789abcdefABCDEF")
+_HOP_BY_HOP = frozenset(
+    ("connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade")
+)
+
+
+class WireError(Exception):
+    """The other side sent something that is not the HTTP/1.1 response that was asked for."""
+
+
+def request_head(method: str, target: str, host: str, headers: Iterable[tuple[str, str]]) -> bytes:
+    """The request line and header section, up to and with the empty line.
+
+    Raises:
+        ValueError: A header value holds a control character or a character beyond latin-1.
+    """
+    lines = [f"{method} {target} HTTP/1.1", f"Host: {host}"]
+    lines += [f"{name}: {check_header_value(name, value)}" for name, value in headers]
+    return "\r\n".join([*lines, "\r\n"]).encode("latin-1")
+
+
+def chunk(data: bytes) -> bytes:
+    """One chunk of a chunked body (RFC 9112, section 7.1).
+
+    Raises:
+        ValueError: `data` is empty. A chunk of no bytes ends the body; that is `last_chunk`.
+    """
+    if not data:
+        raise ValueError("a chunk must hold at least one byte: an empty one ends the body")
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def last_chunk(trailers: Iterable[tuple[str, str]]) -> bytes:
+    """The end of a chunked body, with a trailer section (RFC 9112, section 7.1.2)."""
+    lines = [f"{name}: {check_header_value(name, value)}" for name, value in trailers]
+    return "\r\n".join(["0", *lines, "\r\n"]).encode("latin-1")
+
+
+def http_metadata(status_code: int, headers: Mapping[str, str], cookies: Sequence[str]) -> bytes:
+    """The JSON object that starts a response of type `HTTP_INTEGRATION_RESPONSE`, without its delimiter.
+
+    Raises:
+        ValueError: A status, header or cookie may not be sent, or all together do not fit in `METADATA_LIMIT` bytes.
+    """
+    if type(status_code) is not int or not 200 <= status_code <= 599:
+        raise ValueError(f"status code must be an int from 200 to 599, not {status_code!r}")
+    for name, value in headers.items():
+        check_header_name(name)
+        check_header_value(name, value)
+    for cookie in cookies:
+        check_header_value("set-cookie", cookie)
+    metadata: dict[str, object] = {"statusCode": status_code, "headers": dict(headers)}
+    if cookies:
+        metadata["cookies"] = list(cookies)
+    encoded = json.dumps(metadata, separators=(",", ":")).encode()
+    size = len(encoded) + len(METADATA_DELIMITER)
+    if size > METADATA_LIMIT:
+        raise ValueError(f"status, headers and cookies take {size} bytes; Lambda takes at most {METADATA_LIMIT}")
+    return encoded
+
+
+def check_header_name(name: str) -> str:
+    """`name`, if it is a token (RFC 9110, section 5.6.2) and not hop-by-hop (section 7.6.1); else ValueError."""
+    if not isinstance(name, str) or not name or not _TOKEN.issuperset(name):
+        raise ValueError(f"not a header name: {name!r}")
+    if name.lower() in _HOP_BY_HOP:
+        raise ValueError(f"header {name!r} belongs to the connection, which is Lambda's")
+    return name
+
+
+def check_header_value(name: str, value: str) -> str:
+    """`value`, if it can stand in a header (RFC 9110, section 5.5); else ValueError."""
+    if not isinstance(value, str):
+        raise ValueError(f"value of header {name!r} must be a str, not {value!r}")
+    if not _CONTROLS.isdisjoint(value):
+        raise ValueError(f"value of header {name!r} holds a control character: {value!r}")
+    try:
+        value.encode("latin-1")
+    except UnicodeEncodeError:
+        raise ValueError(f"value of header {name!r} holds a character beyond latin-1: {value!r}") from None
+    return value
+
+
+class ResponseParser:
+    """Reads one HTTP/1.1 response out of bytes that come in any pieces.
+
+    Attributes:
+        status: Status code; 0 until the head has come.
+        headers: Header values by lower-case name; the last of equal names wins.
+        body: The decoded body, whole once `feed` has returned True.
+        keep_alive: Whether the connection can carry another request afterwards.
+    """
+
+    def __init__(self) -> None:
+        self.status = 0
+        self.headers: dict[str, str] = {}
+        self.body = b""
+        self.keep_alive = False
+        self._buffer = bytearray()
+        self._decoded = bytearray()
+        self._length: int | None = None
+        self._chunked = False
+        self._chunk_left: int | None = None
+        self._in_trailers = False
+
+    def feed(self, data: bytes) -> bool:
+        """Takes what came next; `b""` says that the peer closed. True once the response is whole.
+
+        Raises:
+            WireError: This is not HTTP/1.1, or the peer closed too early.
+        """
+        self._buffer += data
+        if not self.status and not self._read_head():
+            if not data:
+                raise WireError("connection closed before the response's head was whole")
+            return False
+        if self._chunked:
+            done = self._read_chunks()
+        elif self._length is not None:
+            done = len(self._buffer) >= self._length
+            if done:
+                self.body = bytes(self._buffer[: self._length])
+                self.keep_alive = self.keep_alive and len(self._buffer) == self._length
+        else:  # the body ends with the connection
+            done = not data
+            if done:
+                self.body = bytes(self._buffer)
+        if not done and not data:
+            raise WireError("connection closed before the response's body was whole")
+        return done
+
+    def _read_head(self) -> bool:
+        end = self._buffer.find(b"\r\n\r\n")
+        if end < 0:
+            if len(self._buffer) > _HEAD_LIMIT:
+                raise WireError(f"response head is longer than {_HEAD_LIMIT} bytes")
+            return False
+        status_line, *lines = self._buffer[:end].decode("latin-1").split("\r\n")
+        del self._buffer[: end + 4]
+        version, _, rest = status_line.partition(" ")
+        code = rest[:3]
+        if version not in ("HTTP/1.1", "HTTP/1.0") or not (code.isascii() and code.isdigit() and len(code) == 3):
+            raise WireError(f"not an HTTP response: {status_line[:80]!r}")
+        for line in lines:
+            name, colon, value = line.partition(":")
+            if not colon:
+                raise WireError(f"not a header: {line[:80]!r}")
+            self.headers[name.lower()] = value.strip(" \t")
+        self.status = int(code)
+        self._frame_body(version)
+        return True
+
+    def _frame_body(self, version: str) -> None:
+        # RFC 9112, section 6.3, as far as it concerns a client that sends GET and POST.
+        length = self.headers.get("content-length")
+        self._chunked = self.headers.get("transfer-encoding", "").lower() == "chunked"
+        if self.status == 204:
+            self._length = 0
+        elif length is not None and not self._chunked:
+            if not (length.isascii() and length.isdigit()):
+                raise WireError(f"not a content length: {length[:80]!r}")
+            self._length = int(length)
+        framed = self._chunked or self._length is not None
+        connection = self.headers.get("connection", "").lower()
+        self.keep_alive = framed and version == "HTTP/1.1" and connection != "close"
+
+    def _read_chunks(self) -> bool:
+        while True:
+            if self._chunk_left:
+                taken = self._buffer[: self._chunk_left]
+                self._decoded += taken
+                del self._buffer[: len(taken)]
+                self._chunk_left -= len(taken)
+                if self._chunk_left:
+                    return False
+            end = self._buffer.find(b"\r\n")
+            if end < 0:
+                return False
+            line = bytes(self._buffer[:end])
+            del self._buffer[: end + 2]
+            if self._in_trailers:
+                if not line:
+                    self.body = bytes(self._decoded)
+                    self.keep_alive = self.keep_alive and not self._buffer
+                    return True
+            elif self._chunk_left == 0:  # the line break behind a chunk's data
+                if line:
+                    raise WireError(f"chunk is longer than it said: {line[:80]!r}")
+                self._chunk_left = None
+            else:
+                size = line.partition(b";")[0].strip(b" \t")
+                if not size or not _HEX_DIGITS.issuperset(size):
+                    raise WireError(f"not a chunk size: {line[:80]!r}")
+                self._chunk_left = int(size, 16)
+                self._in_trailers = self._chunk_left == 0

@@ -1,0 +1,37 @@
+"""The function behind the local URL: `src/bootstrap` runs as on Lambda, over a real socket."""
+
+import http.client
+import os
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from local.probe import probe
+
+Serve = Callable[..., str]
+
+
+def test_a_chunk_arrives_before_the_next_one_is_made(serve: Serve, tmp_path: Path) -> None:
+    gate_path = tmp_path / "gate"
+    os.mkfifo(gate_path)
+    url = urlsplit(serve("gated.handler", Path(__file__).parent, GATE=str(gate_path)))
+    connection = http.client.HTTPConnection(url.netloc, timeout=30)
+    connection.request("GET", "/some/path")
+    with gate_path.open("wb", buffering=0) as gate:
+        gate.write(b"1")
+        response = connection.getresponse()
+        assert (response.status, response.headers["x-path"]) == (200, "/some/path")
+        assert response.read1() == b"chunk 1"
+        for byte in (b"2", b"3", b"4"):
+            gate.write(byte)
+            assert response.read1() == b"chunk " + byte
+    assert response.read1() == b""
+    connection.close()
+
+
+def test_the_function_streams(serve: Serve) -> None:
+    result = probe(serve(STREAM_INTERVAL="0.05"))
+    assert result.status == 200
+    assert result.streamed
+    body = b"".join(data for _, data in result.chunks).decode()
+    assert [line.split()[0] for line in body.splitlines()] == [*map(str, range(1, 11)), "end"]
