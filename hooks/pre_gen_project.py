@@ -25,17 +25,16 @@ CHOICES = {
     "architecture": ("arm64", "x86_64"),
     "url_auth": ("AWS_IAM", "NONE"),
 }
-# Where Lambda response streaming is offered: the commercial regions.
-# https://docs.aws.amazon.com/general/latest/gr/lambda-service.html
-# fmt: off
-REGIONS = frozenset((
-    "af-south-1", "ap-east-1", "ap-east-2", "ap-northeast-1", "ap-northeast-2", "ap-northeast-3", "ap-south-1",
-    "ap-south-2", "ap-southeast-1", "ap-southeast-2", "ap-southeast-3", "ap-southeast-4", "ap-southeast-5",
-    "ap-southeast-6", "ap-southeast-7", "ca-central-1", "ca-west-1", "eu-central-1", "eu-central-2", "eu-north-1",
-    "eu-south-1", "eu-south-2", "eu-west-1", "eu-west-2", "eu-west-3", "il-central-1", "me-central-1", "me-south-1",
-    "mx-central-1", "sa-east-1", "us-east-1", "us-east-2", "us-west-1", "us-west-2",
-))
-# fmt: on
+# Commercial regions where Lambda has function URLs and CloudFormation can make them.
+# https://docs.aws.amazon.com/lambda/latest/dg/urls-configuration.html
+REGIONS = frozenset(
+    (
+        *("af-south-1", "ap-east-1", "ap-northeast-1", "ap-northeast-2", "ap-northeast-3", "ap-south-1"),
+        *("ap-southeast-1", "ap-southeast-2", "ap-southeast-3", "ca-central-1", "eu-central-1", "eu-north-1"),
+        *("eu-south-1", "eu-west-1", "eu-west-2", "eu-west-3", "me-south-1", "sa-east-1"),
+        *("us-east-1", "us-east-2", "us-west-1", "us-west-2"),
+    )
+)
 SLUG_LENGTH = 40
 RESERVED_SLUGS = frozenset(
     (
@@ -110,8 +109,8 @@ def _texts(given: dict[str, str], unrendered: Answers) -> Iterator[str]:
 
 def _region(given: dict[str, str]) -> Iterator[str]:
     if given.get("region") not in REGIONS:
-        rule = "must be a commercial AWS region known to this template"
-        remedy = "us-east-1; if yours is newer than this template, change it in samconfig.toml afterwards"
+        rule = "must be a commercial AWS region that has Lambda function URLs"
+        remedy = "us-east-1; if yours has got them since, change it in samconfig.toml afterwards"
         yield _problem("region", given.get("region", ""), rule, remedy)
 
 

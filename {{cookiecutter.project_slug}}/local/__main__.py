@@ -20,15 +20,10 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         function = load_function(options.template, options.function)
-        with contextlib.suppress(KeyboardInterrupt, asyncio.CancelledError):
-            asyncio.run(_serve(function, options.host, options.port, options.sandboxes))
     except TemplateError as error:
         print(f"local: {error}", file=sys.stderr)
         return 1
-    except (OSError, OverflowError) as error:
-        print(f"local: cannot listen on {options.host}:{options.port}: {error}; give another PORT", file=sys.stderr)
-        return 1
-    return 0
+    return asyncio.run(_serve(function, options.host, options.port, options.sandboxes))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -43,16 +38,23 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-async def _serve(function: Function, host: str, port: int, limit: int) -> None:
-    task = asyncio.current_task()
-    assert task is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    async with serving(function, host, port, limit, write_log) as (url, sandboxes):
+async def _serve(function: Function, host: str, port: int, limit: int) -> int:
+    stop = asyncio.Event()
+    for signal_number in (signal.SIGINT, signal.SIGTERM):
+        # However often it comes, the processes are ended first.
+        asyncio.get_running_loop().add_signal_handler(signal_number, stop.set)
+    async with contextlib.AsyncExitStack() as stack:
+        try:
+            url, sandboxes = await stack.enter_async_context(serving(function, host, port, limit, write_log))
+        except (OSError, OverflowError, UnicodeError) as error:  # the last two: no port, no name of a host
+            print(f"local: cannot listen on {host}:{port}: {error}; give another PORT", file=sys.stderr)
+            return 1
         print(f"{function.name} ({function.handler}) streams at {url}", flush=True)
         print("Ctrl-C ends it. A change in the code takes effect with the next request.", flush=True)
-        async for _ in awatch(function.code):
+        async for _ in awatch(function.code, stop_event=stop):
             print("The code has changed.", flush=True)
             await sandboxes.renew()
+    return 0
 
 
 if __name__ == "__main__":

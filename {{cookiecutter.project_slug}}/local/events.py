@@ -22,10 +22,18 @@ _TEXT_TYPES = ("text/", "application/json", "application/javascript", "applicati
 def function_url_event(request: h11.Request, body: bytes, source_ip: str) -> dict[str, Any]:
     """The event that Lambda makes of an HTTP request."""
     headers = fields(request)
-    cookies = [text for text in headers.pop("cookie", "").replace(",", ";").split(";") if text.strip()]
+    headers.pop("cookie", None)
+    # A cookie may hold a comma, so the joined header is of no use.
+    cookie_headers = [value.decode("latin-1") for name, value in request.headers if name == b"cookie"]
+    cookies = [cookie.strip() for text in cookie_headers for cookie in text.split(";") if cookie.strip()]
     path, _, query = request.target.decode("latin-1").partition("?")
     domain = headers.get("host", _URL_ID)
     now = time.time()
+    headers["x-amzn-trace-id"] = f"Root=1-{int(now):08x}-{uuid.uuid4().hex[:24]}"
+    headers["x-forwarded-for"] = source_ip
+    port = domain.rpartition(":")[2]
+    headers["x-forwarded-port"] = port if port.isdigit() else "80"
+    headers["x-forwarded-proto"] = "http"
     event: dict[str, Any] = {
         "version": "2.0",
         "routeKey": "$default",
@@ -53,7 +61,7 @@ def function_url_event(request: h11.Request, body: bytes, source_ip: str) -> dic
         "isBase64Encoded": False,
     }
     if cookies:
-        event["cookies"] = [cookie.strip() for cookie in cookies]
+        event["cookies"] = cookies
     if query:
         parameters: dict[str, str] = {}
         for name, value in parse_qsl(query, keep_blank_values=True):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import socket
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from http.client import responses
 
@@ -12,6 +13,9 @@ import h11
 _RECEIVE_SIZE = 256 * 1024
 # An error trailer or an X-Ray header may take up to 1 MiB.
 _HEAD_LIMIT = 2 * 1024 * 1024
+_NO_BODY = frozenset({204, 304})
+# With SO_LINGER: a close that the peer sees as an error (RST), not as an end.
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 class ClientGone(Exception):
@@ -25,14 +29,17 @@ class Connection:
         self._reader = reader
         self._writer = writer
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=_HEAD_LIMIT)
+        self._method = b""
+        self._bodiless = False  # whether the response's body may not be sent (RFC 9110, section 6.4.1)
         #: The trailers of the last request whose body was read, by lower-case name.
         self.trailers: dict[str, str] = {}
 
     @property
     def peer(self) -> str:
         """The client's address."""
-        address: tuple[str, int] = self._writer.get_extra_info("peername")
-        return address[0]
+        # None if the client was gone before it was accepted
+        address: tuple[str, int] | None = self._writer.get_extra_info("peername")
+        return address[0] if address else ""
 
     async def next_request(self) -> h11.Request | None:
         """The head of the next request; None when the client is done."""
@@ -41,7 +48,10 @@ class Connection:
         elif self._h11.our_state is not h11.IDLE:
             return None
         event = await self._next_event()
-        return event if isinstance(event, h11.Request) else None
+        if not isinstance(event, h11.Request):
+            return None
+        self._method = event.method
+        return event
 
     async def body(self) -> AsyncIterator[bytes]:
         """The body of the current request as it arrives; `trailers` is set once it is whole."""
@@ -56,9 +66,16 @@ class Connection:
                 raise ClientGone("the request broke off")
 
     async def send(self, *events: h11.Event) -> None:
-        """Sends `events`, and waits while the client is slow to take them."""
+        """Sends `events`, and waits while the client is slow to take them. A body that may not be is left out.
+
+        Raises:
+            ClientGone: The client broke the connection off.
+        """
         for event in events:
-            self._writer.write(self._h11.send(event) or b"")
+            if isinstance(event, h11.Response):
+                self._bodiless = self._method == b"HEAD" or event.status_code in _NO_BODY
+            if not (self._bodiless and isinstance(event, h11.Data)):
+                self._writer.write(self._h11.send(event) or b"")
         try:
             await self._writer.drain()
         except OSError as error:
@@ -70,14 +87,19 @@ class Connection:
         await self.send(response(status, headers), h11.Data(data=body), h11.EndOfMessage())
 
     def abort(self) -> None:
-        """Breaks the connection off, so that the client cannot take the response for a whole one."""
-        self._writer.transport.abort()
+        """Breaks the connection off after what was sent, so that the client cannot take it for a whole response."""
+        if self._h11.their_http_version == b"1.0":
+            # There the end of the connection is the end of the body.
+            self._writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        self._writer.close()
 
     async def _next_event(self) -> h11.Event:
         while True:
             try:
                 event = self._h11.next_event()
             except h11.RemoteProtocolError as error:
+                if self._h11.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+                    await self.respond(error.error_status_hint, [("connection", "close")], b"")
                 raise ClientGone(str(error)) from error
             if event is h11.NEED_DATA:
                 if self._h11.they_are_waiting_for_100_continue:
@@ -111,6 +133,11 @@ class Server:
         address: tuple[str, int] = self._server.sockets[0].getsockname()[:2]
         return address
 
+    async def idle(self, seconds: float) -> None:
+        """Returns when the connections that are open have ended, or after so many seconds."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=seconds)
+
     async def close(self) -> None:
         """Stops listening and breaks off what is being served."""
         if self._server is not None:
@@ -125,13 +152,15 @@ class Server:
         self._tasks.add(task)
         connection = Connection(reader, writer)
         try:
-            # asyncio up to 3.12 reports a connection that was cancelled as an error of the program.
-            with contextlib.suppress(ClientGone, asyncio.CancelledError):
-                while (request := await connection.next_request()) is not None:
-                    await self._serve(connection, request)
-        finally:
-            self._tasks.discard(task)
+            while (request := await connection.next_request()) is not None:
+                await self._serve(connection, request)
             writer.close()
+            await writer.wait_closed()
+        except (ClientGone, OSError, asyncio.CancelledError):
+            pass  # asyncio up to 3.12 reports a connection that was cancelled as an error of the program
+        finally:
+            writer.transport.abort()
+            self._tasks.discard(task)
 
 
 def fields(event: h11.Request | h11.EndOfMessage) -> dict[str, str]:
@@ -144,7 +173,12 @@ def fields(event: h11.Request | h11.EndOfMessage) -> dict[str, str]:
 
 
 def response(status: int, headers: list[tuple[str, str]]) -> h11.Response:
-    """The head of a response."""
+    """The head of a response. Without a length its body is chunked.
+
+    Raises:
+        ValueError: A header is not latin-1.
+        h11.LocalProtocolError: The status or a header is not one of HTTP.
+    """
     return h11.Response(
         status_code=status,
         reason=responses.get(status, "").encode(),

@@ -62,11 +62,17 @@ def probe(url: str, timeout: float = 900, show: bool = False) -> Result:
     Raises:
         ProbeError: There is no response at all.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise ProbeError(f"not a URL: {url!r}: {error}") from error
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ProbeError(f"not an http or https URL: {url!r}")
+    if not url.isascii() or not url.isprintable() or " " in url:
+        raise ProbeError(f"what is not ASCII, and every space, must be percent-encoded in a URL: {url!r}")
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    connection = kind(parts.hostname, parts.port, timeout=timeout)
+    connection = kind(parts.hostname, port, timeout=timeout)
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     try:
         headers = {"user-agent": "lambda-stream-probe", **_signature(url, parts.hostname)}
@@ -75,7 +81,7 @@ def probe(url: str, timeout: float = 900, show: bool = False) -> Result:
         response = connection.getresponse()
         result = Result(response.status, response.getheaders(), time.perf_counter() - start)
         if show:
-            print(f"GET {url}\n{response.status} {response.reason} after {result.head_at:.3f} s")
+            print(f"GET {url}\n{response.status} {response.reason} after {result.head_at:.3f} s", flush=True)
         try:
             while data := response.read1(_RECEIVE_SIZE):
                 result.chunks.append((time.perf_counter() - start, data))
@@ -83,8 +89,10 @@ def probe(url: str, timeout: float = 900, show: bool = False) -> Result:
                     _show(*result.chunks[-1])
         except (http.client.HTTPException, OSError) as error:
             result.error = f"the response broke off: {type(error).__name__}"
+        if response.length:  # http.client takes the end of the connection for the end of the body
+            result.error = f"the response broke off: {response.length} bytes are missing"
         return result
-    except (http.client.HTTPException, OSError) as error:
+    except (http.client.HTTPException, OSError, UnicodeError) as error:  # UnicodeError: no name of a host
         raise ProbeError(f"no response from {url}: {error or type(error).__name__}") from error
     finally:
         connection.close()
@@ -132,14 +140,18 @@ def _signature(url: str, host: str) -> dict[str, str]:
         return {}
     from botocore.auth import SigV4Auth
     from botocore.awsrequest import AWSRequest
+    from botocore.exceptions import BotoCoreError
     from botocore.session import Session
 
-    credentials = Session().get_credentials()
-    if credentials is None:
-        print("probe: no AWS credentials found; the request is not signed", file=sys.stderr)
-        return {}
     request = AWSRequest("GET", url)
-    SigV4Auth(credentials, "lambda", deployed[1]).add_auth(request)
+    try:
+        credentials = Session().get_credentials()
+        if credentials is None:
+            print("probe: no AWS credentials found; the request is not signed", file=sys.stderr)
+            return {}
+        SigV4Auth(credentials, "lambda", deployed[1]).add_auth(request)
+    except BotoCoreError as error:
+        raise ProbeError(f"cannot sign the request: {error}") from error
     return dict(request.headers.items())
 
 

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import codecs
 import contextlib
+import io
 import os
 import signal
-import sys
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import h11
 
+from .environment import environment, region
 from .http import Connection, Server, fields
 from .template import Function
 
@@ -27,6 +29,11 @@ _ERROR_TYPE = "lambda-runtime-function-error-type"
 _ERROR_BODY = "lambda-runtime-function-error-body"
 # Chunks that may wait for a slow client before the function has to wait too.
 _QUEUED_CHUNKS = 16
+# What a function has at the least to become ready before its first event.
+# https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html#runtimes-lifecycle-ib
+_INIT_TIME = 10  # seconds
+# How long a slow client may hold up what a process has sent that has ended since.
+_LAST_WORDS_TIME = 5  # seconds
 
 
 @dataclass(frozen=True)
@@ -54,21 +61,33 @@ class End:
 Message = Head | Chunk | End
 
 
-@dataclass
 class Invocation:
     """An event on its way to the function, and the messages that come back."""
 
-    event: bytes
-    request_id: str = field(default_factory=lambda: str(uuid.uuid4()))
-    messages: asyncio.Queue[Message] = field(default_factory=lambda: asyncio.Queue(_QUEUED_CHUNKS))
-    ended: bool = False
+    def __init__(self, event: bytes) -> None:
+        self.event = event
+        self.request_id = str(uuid.uuid4())
+        self._messages: asyncio.Queue[Message] = asyncio.Queue()
+        self._room = asyncio.Semaphore(_QUEUED_CHUNKS)
+        self._ended = False
 
-    async def put(self, message: Message) -> None:
-        """Hands a message on; waits while the client is slow. Nothing follows an `End`."""
-        if self.ended:
-            return
-        self.ended = isinstance(message, End)
-        await self.messages.put(message)
+    async def put(self, message: Head | Chunk) -> None:
+        """Hands a message on; waits while the client is slow. Nothing follows the end."""
+        await self._room.acquire()
+        if not self._ended:
+            self._messages.put_nowait(message)
+
+    def end(self, message: End) -> None:
+        """Hands the first end on, without waiting."""
+        if not self._ended:
+            self._ended = True
+            self._messages.put_nowait(message)
+
+    async def get(self) -> Message:
+        """The next message."""
+        message = await self._messages.get()
+        self._room.release()
+        return message
 
 
 class Sandbox:
@@ -83,110 +102,137 @@ class Sandbox:
         # Why the process is about to exit, where more is known than its exit status.
         self._exit_cause: End | None = None
         self._process: asyncio.subprocess.Process | None = None
+        # Set while the process waits for an event, and when it can take none any more.
+        self._settled = asyncio.Event()
+        # Within one log entry the runtime breaks lines with carriage returns.
+        self._log_decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8")("replace"), True)
         self._runtime_api = Server(self._serve_runtime)
         self._watcher: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     @property
     def alive(self) -> bool:
-        """Whether the process runs."""
-        return self._process is not None and self._process.returncode is None
+        """Whether the process runs and can be invoked."""
+        return self._process is not None and self._process.returncode is None and self._exit_cause is None
 
     async def start(self) -> None:
-        """Starts the process; that it cannot load the handler shows at the first invocation."""
+        """Starts the process; that it cannot be started or cannot load the handler shows at the first invocation."""
         host, port = await self._runtime_api.start("127.0.0.1", 0)
-        self._process = await asyncio.create_subprocess_exec(
-            str(self._function.code / "bootstrap"),
-            self._function.handler,
-            cwd=self._function.code,
-            env=self._environment(f"{host}:{port}"),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            start_new_session=True,
-        )
-        self._watcher = asyncio.create_task(self._watch(self._process))
+        bootstrap = str(self._function.code / "bootstrap")
+        # A pipe of our own: asyncio's keeps a process "running" until the last heir of its output has ended.
+        output, output_end = os.pipe()
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                bootstrap,
+                self._function.handler,
+                cwd=self._function.code,
+                env=environment(self._function, f"{host}:{port}"),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output_end,
+                stderr=asyncio.subprocess.STDOUT,
+                start_new_session=True,
+            )
+        except OSError as error:
+            self._log(f"Cannot start {bootstrap}: {error.strerror}\n")
+            self._exit_cause = End("Runtime.InvalidEntrypoint", str(error).encode())
+            self._settled.set()
+        finally:
+            os.close(output_end)
+            if self._process is None:
+                os.close(output)
+        if self._process is not None:
+            self._watcher = asyncio.create_task(self._watch(self._process, output))
 
     async def invoke(self, event: bytes) -> AsyncIterator[Message]:
         """Hands `event` to the function and yields what comes back, up to and with the `End`."""
         invocation = Invocation(event)
         self._current = invocation
         self._waiting.put_nowait(invocation)
+        self._start_timer(invocation, max(_INIT_TIME, self._function.timeout))
         if not self.alive:
-            await invocation.put(self._exit_message())
+            invocation.end(self._exit_message())
         while True:
-            message = await invocation.messages.get()
+            message = await invocation.get()
             yield message
             if isinstance(message, End):
                 self._current = None
                 return
 
+    async def settled(self) -> None:
+        """Returns when the process waits for the next event, or has ended."""
+        await self._settled.wait()
+
     async def stop(self) -> None:
         """Ends the process and all that it started."""
         self._stop_timer()
-        self._kill()
+        self._current = None
+        if self._process is not None and self._process.returncode is None:
+            self._exit_cause = self._exit_cause or End("Sandbox.Stopped")
+            self._kill(self._process)
+        await self._runtime_api.close()
         if self._watcher is not None:
             await self._watcher
-        await self._runtime_api.close()
 
-    def _environment(self, runtime_api: str) -> dict[str, str]:
-        # https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html#configuration-envvars-runtime
-        function = self._function
-        region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
-        environment = {
-            "PYTHON": sys.executable,
-            **function.environment,
-            **os.environ,
-            "AWS_REGION": region,
-            "AWS_DEFAULT_REGION": region,
-            "AWS_EXECUTION_ENV": f"AWS_Lambda_{function.runtime}",
-            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(function.memory),
-            "AWS_LAMBDA_FUNCTION_NAME": function.name,
-            "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
-            "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
-            "AWS_LAMBDA_LOG_GROUP_NAME": f"/aws/lambda/{function.name}",
-            "AWS_LAMBDA_LOG_STREAM_NAME": f"{time.strftime('%Y/%m/%d')}/[$LATEST]{uuid.uuid4().hex}",
-            "AWS_LAMBDA_RUNTIME_API": runtime_api,
-            "LAMBDA_TASK_ROOT": str(function.code),
-            "TZ": ":UTC",
-            "_HANDLER": function.handler,
-        }
-        # On Lambda it points at our bootstrap, which is what runs here anyway.
-        environment.pop("AWS_LAMBDA_EXEC_WRAPPER", None)
-        return environment
-
-    async def _watch(self, process: asyncio.subprocess.Process) -> None:
-        assert process.stdout is not None
-        while output := await process.stdout.read(65536):
-            # Within one log entry the runtime breaks lines with carriage returns.
-            self._log(output.decode(errors="replace").replace("\r\n", "\n").replace("\r", "\n"))
+    async def _watch(self, process: asyncio.subprocess.Process, output: int) -> None:
+        loop = asyncio.get_running_loop()
+        os.set_blocking(output, False)
+        loop.add_reader(output, self._take_output, output)
         await process.wait()
+        self._kill(process)  # what it has started
+        while self._take_output(output):
+            pass
+        loop.remove_reader(output)
+        os.close(output)
         self._stop_timer()
+        self._settled.set()
         if self._current is not None:
-            await self._current.put(self._exit_message())
+            if self._exit_cause is None:
+                self._log(f"{self._current.request_id} {self._exit_message().error_body.decode()}\n")
+            if self._waiting.empty():
+                # What the process has sent may still be on its way.
+                await self._runtime_api.idle(_LAST_WORDS_TIME)
+        if self._current is not None:
+            self._current.end(self._exit_message())
+
+    def _take_output(self, output: int) -> bool:
+        """Logs what the process has written; returns whether there may be more."""
+        try:
+            data = os.read(output, 65536)
+        except BlockingIOError:
+            return False
+        if text := self._log_decoder.decode(data, final=not data):
+            self._log(text)
+        if not data:
+            asyncio.get_running_loop().remove_reader(output)
+        return bool(data)
 
     def _exit_message(self) -> End:
         status = None if self._process is None else self._process.returncode
-        return self._exit_cause or End("Runtime.ExitError", f"Runtime exited with status {status}".encode())
+        how = f"signal {-status}" if status is not None and status < 0 else f"exit status {status}"
+        return self._exit_cause or End("Runtime.ExitError", f"Runtime exited with error: {how}".encode())
+
+    def _start_timer(self, invocation: Invocation, seconds: float) -> None:
+        self._stop_timer()
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._time_out, invocation, seconds)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
 
-    def _kill(self) -> None:
-        if self._process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+    def _kill(self, process: asyncio.subprocess.Process) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
-    def _time_out(self, invocation: Invocation) -> None:
-        message = f"{invocation.request_id} Task timed out after {self._function.timeout:.2f} seconds"
+    def _time_out(self, invocation: Invocation, seconds: float) -> None:
+        message = f"{invocation.request_id} Task timed out after {seconds:.2f} seconds"
         self._log(message + "\n")
         self._exit_cause = End("Sandbox.Timedout", message.encode())
-        self._kill()
+        if self._process is not None:
+            self._kill(self._process)
 
     async def _serve_runtime(self, connection: Connection, request: h11.Request) -> None:
         call = (request.method.decode(), request.target.decode("latin-1").removeprefix(_VERSION))
-        current = self._current.request_id if self._current is not None else ""
+        current = self._current.request_id if self._current is not None else None
         headers = fields(request)
         if call == ("GET", "/invocation/next"):
             async for _ in connection.body():
@@ -200,8 +246,10 @@ class Sandbox:
             error = End(headers.get(_ERROR_TYPE, "Runtime.Unknown"), body)
             if call[1] == "/init/error":
                 self._exit_cause = error
+                self._settled.set()
             await connection.respond(202, [("content-type", "application/json")], b'{"status":"OK"}\n')
-            await self._finish(error)
+            if self._current is not None:
+                self._current.end(error)
         else:
             async for _ in connection.body():
                 pass
@@ -209,16 +257,22 @@ class Sandbox:
             await connection.respond(400, [("content-type", "application/json")], refusal)
 
     async def _serve_next(self, connection: Connection) -> None:
+        self._stop_timer()
+        if self._current is not None and self._waiting.empty():
+            # The event was taken before. The process goes on without having ended its response.
+            self._current.end(End("Runtime.TruncatedResponse"))
+        self._settled.set()
         invocation = await self._waiting.get()
+        self._settled.clear()
         timeout = self._function.timeout
-        self._timer = asyncio.get_running_loop().call_later(timeout, self._time_out, invocation)
+        self._start_timer(invocation, timeout)
         headers = [
             ("content-type", "application/json"),
             ("lambda-runtime-aws-request-id", invocation.request_id),
             ("lambda-runtime-deadline-ms", str(int((time.time() + timeout) * 1000))),
             (
                 "lambda-runtime-invoked-function-arn",
-                f"arn:aws:lambda:us-east-1:{_ACCOUNT}:function:{self._function.name}",
+                f"arn:aws:lambda:{region()}:{_ACCOUNT}:function:{self._function.name}",
             ),
             ("lambda-runtime-trace-id", f"Root=1-{int(time.time()):08x}-{uuid.uuid4().hex[:24]};Sampled=0"),
         ]
@@ -230,10 +284,5 @@ class Sandbox:
         await invocation.put(Head(headers.get("content-type", "application/octet-stream")))
         async for data in connection.body():
             await invocation.put(Chunk(data))
-        error_type = connection.trailers.get(_ERROR_TYPE, "")
-        await self._finish(End(error_type, base64.b64decode(connection.trailers.get(_ERROR_BODY, ""))))
-
-    async def _finish(self, end: End) -> None:
-        self._stop_timer()
-        if self._current is not None:
-            await self._current.put(end)
+        error_body = base64.b64decode(connection.trailers.get(_ERROR_BODY, ""))
+        invocation.end(End(connection.trailers.get(_ERROR_TYPE, ""), error_body))

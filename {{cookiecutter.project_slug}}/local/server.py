@@ -7,9 +7,11 @@ import contextlib
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Future
 
-from .function_url import FunctionUrl, Sandboxes
+from .function_url import FunctionUrl
 from .http import Server
+from .sandboxes import Sandboxes
 from .template import Function
 
 
@@ -42,20 +44,33 @@ async def serving(
 @contextlib.contextmanager
 def running(function: Function, limit: int = 10, log: Callable[[str], None] | None = None) -> Iterator[str]:
     """The same in a thread of its own, for code that is not asynchronous: serves on a free port and gives the URL."""
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, name="local function URL")
+    started: Future[tuple[str, Callable[[], object]]] = Future()
+
+    async def serve() -> None:
+        loop = asyncio.get_running_loop()
+        stop = asyncio.Event()
+        async with serving(function, "127.0.0.1", 0, limit, log or write_log) as (url, _):
+            started.set_result((url, lambda: loop.call_soon_threadsafe(stop.set)))
+            await stop.wait()
+
+    def run() -> None:
+        try:
+            asyncio.run(serve())
+        except BaseException as error:
+            if started.done():
+                raise
+            started.set_exception(error)
+
+    thread = threading.Thread(target=run, name="local function URL")
     thread.start()
-    server = serving(function, "127.0.0.1", 0, limit, log or write_log)
     try:
-        url, _ = asyncio.run_coroutine_threadsafe(server.__aenter__(), loop).result()
+        url, stop = started.result()
         try:
             yield url
         finally:
-            asyncio.run_coroutine_threadsafe(server.__aexit__(None, None, None), loop).result()
+            stop()
     finally:
-        loop.call_soon_threadsafe(loop.stop)
         thread.join()
-        loop.close()
 
 
 def write_log(text: str) -> None:

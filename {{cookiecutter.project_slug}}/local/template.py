@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+_FUNCTION = "AWS::Serverless::Function"
 
 
 class TemplateError(Exception):
@@ -46,37 +49,56 @@ def load_function(path: Path, name: str) -> Function:
         template = yaml.load(path.read_text(encoding="utf-8"), TemplateLoader)
     except FileNotFoundError:
         raise TemplateError(f"no template at {path}: run this in the project's folder, or give --template") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: not UTF-8, or a date that is none
         raise TemplateError(f"cannot read {path}: {error}") from error
-    template = template if isinstance(template, dict) else {}
-    resources = template.get("Resources") or {}
-    if resources.get(name, {}).get("Type") != "AWS::Serverless::Function":
-        functions = [key for key, value in resources.items() if value.get("Type") == "AWS::Serverless::Function"]
-        found = ", ".join(functions) or "none"
-        raise TemplateError(f"{path} has no AWS::Serverless::Function called {name} (found: {found}); give --function")
-    defaults = (template.get("Globals") or {}).get("Function") or {}
-    properties = {**defaults, **resources[name].get("Properties", {})}
-    parameters = template.get("Parameters") or {}
+    resources = _mapping(template, "Resources")
+    if _mapping(resources, name).get("Type") != _FUNCTION:
+        functions = [key for key in resources if _mapping(resources, key).get("Type") == _FUNCTION]
+        found = ", ".join(map(str, functions)) or "none"
+        raise TemplateError(f"{path} has no {_FUNCTION} called {name} (found: {found}); give --function")
+    defaults = _mapping(_mapping(template, "Globals"), "Function")
+    own = _mapping(_mapping(resources, name), "Properties")
+    parameters = _mapping(template, "Parameters")
 
     def value(key: str, default: Any) -> Any:
-        return _resolve(properties.get(key, default), parameters)
+        return _resolve(own.get(key, defaults.get(key, default)), parameters)
 
-    environment = {
-        **(defaults.get("Environment") or {}).get("Variables", {}),
-        **(properties.get("Environment") or {}).get("Variables", {}),
-    }
+    def number(key: str, default: float) -> float:
+        try:
+            return float(value(key, default))
+        except (TypeError, ValueError):
+            raise TemplateError(f"{key} of {name} in {path} must be a number, not {value(key, default)!r}") from None
+
     code = (path.parent / str(value("CodeUri", "src"))).resolve()
-    if not (code / "bootstrap").is_file():
+    bootstrap = code / "bootstrap"
+    if not bootstrap.is_file():
         raise TemplateError(f"{code} has no bootstrap: CodeUri of {name} must be the folder that holds it")
+    if not os.access(bootstrap, os.X_OK):
+        raise TemplateError(f"{bootstrap} cannot be executed, neither here nor on Lambda: chmod +x it")
+    variables = {
+        **_mapping(_mapping(defaults, "Environment"), "Variables"),
+        **_mapping(_mapping(own, "Environment"), "Variables"),
+    }
     return Function(
         name=name,
         code=code,
         handler=str(value("Handler", "app.handler")),
         runtime=str(value("Runtime", "python3")),
-        timeout=float(value("Timeout", 3)),
-        memory=int(value("MemorySize", 128)),
-        environment={key: str(_resolve(text, parameters)) for key, text in environment.items()},
+        timeout=number("Timeout", 3),
+        memory=int(number("MemorySize", 128)),
+        environment={str(key): _text(_resolve(variable, parameters)) for key, variable in variables.items()},
     )
+
+
+def _mapping(parent: Any, key: str) -> dict[str, Any]:
+    """The mapping at `key` of `parent`; an empty one where either is something else."""
+    value = parent.get(key) if isinstance(parent, dict) else None
+    return value if isinstance(value, dict) else {}
+
+
+def _text(value: Any) -> str:
+    """A scalar as CloudFormation writes it into a variable."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 class _Intrinsic(dict[str, Any]):
@@ -106,6 +128,6 @@ def _resolve(value: Any, parameters: dict[str, Any]) -> Any:
     if not isinstance(value, dict):
         return value
     reference = value.get("Ref")
-    if isinstance(reference, str) and "Default" in parameters.get(reference, {}):
+    if isinstance(reference, str) and "Default" in _mapping(parameters, reference):
         return parameters[reference]["Default"]
     return f"<{'.'.join(map(str, [*value.keys(), *value.values()]))}>"

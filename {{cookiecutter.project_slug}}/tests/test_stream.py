@@ -15,9 +15,10 @@ def test_a_chunk_arrives_before_the_next_one_is_made(serve: Serve, tmp_path: Pat
     gate_path = tmp_path / "gate"
     os.mkfifo(gate_path)
     url = urlsplit(serve("gated.handler", Path(__file__).parent, GATE=str(gate_path)))
-    connection = http.client.HTTPConnection(url.netloc, timeout=30)
+    connection = http.client.HTTPConnection(url.netloc, timeout=10)
     connection.request("GET", "/some/path")
-    with gate_path.open("wb", buffering=0) as gate:
+    # Opened for both, it does not wait for the handler, which may be broken.
+    with open(os.open(gate_path, os.O_RDWR), "wb", buffering=0) as gate:
         gate.write(b"1")
         response = connection.getresponse()
         assert (response.status, response.headers["x-path"]) == (200, "/some/path")

@@ -27,15 +27,19 @@ def main() -> int:
     try:
         try:
             function = handler.load(handler_name)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             logs.error(errors.report(error))
             api.post_init_error(error)
             return 1
+        logs.flush()
         while True:
             serve(api, function, api.next_invocation())
     except RuntimeApiError as error:
         print(f"streaming_runtime: {error}", file=sys.stderr)
         return 1
+    except SystemExit as wanted:
+        # A function that ends its process has failed, even where it asked for status 0.
+        sys.exit(wanted.code or 1)
 
 
 def _look_for_modules_like_lambda() -> None:

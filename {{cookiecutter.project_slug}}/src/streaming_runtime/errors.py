@@ -51,7 +51,7 @@ def xray_cause(error: BaseException) -> str:
     stack = [{"label": frame.name, "path": frame.filename, "line": frame.lineno} for frame in frames]
     cause = json.dumps(
         {
-            "working_directory": os.getcwd(),
+            "working_directory": _working_directory(),
             "exceptions": [{"message": _message(error), "type": kind, "stack": stack}],
             "paths": sorted({frame.filename for frame in frames}),
         }
@@ -68,6 +68,13 @@ def _message(error: BaseException) -> str:
         return str(error)
     except Exception as failure:  # an exception of the user's whose __str__ is broken
         return f"<no message: __str__ raised {type(failure).__name__}>"
+
+
+def _working_directory() -> str:
+    try:
+        return os.getcwd()
+    except OSError:  # the handler removed it
+        return ""
 
 
 def _frames(error: BaseException) -> list[FrameSummary]:

@@ -64,26 +64,36 @@ def _serve(stream: ResponseStream, handler: Handler, invocation: Invocation) -> 
 
 
 def _send(items: Iterable[Item], stream: ResponseStream, invocation: Invocation) -> None:
+    opened = [items]
     with _Reporting(stream, invocation):
-        for item in items:
+        iterator = iter(items)
+        if iterator is not items:
+            opened.insert(0, iterator)
+        for item in iterator:
             stream.write(item_bytes(item))
         stream.end()
-    with _Reporting(stream, invocation):
-        close = getattr(items, "close", None)
-        if close is not None:
-            close()
+    for closing in opened:
+        with _Reporting(stream, invocation):
+            close = getattr(closing, "close", None)
+            if close is not None:
+                close()
 
 
 async def _send_async(items: AsyncIterable[Item], stream: ResponseStream, invocation: Invocation) -> None:
     # The whole stream is one task: cancel scopes and timeouts may stay open across a yield.
+    opened = [items]
     with _Reporting(stream, invocation):
-        async for item in items:
+        iterator = aiter(items)
+        if iterator is not items:
+            opened.insert(0, iterator)
+        async for item in iterator:
             stream.write(item_bytes(item))
         stream.end()
-    with _Reporting(stream, invocation):
-        close = getattr(items, "aclose", None)
-        if close is not None:
-            await close()
+    for closing in opened:
+        with _Reporting(stream, invocation):
+            close = getattr(closing, "aclose", None)
+            if close is not None:
+                await close()
 
 
 async def _awaited(awaitable: Awaitable[Any]) -> Any:
@@ -158,7 +168,8 @@ def _json_header(name: str, text: str | None) -> dict[str, Any] | None:
     if not text:
         return None
     try:
-        value: dict[str, Any] = json.loads(text)
+        # The bytes are UTF-8; HTTP took them for latin-1.
+        value: dict[str, Any] = json.loads(text.encode("latin-1"))
     except ValueError as error:
         raise RuntimeFault("Runtime.LambdaContextUnmarshalError", f"Unable to parse {name} JSON: {error}") from error
     return value

@@ -29,7 +29,7 @@ _tenant_id: str | None = None
 def setup() -> None:
     """Sends the root logger to standard output, as ``AWS_LAMBDA_LOG_FORMAT`` and ``AWS_LAMBDA_LOG_LEVEL`` say."""
     for stream in (sys.stdout, sys.stderr):
-        _buffer_by_line(stream)
+        _adapt(stream)
     handler = _StandardOutput()
     handler.setFormatter(_JsonFormatter() if _json_wanted() else _TextFormatter(_TEXT_FORMAT, _TIME))
     root = logging.getLogger()
@@ -81,11 +81,12 @@ def _to_json(value: dict[str, Any]) -> str:
     return json.dumps(value, ensure_ascii=False, default=str)
 
 
-def _buffer_by_line(stream: TextIO) -> None:
+def _adapt(stream: TextIO) -> None:
     # What a handler prints has to be out before Lambda freezes or ends the process.
     reconfigure = getattr(stream, "reconfigure", None)
     if reconfigure is not None:
-        reconfigure(line_buffering=True)
+        # A character that cannot be encoded must not turn the log of an error into an error.
+        reconfigure(line_buffering=True, errors="backslashreplace")
 
 
 class _StandardOutput(logging.Handler):
@@ -109,7 +110,8 @@ class _JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         entry: dict[str, Any] = {
             "timestamp": self.formatTime(record, _TIME + "Z"),
-            "level": record.levelname,
+            # Lambda's level filter knows the standard levels only.
+            "level": logging.getLevelName(min(50, max(0, record.levelno)) // 10 * 10),
             "message": record.msg if isinstance(record.msg, dict) and not record.args else record.getMessage(),
             "logger": record.name,
         }

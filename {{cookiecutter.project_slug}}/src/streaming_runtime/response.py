@@ -33,7 +33,7 @@ class StreamingResponse:
 
     def __init__(
         self,
-        content: Content,
+        content: Content | Item,
         status_code: int = 200,
         headers: Mapping[str, str] | None = None,
         media_type: str | None = None,
@@ -59,7 +59,7 @@ class StreamingResponse:
         self.headers: dict[str, str] = {}
         self.cookies = list(cookies or ())
         for name, value in (headers or {}).items():
-            if name.lower() == "set-cookie":
+            if wire.check_header_name(name).lower() == "set-cookie":
                 self.cookies.append(value)
             else:
                 self.headers[name.lower()] = value
@@ -145,16 +145,22 @@ def _from_buffered(result: dict[str, Any]) -> StreamingResponse:
     if not isinstance(body, str):
         raise ValueError(f"body of a buffered response must be a str, not {type(body).__name__}")
     headers = {name: str(value) for name, value in (result.get("headers") or {}).items()}
+    cookies: list[str] = []
     for name, values in (result.get("multiValueHeaders") or {}).items():
-        headers[name] = ", ".join(map(str, values))
+        if str(name).lower() == "set-cookie":  # the one header whose values a comma cannot join (RFC 9110, section 5.3)
+            cookies += values
+        else:
+            headers[name] = ", ".join(map(str, values))
     media_type = None if result.get("isBase64Encoded") else "application/json"
-    return StreamingResponse(
+    response = StreamingResponse(
         [_from_base64(body) if result.get("isBase64Encoded") else body],
         int(result["statusCode"]),
         headers,
         media_type,
         result.get("cookies"),
     )
+    response.cookies += cookies
+    return response
 
 
 def _from_base64(body: str) -> bytes:

@@ -47,7 +47,7 @@ class Invocation:
             return headers.get("lambda-runtime-" + name)
 
         deadline = header("deadline-ms") or ""
-        if not deadline.isdigit():
+        if not (deadline.isascii() and deadline.isdigit()):
             raise RuntimeApiError(f"invocation without a deadline: {deadline!r}")
         self.request_id = header("aws-request-id") or ""
         if not self.request_id:
@@ -117,10 +117,13 @@ class RuntimeApi:
     def _request(self, method: str, target: str, headers: list[tuple[str, str]], body: bytes) -> wire.ResponseParser:
         if method == "POST":
             headers = [*headers, ("Content-Length", str(len(body)))]
-        self._send(self._head(method, target, headers) + body)
+        self._send(self._begin(method, target, headers) + body)
         return self._receive()
 
-    def _head(self, method: str, target: str, headers: list[tuple[str, str]]) -> bytes:
+    def _begin(self, method: str, target: str, headers: list[tuple[str, str]]) -> bytes:
+        """The head of a request. A connection that the other side has ended is not used for it."""
+        if self._socket is not None and _ended(self._socket):
+            self._close()
         return wire.request_head(method, self._prefix + target, self._host, headers)
 
     def _send(self, data: bytes) -> None:
@@ -132,7 +135,7 @@ class RuntimeApi:
                 # A chunk goes out when it is made, not when the one before was acknowledged.
                 self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._socket.sendall(data)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: the port is not a number
             self._close()
             raise RuntimeApiError(f"Runtime API at {self._host}: {error}") from error
 
@@ -222,7 +225,7 @@ class ResponseStream:
             ("Trailer", f"{_ERROR_TYPE}, {_ERROR_BODY}"),
             *_ids(self._invocation),
         ]
-        head = self._api._head("POST", f"/invocation/{self._invocation.request_id}/response", headers)
+        head = self._api._begin("POST", f"/invocation/{self._invocation.request_id}/response", headers)
         if self._metadata is not None:
             # The delimiter is a chunk of its own: an emulator takes the first chunk for the whole metadata.
             head += wire.chunk(self._metadata) + wire.chunk(wire.METADATA_DELIMITER)
@@ -250,6 +253,17 @@ def _ids(invocation: Invocation) -> list[tuple[str, str]]:
     return [("Lambda-Runtime-Invocation-Id", invocation.invocation_id)]
 
 
+def _ended(connection: socket.socket) -> bool:
+    """Whether the other side has ended an idle connection. Anything that can be read from it says so."""
+    try:
+        connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
 def _ascii(text: str) -> str:
     """Python allows a class name that no header may hold."""
-    return text.encode("ascii", "backslashreplace").decode()
+    return text.encode("unicode_escape").decode()

@@ -164,14 +164,18 @@ class ResponseParser:
         status_line, *lines = self._buffer[:end].decode("latin-1").split("\r\n")
         del self._buffer[: end + 4]
         version, _, rest = status_line.partition(" ")
-        code = rest[:3]
-        if version not in ("HTTP/1.1", "HTTP/1.0") or not (code.isascii() and code.isdigit() and len(code) == 3):
+        code = rest.partition(" ")[0]
+        is_code = len(code) == 3 and code.isascii() and code.isdigit() and code >= "100"
+        if version not in ("HTTP/1.1", "HTTP/1.0") or not is_code:
             raise WireError(f"not an HTTP response: {status_line[:80]!r}")
         for line in lines:
             name, colon, value = line.partition(":")
             if not colon:
                 raise WireError(f"not a header: {line[:80]!r}")
             self.headers[name.lower()] = value.strip(" \t")
+        if code < "200":  # interim: the response that was asked for is still to come
+            self.headers.clear()
+            return self._read_head()
         self.status = int(code)
         self._frame_body(version)
         return True

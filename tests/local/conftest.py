@@ -1,0 +1,172 @@
+"""Functions behind the local URL: the source is the test's, bootstrap and runtime are the template's own."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import select
+import socket
+import textwrap
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from local.server import running
+from local.template import Function
+
+PROJECT = Path(__file__).parents[2] / "{{cookiecutter.project_slug}}"
+PATIENCE = 60.0  # seconds until a test that hangs is given up
+
+# What every handler of these tests may use. `wait` returns when the test says so, `tell` says something to the test.
+_PREAMBLE = """
+import os
+from streaming_runtime import StreamingResponse
+
+def wait():
+    with open(os.environ["GATE"], "rb", buffering=0) as gate:
+        return gate.read(1)
+
+def tell(data):
+    with open(os.environ["TOLD"], "wb", buffering=0) as told:
+        told.write(data)
+"""
+
+
+class Fifo:
+    """A named pipe between a test and its handlers. Both sides wait for each other, so that nothing has to be timed."""
+
+    def __init__(self, path: Path) -> None:
+        os.mkfifo(path)
+        self.path = path
+        # Open for both, so that opening waits for no one and bytes stay in the pipe until they are wanted.
+        self._descriptor = os.open(path, os.O_RDWR)
+
+    def write(self, data: bytes) -> None:
+        """Lets handlers go on, one for each byte."""
+        os.write(self._descriptor, data)
+
+    def read(self, size: int) -> bytes:
+        """Takes `size` bytes, and fails if they do not come."""
+        data = b""
+        while len(data) < size:
+            assert self.ready(PATIENCE), f"only {data!r} came"
+            data += os.read(self._descriptor, size - len(data))
+        return data
+
+    def ready(self, seconds: float) -> bool:
+        """Whether there is something to read, now or within `seconds`."""
+        return bool(select.select([self._descriptor], [], [], seconds)[0])
+
+    def close(self) -> None:
+        """Closes the test's end."""
+        os.close(self._descriptor)
+
+
+@dataclass
+class Served:
+    """A function that is served.
+
+    Attributes:
+        url: Where.
+        gate: Each byte lets one `wait()` of a handler return.
+        told: What handlers said with `tell(data)`.
+        folder: Folder of the handler's module, `served.py`.
+        pieces: What the function wrote to its log.
+    """
+
+    url: str
+    gate: Fifo
+    told: Fifo
+    folder: Path
+    pieces: list[str]
+    stack: ExitStack = field(repr=False)
+
+    @property
+    def log(self) -> str:
+        """What the function has written to its log up to now."""
+        return "".join(self.pieces)
+
+    def connect(self) -> http.client.HTTPConnection:
+        """A client; it connects with its first request."""
+        connection = http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=PATIENCE)
+        return self.stack.enter_context(closing(connection))
+
+    def socket(self) -> socket.socket:
+        """A connected socket, for clients that http.client cannot be."""
+        parts = urlsplit(self.url)
+        assert parts.hostname is not None
+        return self.stack.enter_context(socket.create_connection((parts.hostname, parts.port or 80), PATIENCE))
+
+    def start(self, path: str = "/") -> http.client.HTTPResponse:
+        """Sends GET over a connection of its own; returns when the head of the response has come."""
+        connection = self.connect()
+        connection.request("GET", path)
+        return connection.getresponse()
+
+    def get(self, path: str = "/") -> tuple[int, bytes]:
+        """Status and body of one GET."""
+        response = self.start(path)
+        return response.status, response.read()
+
+
+Serve = Callable[..., Served]
+
+
+def write_handler(folder: Path, source: str) -> None:
+    """Writes the module `served`, in which `handler` is looked for."""
+    folder.mkdir(exist_ok=True)
+    (folder / "served.py").write_text(_PREAMBLE + textwrap.dedent(source), encoding="utf-8")
+
+
+def exchange(client: socket.socket, data: bytes) -> bytes:
+    """Sends `data` and returns all that comes until the server closes the connection."""
+    client.sendall(data)
+    return rest(client)
+
+
+def rest(client: socket.socket) -> bytes:
+    """All that comes until the server closes the connection."""
+    received = b""
+    while more := client.recv(65536):
+        received += more
+    return received
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as opened:
+        yield opened
+
+
+@pytest.fixture
+def serve(stack: ExitStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Serve:
+    """Serves a handler's source; more keywords are variables of its environment, or fields of the `Function`."""
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+
+    def start(
+        source: str, *, timeout: float = PATIENCE, limit: int = 10, code: Path | None = None, **variables: str
+    ) -> Served:
+        folder = tmp_path / "handlers"
+        write_handler(folder, source)
+        gate, told = Fifo(tmp_path / "gate"), Fifo(tmp_path / "told")
+        stack.callback(gate.close)
+        stack.callback(told.close)
+        names = {"PYTHONPATH": str(folder), "GATE": str(gate.path), "TOLD": str(told.path)}
+        function = Function(
+            name="Served",
+            code=code or PROJECT / "src",
+            handler="served.handler",
+            runtime="python3.13",
+            timeout=timeout,
+            memory=256,
+            environment={**names, **variables},
+        )
+        pieces: list[str] = []
+        url = stack.enter_context(running(function, limit, pieces.append))
+        return Served(url, gate, told, folder, pieces, stack)
+
+    return start

@@ -1,0 +1,290 @@
+"""What the client and the log see of a function that fails, and that the next request is served all the same."""
+
+from __future__ import annotations
+
+import fcntl
+import http.client
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from tests.local.conftest import PATIENCE, PROJECT, Serve, exchange, rest, write_handler
+
+REFUSAL = (502, b'{"Message":"Internal Server Error"}')
+GOOD = "def handler(event, context):\n    return 'good'\n"
+
+BEFORE_THE_FIRST_BYTE = {
+    "exception": ("raise ValueError('no')", "[ERROR] ValueError: no"),
+    "result that is no JSON": ("return object()", "[ERROR] Runtime.MarshalError: Unable to marshal response"),
+    "exit": ("import sys\n    sys.exit(4)", "[ERROR] SystemExit: 4"),
+    "hard exit": ("os._exit(3)", "Runtime exited with error: exit status 3"),
+    "signal": ("import signal\n    os.kill(os.getpid(), signal.SIGKILL)", "Runtime exited with error: signal 9"),
+}
+
+
+@pytest.mark.parametrize(("line", "logged"), BEFORE_THE_FIRST_BYTE.values(), ids=BEFORE_THE_FIRST_BYTE.keys())
+def test_a_failure_before_the_first_byte_is_502_and_the_next_request_is_served(
+    serve: Serve, line: str, logged: str
+) -> None:
+    served = serve(f"def handler(event, context):\n    if event['rawPath'] == '/good': return 'good'\n    {line}")
+    for _ in range(3):
+        assert served.get() == REFUSAL
+        assert logged in served.log
+        assert served.get("/good") == (200, b'"good"')
+
+
+IN_THE_MIDDLE = {
+    "exception": ("raise ValueError('no')", "[ERROR] ValueError: no"),
+    "item that is no bytes": ("yield 1", "[ERROR] TypeError: a stream is made of bytes or str, not int"),
+    "hard exit": ("os._exit(3)", "Runtime exited with error: exit status 3"),
+}
+
+
+@pytest.mark.parametrize(("line", "logged"), IN_THE_MIDDLE.values(), ids=IN_THE_MIDDLE.keys())
+def test_a_failure_mid_way_aborts_the_connection_and_the_next_request_is_served(
+    serve: Serve, line: str, logged: str
+) -> None:
+    served = serve(f"""
+        def handler(event, context):
+            return StreamingResponse("good" if event["rawPath"] == "/good" else chunks())
+
+        def chunks():
+            yield b"first"
+            wait()
+            {line}
+        """)
+    response = served.start()
+    assert response.read1() == b"first"
+    served.gate.write(b"1")
+    with pytest.raises(http.client.IncompleteRead):
+        response.read()
+    assert logged in served.log
+    assert served.get("/good") == (200, b"good")
+
+
+def test_all_that_was_made_before_a_failure_reaches_a_client_that_reads_late(serve: Serve) -> None:
+    served = serve("""
+        def handler(event, context):
+            yield bytes(40_000)
+            yield bytes(40_000)
+            tell(b"!")
+            raise ValueError("no")
+        """)
+    client = served.socket()
+    client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert served.told.read(1) == b"!"
+    received = rest(client)
+    assert received.count(0) == 80_000
+    assert not received.endswith(b"0\r\n\r\n")
+
+
+def test_all_that_was_made_before_the_process_exits_reaches_the_client(serve: Serve) -> None:
+    served = serve("""
+        def handler(event, context):
+            for _ in range(50):
+                yield bytes(20_000)
+            os._exit(1)
+        """)
+    for _ in range(5):
+        with pytest.raises(http.client.IncompleteRead) as raised:
+            served.get()
+        assert len(raised.value.partial) == 1_000_000
+
+
+def test_a_client_of_http_1_0_sees_an_error_when_the_response_breaks_off(serve: Serve) -> None:
+    served = serve("""
+        def handler(event, context):
+            yield b"first"
+            wait()
+            if event["rawPath"] == "/bad":
+                raise ValueError("no")
+        """)
+    client = served.socket()
+    client.sendall(b"GET /bad HTTP/1.0\r\n\r\n")
+    received = b""
+    while not received.endswith(b"first"):
+        received += client.recv(4096)
+    assert b"chunked" not in received
+    served.gate.write(b"1")
+    with pytest.raises(ConnectionResetError):
+        client.recv(4096)
+    served.gate.write(b"1")
+    assert exchange(served.socket(), b"GET / HTTP/1.0\r\n\r\n").endswith(b"\r\n\r\nfirst")
+
+
+BROKEN_MODULES = {
+    "import": ("import no_such_module", "Runtime.ImportModuleError: Unable to import module 'served'"),
+    "syntax": ("def handler(", "Runtime.UserCodeSyntaxError: Syntax error in module 'served'"),
+    "name": ("handle = print", "Runtime.HandlerNotFound: Handler 'handler' missing on module 'served'"),
+    "exception": ("raise OSError('no database')", "[ERROR] OSError: no database"),
+    "hard exit": ("os._exit(5)", "Runtime exited with error: exit status 5"),
+}
+
+
+@pytest.mark.parametrize(("source", "logged"), BROKEN_MODULES.values(), ids=BROKEN_MODULES.keys())
+def test_a_module_that_cannot_be_loaded_is_502_and_logged_until_it_is_mended(
+    serve: Serve, source: str, logged: str
+) -> None:
+    served = serve(source)
+    for number in range(1, 3):
+        assert served.get() == REFUSAL
+        assert served.log.count(logged) == number
+    write_handler(served.folder, GOOD)
+    assert served.get() == (200, b'"good"')
+
+
+def test_a_module_that_never_finishes_loading_is_ended(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("local.sandbox._INIT_TIME", 0.3)
+    served = serve("wait()\n", timeout=0.2)
+    assert served.get() == REFUSAL
+    assert "Task timed out after 0.30 seconds" in served.log
+
+
+@pytest.mark.parametrize(
+    ("prepare", "logged"),
+    [
+        (lambda bootstrap: bootstrap.chmod(0o644), "Permission denied"),
+        (lambda bootstrap: bootstrap.unlink(), "No such file or directory"),
+        (lambda bootstrap: bootstrap.write_text("#!/no/such/shell\n"), "No such file or directory"),
+        (lambda bootstrap: bootstrap.write_text("#!/bin/sh\nexit 7\n"), "Runtime exited with error: exit status 7"),
+    ],
+    ids=["not executable", "missing", "interpreter missing", "exits"],
+)
+def test_a_bootstrap_that_does_not_start_is_502_and_logged_and_takes_no_place(
+    serve: Serve, tmp_path: Path, prepare: object, logged: str
+) -> None:
+    code = tmp_path / "code"
+    shutil.copytree(PROJECT / "src", code)
+    assert callable(prepare)
+    prepare(code / "bootstrap")
+    served = serve(GOOD, code=code, limit=1)
+    for _ in range(2):
+        assert served.get() == REFUSAL
+        assert logged in served.log
+    (code / "bootstrap").unlink(missing_ok=True)
+    shutil.copy(PROJECT / "src" / "bootstrap", code)
+    assert served.get() == (200, b'"good"')
+
+
+def test_a_timeout_before_the_first_byte_is_502(serve: Serve) -> None:
+    served = serve(
+        """
+        def handler(event, context):
+            if event["rawPath"] != "/good":
+                wait()
+            return "good"
+        """,
+        timeout=0.5,
+    )
+    assert served.get() == REFUSAL
+    assert "Task timed out after 0.50 seconds" in served.log
+    assert served.get("/good") == (200, b'"good"')
+
+
+def test_a_timeout_after_the_first_byte_aborts_the_connection(serve: Serve) -> None:
+    served = serve(
+        """
+        def handler(event, context):
+            yield b"first"
+            if event["rawPath"] != "/good":
+                wait()
+        """,
+        timeout=0.5,
+    )
+    with pytest.raises(http.client.IncompleteRead) as raised:
+        served.get()
+    assert raised.value.partial == b"first"
+    assert "Task timed out after 0.50 seconds" in served.log
+    assert served.get("/good") == (200, b"first")
+
+
+WORKS_ON = """
+    def handler(event, context):
+        return StreamingResponse(Chunks(event["rawPath"] == "/stuck"))
+
+    class Chunks:
+        def __init__(self, stuck):
+            self.stuck = stuck
+
+        def __iter__(self):
+            return iter([str(os.getpid())])
+
+        def close(self):
+            if self.stuck:
+                tell(b"!")
+                wait()
+    """
+
+
+def test_work_after_the_response_does_not_hold_the_next_request_up(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("local.sandboxes._RETURN_TIME", 0.05)
+    served = serve(WORKS_ON)
+    _, first = served.get("/stuck")
+    assert served.told.read(1) == b"!"
+    _, second = served.get()
+    assert first != second
+
+
+def test_work_after_the_response_counts_towards_the_timeout(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("local.sandboxes._RETURN_TIME", PATIENCE)
+    served = serve(WORKS_ON, timeout=0.5, limit=1)
+    _, first = served.get("/stuck")
+    status, second = served.get()
+    assert "Task timed out after 0.50 seconds" in served.log
+    assert status == 200
+    assert first != second
+
+
+def test_what_the_function_has_started_ends_with_it_and_holds_nothing_up(serve: Serve, tmp_path: Path) -> None:
+    # The child inherits the log, which therefore does not end with its parent, and a lock, which ends with the child.
+    lock = tmp_path / "lock"
+    lock.touch()
+    served = serve(
+        """
+        import fcntl
+        import subprocess
+
+        def handler(event, context):
+            lock = os.open(os.environ["LOCK"], os.O_RDWR)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            subprocess.Popen(["sleep", "1000"], pass_fds=[lock])
+            os._exit(1)
+        """,
+        LOCK=str(lock),
+    )
+    assert served.get() == REFUSAL
+    with lock.open() as opened:
+        fcntl.flock(opened, fcntl.LOCK_EX)
+
+
+def test_a_log_keeps_every_character_and_shows_one_entry_on_several_lines(serve: Serve) -> None:
+    served = serve("""
+        def handler(event, context):
+            os.write(1, "zw\\u00f6lf ".encode()[:3])
+            os.write(1, "zw\\u00f6lf ".encode()[3:] + b"a\\rb\\r\\nc\\n\\xff\\n")
+            os._exit(0)
+        """)
+    assert served.get() == REFUSAL
+    assert "zwölf a\nb\nc\n\N{REPLACEMENT CHARACTER}\n" in served.log
+
+
+def test_no_process_is_left_when_the_url_is_closed(serve: Serve) -> None:
+    served = serve("""
+        def handler(event, context):
+            tell(b"%8d" % os.getpid())
+            if event["rawPath"] == "/stuck":
+                yield b"first"
+                wait()
+        """)
+    stuck = served.start("/stuck")
+    assert stuck.read1() == b"first"
+    served.get()
+    pids = [int(served.told.read(8)) for _ in range(2)]
+    assert len(set(pids)) == 2
+    served.stack.close()
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)

@@ -1,0 +1,191 @@
+"""Other runtimes than ours behind the URL, and such as break the Runtime API's rules."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import shutil
+import socket
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.local.conftest import Serve, Served
+
+REFUSAL = (502, b'{"Message":"Internal Server Error"}')
+
+# A runtime as simple as can be; the test adds `serve()`, which answers one event.
+RUNTIME = """
+    import http.client, os, sys
+
+    def call(method, path, body=None, headers={}):
+        connection.request(method, "/2018-06-01/runtime" + path, body, headers)
+        response = connection.getresponse()
+        return response, response.read()
+
+    def post(chunks, content_type="application/vnd.awslambda.http-integration-response"):
+        headers = {"Content-Type": content_type, "Lambda-Runtime-Function-Response-Mode": "streaming"}
+        return call("POST", f"/invocation/{request_id}/response", iter(chunks), headers)[0].status
+
+    connection = http.client.HTTPConnection(os.environ["AWS_LAMBDA_RUNTIME_API"])
+    while True:
+        response, event = call("GET", "/invocation/next")
+        request_id = response.headers["Lambda-Runtime-Aws-Request-Id"]
+        serve()
+    """
+
+
+@pytest.fixture
+def serve_runtime(serve: Serve, tmp_path: Path) -> Callable[..., Served]:
+    """Serves a runtime whose `serve()` has this body."""
+
+    def start(body: str, **options: float) -> Served:
+        code = tmp_path / "code"
+        code.mkdir()
+        source = f"#!{sys.executable}\n" + "def serve():\n" + textwrap.indent(textwrap.dedent(body), "    ")
+        bootstrap = code / "bootstrap"
+        bootstrap.write_text(source + textwrap.dedent(RUNTIME), encoding="utf-8")
+        bootstrap.chmod(0o755)
+        return serve("", code=code, **options)
+
+    return start
+
+
+def test_metadata_may_come_in_any_pieces(serve_runtime: Callable[..., Served]) -> None:
+    served = serve_runtime("""
+        whole = b'{"statusCode": 201, "headers": {"x-a": "1"}, "cookies": ["c=1"]}' + bytes(8) + b"body"
+        if b'"/whole"' in event:
+            post([whole])
+        elif b'"/bytes"' in event:
+            post(whole[index:index + 1] for index in range(len(whole)))
+        else:
+            post([whole[:-8], whole[-8:]])
+        """)
+    for path in ("/whole", "/bytes", "/two"):
+        response = served.start(path)
+        assert (response.status, response.headers["x-a"], response.headers["set-cookie"]) == (201, "1", "c=1")
+        assert response.read() == b"body"
+
+
+def test_headers_that_are_the_connections_are_left_out(serve_runtime: Callable[..., Served]) -> None:
+    served = serve_runtime("""
+        headers = '{"Content-Length": "1", "Transfer-Encoding": "gzip", "Connection": "upgrade", "X-A": 1}'
+        post([b'{"headers": %s}' % headers.encode() + bytes(8) + b"body"])
+        """)
+    response = served.start()
+    assert (response.status, response.read()) == (200, b"body")
+    assert response.headers["x-a"] == "1"
+    assert response.headers["transfer-encoding"] == "chunked"
+    assert response.headers["content-length"] is None
+
+
+MALFORMED = {
+    "not JSON": 'b"{" + bytes(8)',
+    "not UTF-8": 'b"\\xff" + bytes(8)',
+    "not an object": 'b"[]" + bytes(8)',
+    "status of text": """b'{"statusCode": "200"}' + bytes(8)""",
+    "status out of range": """b'{"statusCode": 99}' + bytes(8)""",
+    "header list": """b'{"headers": ["a"]}' + bytes(8)""",
+    "header name": """b'{"headers": {"a b": "1"}}' + bytes(8)""",
+    "header injection": """b'{"headers": {"a": "1\\\\r\\\\nb: 2"}}' + bytes(8)""",
+    "header beyond latin-1": """b'{"headers": {"a": "\\\\u20ac"}}' + bytes(8)""",
+    "cookies that are none": """b'{"cookies": [1]}' + bytes(8)""",
+    "too long": """b'{"a": "%s"}' % (b"x" * 16384) + bytes(8)""",
+    "without end": 'b"{" + b" " * (1 << 20)',
+}
+
+
+@pytest.mark.parametrize("metadata", MALFORMED.values(), ids=MALFORMED.keys())
+def test_malformed_metadata_are_502_and_logged_and_the_sandbox_goes_on(
+    serve_runtime: Callable[..., Served], metadata: str
+) -> None:
+    served = serve_runtime(f"""
+        if b'"/good"' in event:
+            post([b"good"], "text/plain")
+        else:
+            post([{metadata}, b"the body"])
+        """)
+    assert served.get() == REFUSAL
+    assert served.log.startswith("The response's HTTP metadata are malformed: ")
+    assert served.get("/good") == (200, b"good")
+
+
+UNFINISHED = {
+    "metadata not whole": """post([b'{"statusCode": 200}'])""",
+    "no metadata": "post([])",
+    "no response at all": "return",
+    "error": 'call("POST", f"/invocation/{request_id}/error", b"not JSON")',
+    "init error": 'call("POST", "/init/error", b"{}")',
+}
+
+
+@pytest.mark.parametrize("line", UNFINISHED.values(), ids=UNFINISHED.keys())
+def test_an_invocation_without_a_response_is_502(serve_runtime: Callable[..., Served], line: str) -> None:
+    served = serve_runtime(f"""
+        if b'"/good"' not in event:
+            return {line.removeprefix("return")}
+        post([b"good"], "text/plain")
+        """)
+    for _ in range(3):
+        assert served.get() == REFUSAL
+        assert served.get("/good") == (200, b"good")
+
+
+def test_a_response_that_breaks_off_is_aborted_when_the_runtime_asks_for_the_next_event(
+    serve_runtime: Callable[..., Served],
+) -> None:
+    served = serve_runtime("""
+        def chunks():
+            yield b"first"
+            raise ValueError
+        try:
+            post(chunks(), "text/plain")
+        except ValueError:
+            connection.close()
+        """)
+    with pytest.raises(http.client.IncompleteRead) as raised:
+        served.get()
+    assert raised.value.partial == b"first"
+
+
+def test_calls_that_the_runtime_api_does_not_know_are_refused(serve_runtime: Callable[..., Served]) -> None:
+    served = serve_runtime("""
+        calls = ["/invocation/other/response", "/invocation//response", "/invocation/other/error", "/nothing"]
+        statuses = [call("POST", path, b"body")[0].status for path in calls]
+        statuses.append(call("GET", "/init/error")[0].status)
+        post([b"%r" % statuses], "text/plain")
+        """)
+    assert json.loads(served.get()[1]) == [400] * 5
+
+
+def test_a_process_that_exits_after_its_response_is_replaced_without_a_failed_request(
+    serve_runtime: Callable[..., Served],
+) -> None:
+    served = serve_runtime("""
+        post([b"%d" % os.getpid()], "text/plain")
+        sys.exit()
+        """)
+    answers = [served.get() for _ in range(5)]
+    assert {status for status, _ in answers} == {200}
+    assert len(set(answers)) == 5
+
+
+@pytest.mark.skipif(not shutil.which("sh"), reason="needs a shell")
+def test_a_bootstrap_gets_the_handlers_name_and_its_own_folder(serve: Serve, tmp_path: Path) -> None:
+    code = tmp_path / "code"
+    code.mkdir()
+    (code / "bootstrap").write_text('#!/bin/sh\necho "handler $1 in $PWD of $0"\nexit 1\n', encoding="utf-8")
+    (code / "bootstrap").chmod(0o755)
+    served = serve("", code=code)
+    assert served.get() == REFUSAL
+    assert served.log.startswith(f"handler served.handler in {code} of {code}/bootstrap\n")
+
+
+def test_the_runtime_api_listens_on_loopback_only(serve_runtime: Callable[..., Served]) -> None:
+    served = serve_runtime("""post([os.environ["AWS_LAMBDA_RUNTIME_API"].encode()], "text/plain")""")
+    host, _, port = served.get()[1].decode().partition(":")
+    assert host == "127.0.0.1"
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection(("127.0.0.2", int(port)), 5)

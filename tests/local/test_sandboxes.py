@@ -1,0 +1,154 @@
+"""How many processes there are, which one serves a request, and what their environment is."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+
+import pytest
+from tests.local.conftest import PROJECT, Serve
+
+from local.environment import environment
+from local.template import Function
+
+GATED = """
+    count = 0
+
+    def handler(event, context):
+        global count
+        count += 1
+        yield b"%d %d" % (os.getpid(), count)
+        if event["rawPath"] != "/open":
+            wait()
+    """
+
+
+def test_parallel_requests_start_sandboxes_up_to_the_limit_which_are_used_again(serve: Serve) -> None:
+    served = serve(GATED, limit=3)
+    first = [served.start() for _ in range(3)]
+    processes = {response.read1().split()[0] for response in first}
+    assert len(processes) == 3
+    for _ in range(2):
+        status, body = served.get()
+        assert (status, json.loads(body)) == (429, {"Reason": "ConcurrentInvocationLimitExceeded"})
+    served.gate.write(b"123")
+    assert [response.read() for response in first] == [b"", b"", b""]
+
+    second = [served.start() for _ in range(3)]
+    bodies = [response.read1().split() for response in second]
+    assert {body[0] for body in bodies} == processes
+    assert [body[1] for body in bodies] == [b"2"] * 3
+    served.gate.write(b"123")
+    assert [response.read() for response in second] == [b"", b"", b""]
+
+
+def test_a_refused_request_leaves_its_connection_usable(serve: Serve) -> None:
+    served = serve(GATED, limit=1)
+    busy = served.start()
+    connection = served.connect()
+    connection.request("HEAD", "/")
+    response = connection.getresponse()
+    assert (response.status, response.read()) == (429, b"")
+    served.gate.write(b"1")
+    process, _ = busy.read().split()
+    connection.request("GET", "/open")
+    assert connection.getresponse().read() == process + b" 2"
+
+
+@pytest.fixture
+def function() -> Function:
+    """A function with variables of each kind."""
+    variables = {
+        "OF_TEMPLATE": "template",
+        "OF_BOTH": "template",
+        "AWS_LAMBDA_EXEC_WRAPPER": "/var/task/bootstrap",
+        "_HANDLER": "other.handler",
+    }
+    return Function("Named", PROJECT / "src", "app.handler", "python3.13", 30, 512, variables)
+
+
+def test_the_environment_has_what_lambda_the_template_and_the_shell_set(
+    function: Function, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OF_BOTH", "shell")
+    monkeypatch.setenv("OF_SHELL", "shell")
+    monkeypatch.setenv("AWS_LAMBDA_EXEC_WRAPPER", "/opt/wrapper")
+    monkeypatch.setenv("LAMBDA_TASK_ROOT", "/elsewhere")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
+    monkeypatch.delenv("AWS_REGION", raising=False)
+    found = environment(function, "127.0.0.1:9001")
+    assert re.fullmatch(r"\d{4}/\d\d/\d\d/\[\$LATEST\][0-9a-f]{32}", found.pop("AWS_LAMBDA_LOG_STREAM_NAME"))
+    assert "AWS_LAMBDA_EXEC_WRAPPER" not in found
+    expected = {
+        "OF_TEMPLATE": "template",
+        "OF_BOTH": "shell",
+        "OF_SHELL": "shell",
+        "AWS_REGION": "eu-central-1",
+        "AWS_DEFAULT_REGION": "eu-central-1",
+        "AWS_EXECUTION_ENV": "AWS_Lambda_python3.13",
+        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "512",
+        "AWS_LAMBDA_FUNCTION_NAME": "Named",
+        "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
+        "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
+        "AWS_LAMBDA_LOG_GROUP_NAME": "/aws/lambda/Named",
+        "AWS_LAMBDA_RUNTIME_API": "127.0.0.1:9001",
+        "LAMBDA_TASK_ROOT": str(PROJECT / "src"),
+        "TZ": ":UTC",
+        "_HANDLER": "app.handler",
+    }
+    assert {name: found.get(name) for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("shell", "expected"),
+    [
+        ({"AWS_REGION": "eu-west-1", "AWS_DEFAULT_REGION": "eu-west-2"}, "eu-west-1"),
+        ({"AWS_DEFAULT_REGION": "eu-west-2"}, "eu-west-2"),
+        ({"AWS_REGION": ""}, "us-east-1"),
+        ({}, "us-east-1"),
+    ],
+    ids=str,
+)
+def test_the_region_is_the_shells(
+    function: Function, shell: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in shell.items():
+        monkeypatch.setenv(name, value)
+    assert environment(function, "")["AWS_REGION"] == expected
+
+
+def test_the_handler_sees_its_environment_and_context(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_REGION", "eu-west-1")
+    served = serve(
+        """
+        def handler(event, context):
+            return {
+                "variable": os.environ["VARIABLE"],
+                "folder": os.getcwd(),
+                "input": os.read(0, 1).decode(),
+                "name": context.function_name,
+                "memory": context.memory_limit_in_mb,
+                "arn": context.invoked_function_arn,
+                "left": context.get_remaining_time_in_millis(),
+                "trace": os.environ["_X_AMZN_TRACE_ID"],
+                "id": context.aws_request_id,
+            }
+        """,
+        VARIABLE="from the template",
+        timeout=20,
+    )
+    seen = json.loads(served.get()[1])
+    assert 15_000 < seen.pop("left") <= 20_000
+    assert re.fullmatch(r"Root=1-[0-9a-f]{8}-[0-9a-f]{24};Sampled=0", seen.pop("trace"))
+    assert re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", seen.pop("id"))
+    assert int(seen.pop("memory")) == 256
+    assert seen == {
+        "variable": "from the template",
+        "folder": os.path.realpath(PROJECT / "src"),
+        "input": "",
+        "name": "Served",
+        "arn": "arn:aws:lambda:eu-west-1:123456789012:function:Served",
+    }

@@ -1,0 +1,222 @@
+"""A response on its way through the local URL: chunk by chunk, with its head, at the client's pace."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import struct
+from urllib.parse import urlsplit
+
+import pytest
+from tests.local.conftest import PATIENCE, Serve
+
+GATED = """
+    def handler(event, context):
+        return StreamingResponse(chunks(), media_type="text/plain")
+
+    def chunks():
+        while (byte := wait()) != b".":
+            yield b"chunk " + byte
+    """
+COUNTING = """
+    count = 0
+
+    def handler(event, context):
+        global count
+        count += 1
+        return {"pid": os.getpid(), "count": count}
+    """
+
+
+def test_a_chunk_is_read_by_the_client_before_the_next_one_is_made(serve: Serve) -> None:
+    served = serve(GATED)
+    served.gate.write(b"0")
+    response = served.start()
+    assert response.read1() == b"chunk 0"
+    for byte in (b"1", b"2", b"3"):
+        served.gate.write(byte)
+        assert response.read1() == b"chunk " + byte
+    served.gate.write(b".")
+    assert response.read1() == b""
+
+
+def test_a_chunk_that_was_sent_is_delivered_before_the_function_fails_or_ends(serve: Serve) -> None:
+    served = serve(GATED)
+    for byte in (b"a", b"b", b"c"):
+        served.gate.write(byte + b".")
+        assert served.get() == (200, b"chunk " + byte)
+
+
+def test_status_headers_cookies_and_media_type_reach_the_client(serve: Serve) -> None:
+    served = serve("""
+        def handler(event, context):
+            headers = {"X-One": "1", "Content-Length": "3"} if event["rawPath"] == "/length" else {"X-One": "1"}
+            return StreamingResponse(["made"], 201, headers, "text/html", ["a=1; Path=/", "b=2, 3; HttpOnly"])
+        """)
+    response = served.start()
+    assert (response.status, response.reason, response.read()) == (201, "Created", b"made")
+    assert response.headers["x-one"] == "1"
+    assert response.headers["content-type"] == "text/html; charset=utf-8"
+    assert response.headers.get_all("set-cookie") == ["a=1; Path=/", "b=2, 3; HttpOnly"]
+    assert response.headers["transfer-encoding"] == "chunked"
+
+
+@pytest.mark.parametrize(
+    ("source", "content_type", "body"),
+    [
+        (
+            "def handler(event, context):\n    yield b'one'\n    yield 'zw\\u00f6lf'",
+            "octet-stream",
+            "onezwölf".encode(),
+        ),
+        ("def handler(event, context):\n    return {'a': 1}", "json", b'{"a": 1}'),
+        ("def handler(event, context):\n    return iter(())", "octet-stream", b""),
+    ],
+    ids=["raw stream", "JSON value", "empty stream"],
+)
+def test_a_response_without_metadata_is_200_with_the_runtimes_content_type(
+    serve: Serve, source: str, content_type: str, body: bytes
+) -> None:
+    response = serve(source).start()
+    assert (response.status, response.read()) == (200, body)
+    assert response.headers["content-type"] == f"application/{content_type}"
+
+
+def test_an_async_stream_with_metadata_ends_even_if_it_is_empty(serve: Serve) -> None:
+    served = serve("""
+        async def nothing():
+            return
+            yield
+
+        async def handler(event, context):
+            return StreamingResponse(nothing(), 418)
+        """)
+    assert served.get() == (418, b"")
+
+
+@pytest.mark.parametrize(("method", "status"), [("HEAD", 200), ("HEAD", 500), ("GET", 204), ("GET", 304)])
+def test_a_response_that_may_have_no_body_has_none_and_the_connection_stays_usable(
+    serve: Serve, method: str, status: int
+) -> None:
+    served = serve("""
+        def handler(event, context):
+            return StreamingResponse([b"a body"], int(event["rawPath"][1:]))
+        """)
+    connection = served.connect()
+    for _ in range(2):
+        connection.request(method, f"/{status}")
+        response = connection.getresponse()
+        assert (response.status, response.read()) == (status, b"")
+        if method == "GET":
+            assert "transfer-encoding" not in response.headers
+    connection.request("GET", "/200")
+    assert connection.getresponse().read() == b"a body"
+
+
+def test_a_client_that_goes_away_does_not_stop_the_function_whose_sandbox_is_used_again(serve: Serve) -> None:
+    served = serve(
+        """
+        def handler(event, context):
+            if event["rawPath"] == "/pid":
+                return os.getpid()
+            return StreamingResponse(chunks())
+
+        def chunks():
+            wait()
+            yield b"first"
+            wait()
+            for _ in range(100):
+                yield bytes(65536)
+            tell(b"!")
+        """,
+        limit=1,
+    )
+    before = served.get("/pid")
+    client = served.socket()
+    client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    served.gate.write(b"1")
+    received = b""
+    while b"first" not in received:
+        received += client.recv(4096)
+    # A reset, as when a browser is killed.
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.close()
+    served.gate.write(b"2")
+    assert served.told.read(1) == b"!"
+    while (after := served.get("/pid"))[0] == 429:
+        pass  # the function has said that it is at the end, but has not returned yet
+    assert after == before
+
+
+def test_a_function_waits_for_a_client_that_reads_slowly(serve: Serve) -> None:
+    served = serve("""
+        SIZE = 256 * 1024
+
+        def handler(event, context):
+            return StreamingResponse(chunks())
+
+        def chunks():
+            for _ in range(400):
+                tell(b".")
+                yield bytes(SIZE)
+        """)
+    client = served.socket()
+    client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    made = 0
+    # It stops when nothing more comes for a while: all buffers are full long before the 100 MiB are made.
+    while served.told.ready(0.5 if made else PATIENCE):
+        made += len(served.told.read(1))
+    assert made < 200
+    size = 0
+    while data := client.recv(1 << 20):
+        size += len(data)
+    assert size > 400 * 256 * 1024
+    assert len(served.told.read(400 - made)) == 400 - made
+
+
+def test_the_url_can_be_closed_while_a_client_holds_a_function_up(serve: Serve) -> None:
+    served = serve("""
+        def handler(event, context):
+            while True:
+                tell(b".")
+                yield bytes(1 << 20)
+        """)
+    with socket.create_connection(
+        ("127.0.0.1", urlsplit(served.url).port or 80)
+    ) as client:  # not closed before the URL is
+        client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        served.told.read(1)
+        while served.told.ready(0.5):
+            served.told.read(1)
+        served.stack.close()
+
+
+def test_several_requests_on_one_connection_reach_the_same_sandbox(serve: Serve) -> None:
+    connection = serve(COUNTING).connect()
+    answers = []
+    for _ in range(4):
+        connection.request("GET", "/")
+        answers.append(json.loads(connection.getresponse().read()))
+    assert [answer["count"] for answer in answers] == [1, 2, 3, 4]
+    assert len({answer["pid"] for answer in answers}) == 1
+
+
+def test_sequential_clients_are_served_by_the_same_sandbox(serve: Serve) -> None:
+    served = serve(COUNTING)
+    assert [json.loads(served.get()[1])["count"] for _ in range(20)] == list(range(1, 21))
+
+
+def test_a_broken_off_response_is_incomplete_to_the_client(serve: Serve) -> None:
+    served = serve("""
+        def handler(event, context):
+            yield b"first"
+            wait()
+            raise ValueError("mid-way")
+        """)
+    response = served.start()
+    assert response.read1() == b"first"
+    served.gate.write(b"1")
+    with pytest.raises(http.client.IncompleteRead):
+        response.read()
+    assert "[ERROR] ValueError: mid-way" in served.log

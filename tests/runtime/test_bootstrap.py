@@ -1,0 +1,170 @@
+"""The ways in which `bootstrap` is started, and how it finds interpreter, runtime and handler."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from tests.runtime.conftest import SOURCE, Sandbox, event
+
+BOOTSTRAP = str(SOURCE / "bootstrap")
+SHOW = """
+    import os, sys
+    def handler(event, context):
+        return [__name__, sys.argv[0], os.getcwd(), os.environ["LAMBDA_TASK_ROOT"]]
+    def other(event, context):
+        return "other"
+    """
+# The interpreter as such: one in a virtual environment finds its modules by the path it is called by.
+PYTHON = os.path.realpath(sys.executable)
+
+
+def shown(sandbox: Sandbox, folder: Path | None = None) -> bytes:
+    folder = folder or sandbox.task
+    return f'["app", "{SOURCE}/streaming_runtime/__main__.py", "{folder}", "{folder}"]'.encode()
+
+
+STARTS: dict[str, tuple[tuple[str, ...], dict[str, str | None], bytes | None]] = {
+    "_HANDLER alone": ((), {}, None),
+    "handler as argument": (("app.other",), {"_HANDLER": None}, b'"other"'),
+    "argument before _HANDLER": (("app.other",), {"_HANDLER": "nothing.at_all"}, b'"other"'),
+    "handler in a folder": (("package/inner.handler",), {}, b'"inner"'),
+    "exec wrapper": ((PYTHON, "/var/runtime/bootstrap.py"), {"PYTHON": "/no/such/python"}, None),
+    "exec wrapper, interpreter alone": ((PYTHON,), {"PYTHON": None, "PATH": "/usr/bin:/bin"}, None),
+    "exec wrapper, interpreter on PATH": (("python3", "/var/runtime/bootstrap.py"), {"PATH": "{bin}"}, None),
+    "python3 on PATH": ((), {"PYTHON": None, "PATH": "{bin}"}, None),
+    "empty PYTHON": ((), {"PYTHON": "", "PATH": "{bin}"}, None),
+    "PYTHON as a name": ((), {"PYTHON": "python3", "PATH": "{bin}"}, None),
+    "PYTHON as an absolute path": ((), {"PYTHON": PYTHON}, None),
+    "PYTHON as a relative path": ((), {"PYTHON": "bin/python3"}, None),
+    "PYTHON as a relative path with a dot": ((), {"PYTHON": "./bin/python3"}, None),
+    "relative folder on PATH": ((), {"PYTHON": None, "PATH": "bin:{bin}"}, None),
+    "CDPATH": ((), {"CDPATH": "/:{bin}"}, None),
+}
+
+
+@pytest.mark.parametrize(("arguments", "environment", "body"), STARTS.values(), ids=list(STARTS))
+def test_the_handler_runs_however_bootstrap_is_started(
+    sandbox: Sandbox, arguments: tuple[str, ...], environment: dict[str, str | None], body: bytes | None
+) -> None:
+    path = _python_on_path(sandbox.task)
+    (sandbox.task / "package").mkdir()
+    (sandbox.task / "package" / "inner.py").write_text("def handler(e, c):\n    return 'inner'\n")
+    ended = sandbox.run(
+        SHOW,
+        event(),
+        command=(BOOTSTRAP, *arguments),
+        environment={name: value and value.replace("{bin}", path) for name, value in environment.items()},
+    )
+    assert ended.bodies == [body or shown(sandbox)]
+
+
+MISSING: dict[str, tuple[tuple[str, ...], dict[str, str | None], str]] = {
+    "absolute": ((), {"PYTHON": "/no/such/python"}, "/no/such/python"),
+    "relative": ((), {"PYTHON": "no/such/python"}, "no/such/python"),
+    "name": ((), {"PYTHON": "no-such-python"}, "no-such-python"),
+    "handler as argument": (("app.handler",), {"PYTHON": "no-such-python"}, "no-such-python"),
+    "exec wrapper": (("/no/such/python", "/var/runtime/bootstrap.py"), {}, "/no/such/python"),
+    "nothing on PATH": ((), {"PYTHON": None, "PATH": "/no/such/folder:{tools}"}, "python3"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "environment", "named"), MISSING.values(), ids=list(MISSING))
+def test_a_missing_interpreter_is_named_and_the_status_is_127(
+    sandbox: Sandbox, arguments: tuple[str, ...], environment: dict[str, str | None], named: str
+) -> None:
+    tools = sandbox.task / "tools"
+    tools.mkdir()
+    ended = sandbox.run(
+        SHOW,
+        command=(BOOTSTRAP, *arguments),
+        environment={name: value and value.replace("{tools}", str(tools)) for name, value in environment.items()},
+    )
+    assert ended.status == 127
+    assert ended.errors == f"bootstrap: no Python interpreter '{named}'; put python3 on PATH or set PYTHON\n"
+    assert (ended.requests, ended.output) == ([], "")
+
+
+@pytest.mark.parametrize("shell", ["sh", "bash"])  # the two that are /bin/sh where this runs
+def test_an_interpreter_that_cannot_be_executed_is_named(sandbox: Sandbox, shell: str) -> None:
+    ended = sandbox.run(SHOW, command=(shell, BOOTSTRAP), environment={"PYTHON": "./app.py"})
+    assert ended.status in {126, 127}
+    assert "./app.py" in ended.errors
+
+
+@pytest.mark.parametrize("name", ["src", "a folder with spaces", "-dash", "it's $HOME"])
+@pytest.mark.parametrize("root", [None, ""], ids=["unset", "empty"])
+def test_without_a_task_root_the_handler_is_looked_for_beside_bootstrap(
+    sandbox: Sandbox, name: str, root: str | None
+) -> None:
+    folder = _project(sandbox, name)
+    ended = sandbox.run("", event(), command=(str(folder / "bootstrap"),), environment={"LAMBDA_TASK_ROOT": root})
+    assert ended.bodies == [f'["{name}", "{folder}"]'.encode()]
+
+
+@pytest.mark.parametrize(
+    ("cwd", "command"),
+    [
+        ("src", ("./bootstrap",)),
+        ("src", ("sh", "bootstrap")),
+        (".", ("src/bootstrap",)),
+        ("src/streaming_runtime", ("../bootstrap",)),
+        (".", ("sh", "src/bootstrap")),
+        (".", ("bash", "--posix", "src/bootstrap")),
+    ],
+)
+@pytest.mark.parametrize("cdpath", [None, "/tmp:other"], ids=["", "CDPATH"])
+def test_bootstrap_may_be_called_by_any_relative_path(
+    sandbox: Sandbox, cwd: str, command: tuple[str, ...], cdpath: str | None
+) -> None:
+    folder = _project(sandbox, "src")
+    (sandbox.task / "other" / "src").mkdir(parents=True)  # where CDPATH would lead
+    ended = sandbox.run(
+        "",
+        event(),
+        command=command,
+        cwd=sandbox.task / cwd,
+        environment={"LAMBDA_TASK_ROOT": None, "CDPATH": cdpath},
+    )
+    assert ended.bodies == [f'["src", "{folder}"]'.encode()]
+
+
+def test_the_functions_own_modules_come_before_all_others(sandbox: Sandbox) -> None:
+    packages = sandbox.task / "packages"
+    packages.mkdir()
+    for folder in (packages, sandbox.task):
+        (folder / "helper.py").write_text(f"WHERE = {folder.name!r}\n")
+    ended = sandbox.run(
+        "import helper, sys\ndef handler(e, c):\n    return [helper.WHERE, sys.path[0], sys.path.count(sys.path[0])]\n",
+        event(),
+        environment={"PYTHONPATH": f"{packages}:{sandbox.task}"},
+    )
+    assert ended.bodies == [f'["{sandbox.task.name}", "{sandbox.task}", 1]'.encode()]
+
+
+def test_bootstrap_replaces_the_shell(sandbox: Sandbox) -> None:
+    running = sandbox.start("import os\ndef handler(e, c):\n    return os.getpid()\n", event())
+    assert running.end().bodies == [b"%d" % running.process.pid]
+
+
+def _python_on_path(task: Path) -> str:
+    folder = task / "bin"
+    folder.mkdir()
+    (folder / "python3").symlink_to(PYTHON)
+    dirname = shutil.which("dirname")
+    assert dirname is not None
+    (folder / "dirname").symlink_to(dirname)
+    return str(folder)
+
+
+def _project(sandbox: Sandbox, name: str) -> Path:
+    """A copy of the project's source in a folder of this name, with a handler that shows where it is."""
+    folder = sandbox.task / name
+    shutil.copytree(SOURCE, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "app.py").write_text(
+        "import os\ndef handler(e, c):\n    return [os.path.basename(os.getcwd()), os.environ['LAMBDA_TASK_ROOT']]\n"
+    )
+    return folder

@@ -1,0 +1,56 @@
+"""The cold start's budget: what is imported before a handler asks for it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+from tests.runtime.conftest import SOURCE, Sandbox, event
+
+HEAVY = {"asyncio", "concurrent", "dataclasses", "email", "http", "http.client", "inspect", "ssl", "typing", "urllib"}
+# What the runtime needs of the standard library; some versions of Python import something heavy for these.
+NEEDED = {"base64", "importlib", "json", "logging", "os", "socket", "sys", "time", "traceback"}
+
+
+def imported_by(program: str) -> set[str]:
+    """The modules that an interpreter holds after `program`; -S leaves out what site-packages import at the start."""
+    command = (sys.executable, "-I", "-S", "-c", f"import sys\n{program}\nprint(*sys.modules)")
+    return set(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=60).stdout.split())
+
+
+def test_importing_the_package_pulls_in_nothing_heavy() -> None:
+    modules = imported_by(f"sys.path.insert(0, {str(SOURCE)!r})\nimport streaming_runtime")
+    assert "streaming_runtime" in modules
+    assert HEAVY & modules == set()
+
+
+@pytest.mark.parametrize("failing", [False, True], ids=["well", "after an error"])
+def test_a_sync_handler_is_served_without_anything_heavy(sandbox: Sandbox, failing: bool) -> None:
+    code = f"""
+        import sys
+        def handler(event, context):
+            yield " "
+            if {failing} and event == 1:
+                raise ValueError
+            yield " ".join(sys.modules)
+        """
+    python = sandbox.task / "python"
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "$@"\n')
+    python.chmod(0o755)
+    ended = sandbox.run(code, event(b"1"), event(b"2"), environment={"PYTHON": str(python)})
+    modules = set(ended.bodies[-1].decode().split())
+    assert "streaming_runtime.invocation" in modules
+    assert HEAVY & modules <= imported_by("import " + ", ".join(sorted(NEEDED)))
+    assert not {"asyncio", "http.client", "ssl"} & modules
+
+
+def test_an_async_handler_brings_asyncio_in(sandbox: Sandbox) -> None:
+    code = """
+        import sys
+        before = "asyncio" in sys.modules
+        async def handler(event, context):
+            return [before, "asyncio" in sys.modules]
+        """
+    assert [json.loads(body) for body in sandbox.run(code, event()).bodies] == [[False, True]]

@@ -1,0 +1,170 @@
+"""What reaches the log: awslambdaric's text and JSON formats, and all that a handler prints."""
+
+from __future__ import annotations
+
+import json
+import re
+import select
+
+import pytest
+from tests.runtime.conftest import PATIENCE, REQUEST_ID, Sandbox, event
+
+TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d"
+LOGGING = """
+    import logging
+    logging.warning("at import")
+    def handler(event, context):
+        logging.getLogger("shop").warning("sold %d", 3)
+        yield b"x"
+        logging.error("within the stream")
+    """
+
+
+def test_text_lines_carry_level_time_and_request_id(sandbox: Sandbox) -> None:
+    lines = sandbox.run(LOGGING, event()).output.splitlines()
+    assert [re.sub(TIME + r"\.\d{3}Z", "TIME", line) for line in lines] == [
+        "[WARNING]\tTIME\t\tat import",
+        f"[WARNING]\tTIME\t{REQUEST_ID}\tsold 3",
+        f"[ERROR]\tTIME\t{REQUEST_ID}\twithin the stream",
+    ]
+
+
+def test_json_lines_carry_level_time_logger_and_request_id(sandbox: Sandbox) -> None:
+    ended = sandbox.run(
+        LOGGING, event(Lambda_Runtime_Aws_Tenant_Id="blue"), environment={"AWS_LAMBDA_LOG_FORMAT": "json"}
+    )
+    entries = [json.loads(line) for line in ended.output.splitlines()]
+    assert all(re.fullmatch(TIME + "Z", entry.pop("timestamp")) for entry in entries)
+    ids = {"requestId": REQUEST_ID, "tenantId": "blue"}
+    assert entries == [
+        {"level": "WARNING", "message": "at import", "logger": "root", "requestId": ""},
+        {"level": "WARNING", "message": "sold 3", "logger": "shop", **ids},
+        {"level": "ERROR", "message": "within the stream", "logger": "root", **ids},
+    ]
+
+
+JSON_RECORDS = {
+    "dict": ("logging.error({'a': 1})", {"level": "ERROR", "message": {"a": 1}}),
+    "extra": ("logging.error('x', extra={'user': 7, 'none': None})", {"level": "ERROR", "message": "x", "user": 7}),
+    "no JSON value": ("logging.error('x', extra={'user': {1}})", {"level": "ERROR", "message": "x", "user": "{1}"}),
+    "level between two": ("logging.log(35, 'x')", {"level": "WARNING", "message": "x"}),
+    "level of the user's": (
+        "logging.addLevelName(31, 'NOTICE'); logging.log(31, 'x')",
+        {"level": "WARNING", "message": "x"},
+    ),
+    "level beyond critical": ("logging.log(99, 'x')", {"level": "CRITICAL", "message": "x"}),
+    "not ASCII": ("logging.error('zwölf')", {"level": "ERROR", "message": "zwölf"}),
+}
+
+
+@pytest.mark.parametrize(("call", "expected"), JSON_RECORDS.values(), ids=list(JSON_RECORDS))
+def test_a_json_line_holds_what_awslambdaric_puts_there(
+    sandbox: Sandbox, call: str, expected: dict[str, object]
+) -> None:
+    ended = sandbox.run(
+        f"import logging\ndef handler(e, c):\n    {call}\n", event(), environment={"AWS_LAMBDA_LOG_FORMAT": "JSON"}
+    )
+    entry = json.loads(ended.output)
+    del entry["timestamp"]
+    assert entry == {"logger": "root", "requestId": REQUEST_ID, **expected}
+
+
+def test_a_json_line_describes_the_exception_it_was_logged_with(sandbox: Sandbox) -> None:
+    code = """
+        import logging
+        def handler(event, context):
+            try:
+                1 / 0
+            except ZeroDivisionError:
+                logging.exception("failed")
+        """
+    entry = json.loads(sandbox.run(code, event(), environment={"AWS_LAMBDA_LOG_FORMAT": "JSON"}).output)
+    path = sandbox.task / "app.py"
+    assert (entry["errorType"], entry["errorMessage"]) == ("ZeroDivisionError", "division by zero")
+    assert entry["location"] == f"{path}:handler:7"
+    assert entry["stackTrace"][0].startswith(f'  File "{path}", line 5, in handler\n')
+
+
+LEVELS = {
+    None: ["WARNING"],
+    "": ["WARNING"],
+    "TRACE": ["DEBUG", "INFO", "WARNING"],
+    "debug": ["DEBUG", "INFO", "WARNING"],
+    "INFO": ["INFO", "WARNING"],
+    "ERROR": [],
+    "NO SUCH": ["WARNING"],
+}
+
+
+@pytest.mark.parametrize(("level", "logged"), LEVELS.items(), ids=[str(level) for level in LEVELS])
+def test_the_log_level_is_what_the_variable_says(sandbox: Sandbox, level: str | None, logged: list[str]) -> None:
+    code = """
+        import logging
+        def handler(event, context):
+            logging.debug("")
+            logging.info("")
+            logging.warning("")
+        """
+    output = sandbox.run(code, event(), environment={"AWS_LAMBDA_LOG_LEVEL": level}).output
+    assert re.findall(r"^\[(\w+)\]", output, re.MULTILINE) == logged
+
+
+def test_an_error_is_one_text_entry_with_lines_broken_by_carriage_returns(sandbox: Sandbox) -> None:
+    ended = sandbox.run("def handler(e, c):\n    raise ValueError('it broke')\n", event())
+    assert ended.output == (
+        "[ERROR] ValueError: it broke\r"
+        "Traceback (most recent call last):\r"
+        f'\N{NO-BREAK SPACE}\N{NO-BREAK SPACE}File "{sandbox.task / "app.py"}", line 2, in handler\r'
+        f"{4 * chr(0xA0)}raise ValueError('it broke')\n"
+    )
+
+
+def test_an_error_is_one_json_entry(sandbox: Sandbox) -> None:
+    ended = sandbox.run(
+        "def handler(e, c):\n    raise ValueError('it broke')\n", event(), environment={"AWS_LAMBDA_LOG_FORMAT": "JSON"}
+    )
+    entry = json.loads(ended.output)
+    assert list(entry) == ["timestamp", "level", "errorMessage", "errorType", "requestId", "stackTrace"]
+    assert re.fullmatch(TIME + "Z", entry.pop("timestamp"))
+    assert entry.pop("level") == "ERROR"
+    assert entry == json.loads(ended.posts[0].body)
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+@pytest.mark.parametrize("code", ["{}", "def handler(e, c):\n    yield b'x'\n    {}\n"], ids=["import", "handler"])
+def test_what_was_printed_without_a_line_end_is_out_before_the_next_invocation_is_asked_for(
+    sandbox: Sandbox, code: str, stream: str
+) -> None:
+    source = "import sys\ndef handler(e, c):\n    pass\n" + code.format(f"print('text', end='', file=sys.{stream})")
+    running = sandbox.start(source, *([event()] if "yield" in code else []), hold=True)
+    running.api.wait_until(b"/next", request=2 if "yield" in code else 0)
+    # The process waits for the answer to /next and could be frozen now.
+    pipe = getattr(running.process, stream)
+    assert select.select([pipe], [], [], PATIENCE)[0], "still in the process's buffer"
+    assert pipe.read(4) == b"text"
+
+
+def test_the_context_logs_without_adding_anything(sandbox: Sandbox) -> None:
+    ended = sandbox.run("def handler(e, c):\n    c.log('a')\n    c.log(1)\n    c.log('b\\n')\n", event())
+    assert ended.output == "a1b\n"
+
+
+def test_a_log_line_with_a_lone_surrogate_comes_out_escaped(sandbox: Sandbox) -> None:
+    ended = sandbox.run(
+        "def handler(e, c):\n    print('\\ud800')\n", event(), environment={"PYTHONIOENCODING": "ascii"}
+    )
+    assert ended.output == "\\ud800\n"
+    assert ended.bodies == [b"null"]
+
+
+def test_log_lines_reach_a_standard_output_that_the_handler_replaced(sandbox: Sandbox) -> None:
+    code = """
+        import contextlib, io, logging
+        def handler(event, context):
+            with contextlib.redirect_stdout(io.StringIO()) as captured:
+                logging.warning("seen")
+            return captured.getvalue().endswith("seen\\n")
+        """
+    ended = sandbox.run(code, event())
+    assert ended.bodies == [b"true"]
+    assert ended.output == ""

@@ -1,0 +1,168 @@
+"""The client of the Runtime API against servers that are odd, refuse or break."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from collections.abc import Callable
+
+import pytest
+from tests.runtime.conftest import REQUEST_ID, Answer, Sandbox, event, event_head, refusal
+
+ECHO = "def handler(e, c):\n    yield repr(e)\n"
+BODY = b'{"key": "value"}'
+SEEN = b"{'key': 'value'}"
+HEAD = event_head()
+
+
+def _names(change: Callable[[bytes], bytes]) -> bytes:
+    return re.sub(rb"(?m)^[\w-]+:", lambda name: change(name[0]), HEAD)
+
+
+ANSWERS = {
+    "lower-case names": Answer((_names(bytes.lower) + b"content-length: 16\r\n\r\n" + BODY,)),
+    "upper-case names": Answer((_names(bytes.upper) + b"CONTENT-LENGTH:16\r\n\r\n" + BODY,)),
+    "mixed-case names": Answer((_names(bytes.swapcase) + b"Content-length: 16\r\n\r\n" + BODY,)),
+    "spaces and tabs around values": Answer(
+        (HEAD.replace(b": ", b": \t ").replace(b"\r\n", b" \t\r\n") + b"Content-Length: 16\r\n\r\n" + BODY,)
+    ),
+    "chunked": Answer(
+        (HEAD, b"Transfer-Encoding: chunked\r\n\r\na\r\n", BODY[:10], b"\r\n6;x=y\r\n", BODY[10:], b"\r\n0\r\n\r\n")
+    ),
+    "chunked, with trailers": Answer(
+        (HEAD + b"Transfer-Encoding: Chunked\r\n\r\n10\r\n", BODY, b"\r\n0\r\nX-Trailer: 1\r\n\r\n")
+    ),
+    "head in pieces": Answer((*(HEAD[i : i + 7] for i in range(0, len(HEAD), 7)), b"Content-Length: 16\r\n\r\n", BODY)),
+    "body in pieces": Answer((HEAD + b"Content-Length: 16\r\n\r", b"\n" + BODY[:1], BODY[1:5], BODY[5:])),
+    "connection: close": Answer((HEAD + b"Connection: close\r\nContent-Length: 16\r\n\r\n" + BODY,), close=True),
+    "ends with the connection": Answer((HEAD + b"\r\n" + BODY,), close=True),
+    "HTTP/1.0": Answer((HEAD.replace(b"1.1", b"1.0") + b"Content-Length: 16\r\n\r\n" + BODY,), close=True),
+    "HTTP/1.0, no length": Answer((HEAD.replace(b"1.1", b"1.0") + b"\r\n" + BODY,), close=True),
+    "status without a reason": Answer((HEAD.replace(b"200 OK", b"200") + b"Content-Length: 16\r\n\r\n" + BODY,)),
+    "interim response first": Answer(
+        (b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + HEAD, b"Content-Length: 16\r\n\r\n" + BODY)
+    ),
+}
+
+
+@pytest.mark.parametrize("answer", ANSWERS.values(), ids=list(ANSWERS))
+def test_an_invocation_is_understood_however_it_is_framed(sandbox: Sandbox, answer: Answer) -> None:
+    ended = sandbox.run(ECHO, answer, event())
+    assert ended.bodies == [SEEN, b"{}"]
+    assert ended.posts[0].target == f"/2018-06-01/runtime/invocation/{REQUEST_ID}/response"
+    connections = [0, 1, 2, 2, 3] if answer.close else [0, 0, 1, 1, 2]
+    assert [request.connection for request in ended.requests] == connections
+
+
+def test_a_connection_that_ended_while_the_handler_worked_is_not_used_for_the_response(sandbox: Sandbox) -> None:
+    fifo = sandbox.task / "gate"
+    os.mkfifo(fifo)
+    code = "def handler(e, c):\n    with open('gate', 'rb') as gate:\n        gate.read()\n    yield b'x'\n"
+    # Nothing in the answer tells that this server closes.
+    closing = Answer(event().pieces, close=True)
+    running = sandbox.start(code, closing)
+    running.api.wait_until_closed(0)
+    with fifo.open("wb"):
+        pass
+    ended = running.end()
+    assert ended.bodies == [b"x"]
+    assert [request.connection for request in ended.requests] == [0, 1, 2]
+
+
+def test_a_large_event_arrives_whole(sandbox: Sandbox) -> None:
+    body = b'"' + b"x" * 6 * 1024 * 1024 + b'"'
+    assert sandbox.run("def handler(e, c):\n    yield str(len(e))\n", event(body)).bodies == [b"6291456"]
+
+
+FATAL = {
+    "403": (refusal("403 Forbidden", b"InvalidStateTransition"), "no next invocation: status 403, b'InvalidStateTran"),
+    "500": (refusal("500 Internal Server Error", b""), "no next invocation: status 500, b''"),
+    "204": (Answer((b"HTTP/1.1 204 No Content\r\n\r\n",)), "no next invocation: status 204, b''"),
+    "garbage": (Answer((b"\x16\x03\x01\r\n\r\n",)), "Runtime API at {host}: not an HTTP response: "),
+    "HTTP/2": (Answer((b"HTTP/2 200\r\n\r\n",)), "Runtime API at {host}: not an HTTP response: 'HTTP/2 200'"),
+    "no colon": (Answer((b"HTTP/1.1 200 OK\r\noops\r\n\r\n",)), "Runtime API at {host}: not a header: 'oops'"),
+    "bad length": (
+        Answer((b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",)),
+        "Runtime API at {host}: not a content length: '-1'",
+    ),
+    "bad chunk": (
+        Answer((HEAD + b"Transfer-Encoding: chunked\r\n\r\nx\r\n",)),
+        "Runtime API at {host}: not a chunk size: b'x'",
+    ),
+    "closed within the head": (Answer((b"HTTP/1.1 200",), close=True), "Runtime API at {host}: connection closed "),
+    "closed within the body": (
+        Answer((HEAD + b"Content-Length: 9\r\n\r\n{",), close=True),
+        "Runtime API at {host}: connection closed before the response's body was whole",
+    ),
+    "endless head": (Answer((b"x" * 300 * 1024,)), "Runtime API at {host}: response head is longer than 262144 bytes"),
+    "no request id": (
+        Answer((event_head(Lambda_Runtime_Aws_Request_Id=None) + b"Content-Length: 2\r\n\r\n{}",)),
+        "invocation without a request id",
+    ),
+    "no deadline": (
+        Answer((event_head(Lambda_Runtime_Deadline_Ms=None) + b"Content-Length: 2\r\n\r\n{}",)),
+        "invocation without a deadline: ''",
+    ),
+    "odd deadline": (
+        Answer((HEAD.replace(b"1700000000000", b"\xb2") + b"Content-Length: 2\r\n\r\n{}",)),
+        "invocation without a deadline: '²'",
+    ),
+}
+
+
+@pytest.mark.parametrize(("answer", "message"), FATAL.values(), ids=list(FATAL))
+def test_an_answer_to_next_that_is_no_invocation_ends_the_process_without_a_retry(
+    sandbox: Sandbox, answer: Answer, message: str
+) -> None:
+    ended = sandbox.run(ECHO, answer, event())
+    assert [request.raw for request in ended.requests] == [
+        f"GET /2018-06-01/runtime/invocation/next HTTP/1.1\r\nHost: {ended.host}\r\n\r\n".encode()
+    ]
+    assert ended.status == 1
+    assert ended.errors.startswith("streaming_runtime: " + message.replace("{host}", ended.host))
+    assert ended.errors.count("\n") == 1
+
+
+@pytest.mark.parametrize("path", ["/.rt", "/.rt/", "/a/b"])
+def test_a_path_behind_the_port_stands_before_every_target(sandbox: Sandbox, path: str) -> None:
+    address = "{host}" + path
+    ended = sandbox.run(ECHO, event(), event(b"{"), environment={"AWS_LAMBDA_RUNTIME_API": address})
+    prefix = path.rstrip("/") + "/2018-06-01/runtime/invocation/"
+    assert [request.target for request in ended.requests] == [
+        prefix + "next",
+        prefix + REQUEST_ID + "/response",
+        prefix + "next",
+        prefix + REQUEST_ID + "/error",
+        prefix + "next",
+    ]
+    assert {request.headers["host"] for request in ended.requests} == {ended.host}
+
+
+def test_a_path_behind_the_port_stands_before_init_error(sandbox: Sandbox) -> None:
+    ended = sandbox.run("1 / 0\n", environment={"AWS_LAMBDA_RUNTIME_API": "{host}/.rt"})
+    assert [request.target for request in ended.requests] == ["/.rt/2018-06-01/runtime/init/error"]
+
+
+@pytest.mark.parametrize("address", ["localhost", "127.0.0.1:", "127.0.0.1:x", "127.0.0.1:99999"])
+def test_an_address_that_cannot_be_right_is_named(sandbox: Sandbox, address: str) -> None:
+    ended = sandbox.run(ECHO, environment={"AWS_LAMBDA_RUNTIME_API": address})
+    assert ended.status == 1
+    assert ended.errors.startswith(f"streaming_runtime: Runtime API at {address}: ")
+    assert ended.errors.count("\n") == 1
+
+
+def test_a_runtime_api_that_does_not_listen_is_named(sandbox: Sandbox) -> None:
+    with socket.socket() as bound:  # bound, not listening: nobody else can take the port
+        bound.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{bound.getsockname()[1]}"
+        ended = sandbox.run(ECHO, environment={"AWS_LAMBDA_RUNTIME_API": address})
+    assert ended.status == 1
+    assert ended.errors == f"streaming_runtime: Runtime API at {address}: [Errno 111] Connection refused\n"
+
+
+@pytest.mark.parametrize("name", ["AWS_LAMBDA_RUNTIME_API", "_HANDLER"])
+def test_a_variable_that_must_be_set_is_named(sandbox: Sandbox, name: str) -> None:
+    ended = sandbox.run(ECHO, environment={name: None})
+    assert (ended.status, ended.requests) == (1, [])
+    assert ended.errors == (f"streaming_runtime: '{name}' is not set; Lambda or an emulator of it must start this\n")

@@ -1,0 +1,64 @@
+"""Helpers of the tests: commands run as a user would, and answers to start from."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+Answers = dict[str, Any]
+Bake = Callable[..., Path]
+
+
+def user_environment(**more: str) -> dict[str, str]:
+    """The environment of a user's shell that has this project's tools on its PATH."""
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("MAKE", "MFLAGS", "PYTEST_", "AWS_LAMBDA_", "COV_")) and name != "VIRTUAL_ENV"
+    }
+    tools = str(Path(sys.executable).parent)
+    return {**inherited, "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}", "SAM_CLI_TELEMETRY": "0", **more}
+
+
+def run(
+    *command: str | Path, cwd: Path, check: bool = True, answers: str = "", **more: str
+) -> subprocess.CompletedProcess[str]:
+    """Runs a command with `answers` as its input; fails with its whole output unless it succeeds or `check` is off."""
+    done = subprocess.run(
+        command,
+        cwd=cwd,
+        env=user_environment(**more),
+        input=answers,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=280,
+        check=False,
+    )
+    if check and done.returncode:
+        pytest.fail(f"{command} in {cwd} exited with {done.returncode}\n{done.stdout}\n{done.stderr}")
+    return done
+
+
+def source_files() -> list[str]:
+    """The files of this repository that git tracks, or would: none that it ignores."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, check=True, text=True)
+    return sorted({path for path in listed.stdout.split("\0") if path and (ROOT / path).is_file()})
+
+
+def defaults() -> Answers:
+    """The answers of someone who presses Enter all the way."""
+    options = json.loads((ROOT / "cookiecutter.json").read_text(encoding="utf-8"))
+    answers = {
+        option: value[0] if isinstance(value, list) else value
+        for option, value in options.items()
+        if not option.startswith("_")
+    }
+    return {**answers, "project_slug": "lambda-stream"}

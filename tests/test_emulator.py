@@ -1,0 +1,127 @@
+"""`src/bootstrap` under Lambda's own Runtime Interface Emulator, which comes with the SAM CLI."""
+
+import http.client
+import json
+import os
+import platform
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import pytest
+import samcli
+from tests.support import user_environment
+
+MACHINE = {"aarch64": "arm64"}.get(platform.machine(), platform.machine())
+EMULATOR = Path(samcli.__file__).parent / "local" / "rapid" / f"aws-lambda-rie-{MACHINE}"
+Emulate = Callable[..., "Emulator"]
+
+FAILING = """
+def handler(event, context):
+    if event["fail"] == "late":
+        yield b"begun"
+    raise KeyError("planned")
+"""
+
+
+class Emulator:
+    """The emulator as a client sees it."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+
+    def invoke(self, event: object) -> tuple[int, bytes]:
+        """Status and body that the invocation gives; waits for the emulator to be up."""
+        while True:
+            with closing(http.client.HTTPConnection("127.0.0.1", self._port, timeout=30)) as connection:
+                try:
+                    connection.request("POST", "/2015-03-31/functions/function/invocations", json.dumps(event))
+                except ConnectionRefusedError:
+                    continue
+                response = connection.getresponse()
+                return response.status, response.read()
+
+
+def free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(closing(socket.socket())) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+@pytest.fixture
+def emulate() -> Iterator[Emulate]:
+    """Starts the emulator with a command to run as the function's runtime, and ends all of it."""
+    with ExitStack() as stack:
+
+        def start(*command: str | Path, **environment: str) -> Emulator:
+            invoke_port, api_port = free_ports(2)
+            process = subprocess.Popen(
+                [
+                    *(EMULATOR, "--runtime-interface-emulator-address", f"127.0.0.1:{invoke_port}"),
+                    *("--runtime-api-address", f"127.0.0.1:{api_port}", *command),
+                ],
+                env=user_environment(STREAM_INTERVAL="0", **environment),
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+            stack.callback(process.wait)
+            stack.callback(os.killpg, process.pid, signal.SIGKILL)
+            return Emulator(invoke_port)
+
+        yield start
+
+
+def assert_is_the_hello_stream(body: bytes) -> None:
+    metadata, delimiter, payload = body.partition(bytes(8))
+    assert json.loads(metadata) == {"statusCode": 200, "headers": {"content-type": "text/plain; charset=utf-8"}}
+    assert delimiter
+    assert [line.split()[0] for line in payload.decode().splitlines()] == [*map(str, range(1, 11)), "end"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment"),
+    [
+        pytest.param(["app.handler"], {}, id="entry point"),
+        pytest.param(["python3", "/var/runtime/bootstrap.py"], {"_HANDLER": "app.handler"}, id="exec wrapper"),
+        pytest.param(
+            [sys.executable, "/var/runtime/bootstrap.py"], {"_HANDLER": "app.handler"}, id="exec wrapper, absolute"
+        ),
+    ],
+)
+def test_the_bootstrap_serves_one_invocation_after_the_other(
+    arguments: list[str], environment: dict[str, str], project: Path, emulate: Emulate
+) -> None:
+    emulator = emulate(project / "src" / "bootstrap", *arguments, **environment)
+    for event in sorted((project / "events").glob("*.json")):
+        status, body = emulator.invoke(json.loads(event.read_text(encoding="utf-8")))
+        assert status == 200
+        assert_is_the_hello_stream(body)
+
+
+def test_an_error_before_the_first_byte_is_an_error_of_the_function(
+    project: Path, emulate: Emulate, tmp_path: Path
+) -> None:
+    (tmp_path / "failing.py").write_text(FAILING)
+    emulator = emulate(project / "src" / "bootstrap", "failing.handler", LAMBDA_TASK_ROOT=str(tmp_path))
+    for _ in range(2):
+        status, body = emulator.invoke({"fail": "early"})
+        assert status == 200  # the emulator's way, as Lambda's Invoke has it
+        error = json.loads(body)
+        assert (error["errorType"], error["errorMessage"]) == ("KeyError", "'planned'")
+
+
+def test_an_error_after_the_first_byte_leaves_the_runtime_able_to_serve(
+    project: Path, emulate: Emulate, tmp_path: Path
+) -> None:
+    (tmp_path / "failing.py").write_text(FAILING)
+    emulator = emulate(project / "src" / "bootstrap", "failing.handler", LAMBDA_TASK_ROOT=str(tmp_path))
+    for _ in range(2):
+        status, body = emulator.invoke({"fail": "late"})
+        assert status == 200
+        assert b"begun" in body or json.loads(body)["errorType"] == "KeyError"
