@@ -31,12 +31,13 @@ lint: $(ready)
 	@ruff format --check --config pyproject.toml .
 	@mypy hooks local_extensions.py tests
 	@cd '{{cookiecutter.project_slug}}' && MYPYPATH=src mypy --config-file ../pyproject.toml src local tests
+	@shellcheck .ci/run '{{cookiecutter.project_slug}}/src/bootstrap'
+	@zizmor --quiet --offline --persona pedantic .github
 
 clean: ## Remove what the other commands made
 	@rm -rf .venv build .mypy_cache .pytest_cache .ruff_cache
 
-# A tool environment of its own would be cleaner, but this needs nothing beside Python: uv installs itself anew
-# in the version of uv.lock, with all the rest.
+# This needs nothing beside Python: pip installs some uv, which installs itself anew as uv.lock has it, with the rest.
 $(ready): pyproject.toml uv.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "$(PYTHON) is too old: this takes Python 3.11 or later; name one with PYTHON=…" >&2; exit 1; }

@@ -7,12 +7,10 @@ from typing import Any
 
 import pytest
 import yaml
-from botocore.session import Session
-from cfnlint.schema import PROVIDER_SCHEMA_MANAGER
 from cookiecutter.exceptions import FailedHookException, UndefinedVariableInTemplate
 from cookiecutter.main import cookiecutter
 from cookiecutter.utils import create_env_with_context
-from hooks.pre_gen_project import CHOICES, JINJA, REGIONS, RESERVED_SLUGS, problems
+from hooks.pre_gen_project import CHOICES, JINJA, RESERVED_SLUGS, problems
 from hypothesis import example, given
 from hypothesis import strategies as st
 from jinja2 import TemplateError
@@ -220,13 +218,6 @@ def test_a_text_that_is_not_refused_is_the_same_in_every_file(text: str) -> None
         scalar = create_env_with_context({"cookiecutter": OPTIONS}).filters["quoted"](text)
         assert yaml.safe_load(f"key: {scalar}") == {"key": text}
         assert tomllib.loads(f"key = {scalar}") == {"key": text}
-
-
-def test_the_regions_are_those_where_function_urls_can_be_made() -> None:
-    regions = Session().get_available_regions("lambda")
-    known = {region for region in regions if "AWS::Lambda::Url" in PROVIDER_SCHEMA_MANAGER.get_resource_types(region)}
-    # AWS's documentation says that eu-south-2 has no function URLs; its CloudFormation schema says otherwise.
-    assert known - {"eu-south-2"} == REGIONS
 
 
 def test_a_project_cannot_have_the_name_of_one_of_its_tools(project: Path) -> None:

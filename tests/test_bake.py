@@ -59,6 +59,7 @@ def test_every_file_ends_with_one_newline_and_has_no_blanks_at_line_ends(bake: B
         assert path == "Makefile" or not [line for line in content.split(b"\n") if line != line.rstrip()], path
 
 
+@pytest.mark.slow
 def test_sam_init_and_the_command_line_generate_the_same(project: Path, template: Path, tmp_path: Path) -> None:
     run("cookiecutter", template, "--default-config", "--no-input", "-o", tmp_path / "a", cwd=tmp_path)
     run("sam", "init", "--location", template, "--no-input", "--output-dir", tmp_path / "b", cwd=tmp_path)
@@ -67,6 +68,7 @@ def test_sam_init_and_the_command_line_generate_the_same(project: Path, template
         assert files(out / "lambda-stream") == files(project)
 
 
+@pytest.mark.slow
 def test_sam_init_with_a_name_uses_it_for_the_project(template: Path, tmp_path: Path) -> None:
     run("sam", "init", "--location", template, "--no-input", "--name", "my-stream", cwd=tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["my-stream"]

@@ -58,6 +58,7 @@ def own_tests(project: Path) -> int:
     return run("python", "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", cwd=project, check=False).returncode
 
 
+@pytest.mark.slow
 def test_the_unbroken_project_passes(public: Path) -> None:
     assert own_tests(public) == 0
 
@@ -73,6 +74,7 @@ def test_a_broken_line_fails_the_projects_own_tests(breakage: str, public: Path,
     assert own_tests(broken) == 1
 
 
+@pytest.mark.slow
 def test_a_bootstrap_that_is_not_executable_fails_the_projects_own_tests(public: Path, tmp_path: Path) -> None:
     broken = shutil.copytree(public, tmp_path / "broken")
     (broken / "src" / "bootstrap").chmod(0o644)

@@ -1,22 +1,22 @@
-"""What SAM and CloudFormation make of the generated template."""
+"""What SAM and CloudFormation make of a generated project."""
 
 import itertools
 import json
+import stat
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from boto3.session import Session
-from cfnlint.api import ManualArgs, lint
-from click.testing import CliRunner
 from hooks.pre_gen_project import CHOICES, REGIONS
-from samcli.cli.main import cli as sam
-from samcli.yamlhelper import yaml_parse
-from samtranslator.parser.parser import Parser
-from samtranslator.translator.translator import Translator
-from tests.support import Answers, Bake
+from tests.support import Answers, Bake, run
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+# SAM and its linter are imported where they are used: that takes seconds, and `make check` does without.
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning"),
+]
 
 ORIGINS = ["", "*", "https://example.com", "https://example.com, http://localhost:5173"]
 COMBINATIONS = [
@@ -28,6 +28,11 @@ EXTREMES = [{"memory": "128", "timeout": "1"}, {"memory": "10240", "timeout": "9
 
 def transformed(template: Path, region: str) -> dict[str, Any]:
     """The plain CloudFormation that the Serverless transform makes of a template."""
+    from boto3.session import Session
+    from samcli.yamlhelper import yaml_parse
+    from samtranslator.parser.parser import Parser
+    from samtranslator.translator.translator import Translator
+
     source = yaml_parse(template.read_text(encoding="utf-8"))
     # The transform wants code that lies in a bucket, as `sam package` leaves it.
     source["Resources"]["StreamFunction"]["Properties"]["CodeUri"] = "s3://bucket/key"
@@ -36,6 +41,10 @@ def transformed(template: Path, region: str) -> dict[str, Any]:
 
 
 def assert_clean(project: Path, region: str) -> None:
+    from cfnlint.api import ManualArgs, lint
+    from click.testing import CliRunner
+    from samcli.cli.main import cli as sam
+
     template = project / "template.yaml"
     validated = CliRunner().invoke(sam, ["validate", "--lint", "--template", str(template), "--region", region])
     assert validated.exit_code == 0, validated.output
@@ -48,13 +57,90 @@ def name(answers: Answers) -> str:
     return ",".join(f"{option}={value}" for option, value in answers.items())
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("answers", [*COMBINATIONS, *EXTREMES], ids=name)
 def test_linters_are_clean_for_every_combination(answers: Answers, bake: Bake) -> None:
     assert_clean(bake(**answers), "us-east-1")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("region", sorted(REGIONS))
 def test_linters_are_clean_in_every_region(region: str, bake: Bake) -> None:
     assert_clean(bake(region=region), region)
+
+
+def test_the_regions_are_those_where_function_urls_can_be_made() -> None:
+    from boto3.session import Session
+    from cfnlint.schema import PROVIDER_SCHEMA_MANAGER
+
+    regions = Session().get_available_regions("lambda")
+    known = {region for region in regions if "AWS::Lambda::Url" in PROVIDER_SCHEMA_MANAGER.get_resource_types(region)}
+    # AWS's documentation says that eu-south-2 has no function URLs; its CloudFormation schema says otherwise.
+    assert known - {"eu-south-2"} == REGIONS
+
+
+def test_the_transform_keeps_the_url_and_adds_the_role_alone(project: Path) -> None:
+    resources = transformed(project / "template.yaml", "us-east-1")["Resources"]
+    assert {logical_id: resource["Type"] for logical_id, resource in resources.items()} == {
+        "StreamFunction": "AWS::Lambda::Function",
+        "StreamFunctionRole": "AWS::IAM::Role",
+        "StreamUrl": "AWS::Lambda::Url",
+    }
+    assert resources["StreamUrl"]["Properties"]["InvokeMode"] == "RESPONSE_STREAM"
+    variables = resources["StreamFunction"]["Properties"]["Environment"]["Variables"]
+    assert variables == {"AWS_LAMBDA_EXEC_WRAPPER": "/var/task/bootstrap"}
+
+
+def names(folder: Path, paths: Iterable[Path] | None = None) -> set[str]:
+    return {str(path.relative_to(folder)) for path in paths or folder.rglob("*") if path.is_file()}
+
+
+def sam_build(project: Path) -> Path:
+    """Builds as a user does; gives the folder that becomes /var/task."""
+    done = run("sam", "build", cwd=project)
+    assert "Build Succeeded" in done.stdout + done.stderr
+    return project / ".aws-sam" / "build" / "StreamFunction"
+
+
+@pytest.mark.parametrize(("architecture", "machine"), [("arm64", "aarch64"), ("x86_64", "x86_64")])
+def test_a_build_holds_the_sources_and_wheels_for_the_architecture(architecture: str, machine: str, bake: Bake) -> None:
+    project = bake(architecture=architecture)
+    (project / "src" / "requirements.txt").write_text("markupsafe==3.0.3\n", encoding="utf-8")
+    (project / "src" / "__pycache__").mkdir()
+    (project / "src" / "__pycache__" / "stale.cpython-39.pyc").touch()
+    artifact = sam_build(project)
+    sources = names(project / "src", (project / "src").rglob("*.py"))
+    packages = {path for path in names(artifact) if path.startswith("markupsafe")}
+    assert names(artifact) - packages - names(artifact, artifact.rglob("*.pyc")) == {*sources, "bootstrap"} | (
+        {"streaming_runtime/py.typed"}
+    )
+    assert f"markupsafe/_speedups.cpython-313-{machine}-linux-gnu.so" in packages
+    assert not (artifact / "__pycache__" / "stale.cpython-39.pyc").exists()
+    assert stat.S_IMODE((artifact / "bootstrap").stat().st_mode) == 0o755
+
+
+def test_a_build_is_compiled_where_the_interpreter_is_at_hand(bake: Bake) -> None:
+    project = bake()
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    template = project / "template.yaml"
+    template.write_text(
+        template.read_text(encoding="utf-8").replace("python3.13", f"python{version}"), encoding="utf-8"
+    )
+    artifact = sam_build(project)
+    for source in artifact.rglob("*.py"):
+        compiled = source.parent / "__pycache__" / f"{source.stem}.{sys.implementation.cache_tag}.pyc"
+        # Byte 4 holds the flags of PEP 552: compiled from a hash (1) that is not checked (no 2).
+        assert compiled.read_bytes()[4] == 1
+    probed = run(
+        *("python", "-m", "local.probe", "--expect-streaming", "--serve", ".aws-sam/build/template.yaml"),
+        cwd=project,
+        STREAM_INTERVAL="0.05",
+    )
+    assert len([line for line in probed.stdout.splitlines() if " of 10, " in line]) == 10
+
+
+def test_a_build_without_the_interpreter_says_so(bake: Bake) -> None:
+    project = bake()
+    template = project / "template.yaml"
+    # A version that no machine has, since it does not exist yet.
+    template.write_text(template.read_text(encoding="utf-8").replace("python3.13", "python3.99"), encoding="utf-8")
+    done = run("make", "build-StreamFunction", cwd=project, ARTIFACTS_DIR=str(project / "artifact"), check=False)
+    assert "No Python 3.99 on this machine, so no .pyc files go along" in done.stdout

@@ -1,0 +1,62 @@
+"""The repository's documents and tools say what is so."""
+
+import json
+import re
+import stat
+from typing import Any
+
+from hooks.pre_gen_project import CHOICES
+from tests.support import ROOT, defaults, run
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+OPTIONS: dict[str, Any] = json.loads((ROOT / "cookiecutter.json").read_text(encoding="utf-8"))
+
+
+def test_the_options_table_is_that_of_the_options_file() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (.*?) \| (.*) \|$", README, re.MULTILINE)
+    shown = {option: default.strip("`") for option, default, _ in rows}
+    assert shown == {**defaults(), "project_slug": "from the name", "cors_origins": "none"}
+    for option, _, text in rows:
+        for choice in CHOICES.get(option, ()):
+            assert choice in text or choice == OPTIONS[option][0]
+
+
+def test_every_make_command_that_a_document_names_exists() -> None:
+    project = ROOT / "{{cookiecutter.project_slug}}"
+    targets = {
+        folder: set(re.findall(r"^([a-z]+):.*## ", (folder / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+        for folder in (ROOT, project)
+    }
+    assert targets[project] == {"help", "dev", "test", "check", "build", "deploy", "probe"}
+    documents = {ROOT / "CONTRIBUTING.md": ROOT, ROOT / "README.md": None, project / "README.md": project}
+    for document, folder in documents.items():
+        named = set(re.findall(r"(?:`|^|&& )make ([a-z]+)", document.read_text(encoding="utf-8"), re.MULTILINE))
+        assert named
+        assert named <= (targets[folder] if folder else targets[ROOT] | targets[project]), document
+
+
+def test_make_help_lists_the_commands_of_the_readme() -> None:
+    listed = set(re.findall(r"^make (\w+) ", run("make", "help", cwd=ROOT).stdout, re.MULTILINE))
+    assert {"demo", "test", "check"} <= listed
+
+
+def test_ci_runs_the_commands_of_the_readme() -> None:
+    script = ROOT / ".ci" / "run"
+    assert stat.S_IMODE(script.stat().st_mode) & stat.S_IXUSR
+    for command in ("make demo", "make test"):
+        assert f"\n{command}\n" in README
+        assert f"\n{command}\n" in script.read_text(encoding="utf-8")
+        assert f"run: {command}\n" in (ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
+
+
+def test_an_unknown_option_of_make_is_refused() -> None:
+    project = ROOT / "{{cookiecutter.project_slug}}"
+    done = run("make", "help", "PROT=3000", cwd=project, check=False)
+    assert done.returncode == 2
+    assert "unknown option PROT; the options are PORT and URL" in done.stderr
+
+
+def test_the_probe_asks_for_its_url() -> None:
+    done = run("make", "probe", cwd=ROOT / "{{cookiecutter.project_slug}}", check=False)
+    assert done.returncode == 2
+    assert "make probe URL=http://127.0.0.1:3000/" in done.stderr
