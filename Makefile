@@ -41,6 +41,7 @@ clean: ## Remove what the other commands made
 $(ready): pyproject.toml uv.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "$(PYTHON) is too old: this takes Python 3.11 or later; name one with PYTHON=…" >&2; exit 1; }
+	@echo "Setting up .venv from uv.lock: once, and again when that changes."
 	@$(PYTHON) -m venv .venv
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check uv
 	@.venv/bin/uv sync --quiet --locked --inexact
