@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import signal
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -237,3 +240,18 @@ def test_credentials_that_cannot_be_used_are_a_probe_error(credentials: pytest.M
 )
 def test_a_body_streamed_if_it_was_whole_and_spread_over_time(chunks: list[float], error: str, streamed: bool) -> None:
     assert Result(200, [], 0.0, [(at, b"x") for at in chunks], error).streamed == streamed
+
+
+def test_an_interrupt_ends_it_without_a_traceback(serve: Serve) -> None:
+    served = serve("def handler(event, context):\n    yield b'one'\n    tell(b'1')\n    wait()")
+    command = [sys.executable, "-u", "-m", "local.probe", served.url]
+    with subprocess.Popen(
+        command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    ) as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(3)]
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=PATIENCE)
+    served.gate.write(b"1")
+    assert lines[2].endswith(b"one\n")
+    assert (process.returncode, errors) == (130, b"")

@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import http.client
 import re
+import signal
 import sys
 import time
 from dataclasses import dataclass, field
@@ -99,7 +100,10 @@ def probe(url: str, timeout: float = 900, show: bool = False) -> Result:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Returns the exit status: 0 if the response is whole, has a good status and, if asked, streamed; else 1."""
+    """Returns the exit status: 0 if the response is whole, has a good status and, if asked, streamed; else 1.
+
+    130 if it was interrupted.
+    """
     parser = argparse.ArgumentParser(prog="python -m local.probe", description=__doc__)
     target = parser.add_mutually_exclusive_group(required=True)
     target.add_argument("url", nargs="?", help="URL to send a GET request to")
@@ -115,6 +119,8 @@ def main(arguments: list[str] | None = None) -> int:
     except (ProbeError, TemplateError) as error:
         print(f"probe: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
     size = sum(len(data) for _, data in result.chunks)
     end = result.chunks[-1][0] if result.chunks else result.head_at
     print(f"{size} bytes in {len(result.chunks)} chunks, {end:.3f} s")
