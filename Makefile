@@ -34,8 +34,8 @@ lint: $(ready)
 	@shellcheck .ci/run '{{cookiecutter.project_slug}}/src/bootstrap'
 	@zizmor --quiet --offline --persona pedantic .github
 
-clean: ## Remove what the other commands made
-	@rm -rf .venv build .mypy_cache .pytest_cache .ruff_cache
+clean: ## Remove what the other commands made: all that git ignores
+	@git clean -dffqX
 
 # This needs nothing beside Python: pip installs some uv, which installs itself anew as uv.lock has it, with the rest.
 $(ready): pyproject.toml uv.lock

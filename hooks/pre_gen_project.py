@@ -47,6 +47,8 @@ RESERVED_SLUGS = frozenset(
     )
 )
 TEXT_LENGTHS = {"project_name": 64, "description": 256}
+# Embeddings, overrides and isolates: with them a line can read as something else than it is.
+BIDIRECTIONAL = frozenset(map(chr, [*range(0x202A, 0x202F), *range(0x2066, 0x206A)]))
 # Spelt so that cookiecutter, which renders this file too, does not take them for its own.
 JINJA = tuple("{" + mark for mark in ("{", "%", "#"))
 ORIGINS = 100
@@ -98,6 +100,11 @@ def _texts(given: dict[str, str], unrendered: Answers) -> Iterator[str]:
             names = " ".join(f"U+{ord(char):04X}" for char in odd)
             rule = f"must be one line of printable characters, and holds {names}"
             yield _problem(option, text, rule, "Lambda Stream")
+        turning = sorted(set(text) & BIDIRECTIONAL)
+        if turning:
+            names = " ".join(f"U+{ord(char):04X}" for char in turning)
+            rule = f"must not hold characters that turn the direction of text, and holds {names}"
+            yield _problem(option, text, rule, "it without them")
         if any(quote in text for quote in "\"'`"):
             rule = "must not hold straight quotes or backquotes"
             yield _problem(option, text, rule, "typographic quotes: \u2019 \u201c \u201d")
@@ -130,11 +137,13 @@ def _origins(given: dict[str, str]) -> Iterator[str]:
         yield _problem("cors_origins", answer, f"must be at most {ORIGINS} origins, and are {len(origins)}", "*")
     if "*" in origins and len(origins) > 1:
         yield _problem("cors_origins", answer, "must not join * with others, since * already means any", "*")
+    label = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+    pattern = r"https?://" + label + r"(\." + label + r")*(:(?P<port>[1-9][0-9]{0,4}))?"
     for origin in origins:
-        host_and_port = r"([a-z0-9]([a-z0-9-]*[a-z0-9])?)(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*(:[1-9][0-9]{0,4})?"
-        if origin != "*" and not re.fullmatch(rf"https?://{host_and_port}", origin, re.ASCII):
+        parts = re.fullmatch(pattern, origin, re.ASCII)
+        if origin != "*" and (parts is None or int(parts["port"] or 0) > 65535):
             rule = "must be scheme and host, perhaps a port, in lower case, without a path or a slash at the end"
-            yield _problem("cors_origins", origin, rule, "https://www.example.com")
+            yield _problem("cors_origins", origin or answer, rule, "https://www.example.com")
         elif len(origin) > ORIGIN_LENGTH:
             rule = f"must be at most {ORIGIN_LENGTH} characters long, and has {len(origin)}"
             yield _problem("cors_origins", origin, rule, "https://www.example.com")

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,16 @@ from tests.support import ROOT, Bake, source_files
 # The tests import from the template's folder, and whatever lies there becomes a part of every project.
 sys.dont_write_bytecode = True
 os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fails a run that leaves something in the template's folder: it would become a part of every project."""
+    folder = ROOT / "{{cookiecutter.project_slug}}"
+    command = ["git", "ls-files", "--others", "--ignored", "--exclude-standard", "--directory", str(folder)]
+    left = subprocess.run(command, cwd=ROOT, capture_output=True, check=True, text=True).stdout
+    if left and not hasattr(session.config, "workerinput"):
+        print(f"\nThe template's folder holds what is no part of it; remove it with `git clean -fdX`:\n{left}")
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.fixture(scope="session")

@@ -116,7 +116,28 @@ def test_slug_and_region_reach_the_deployment(bake: Bake) -> None:
     project = bake(project_slug="other-stream", region="eu-west-1")
     assert project.name == "other-stream"
     samconfig = tomllib.loads((project / "samconfig.toml").read_text(encoding="utf-8"))
-    assert samconfig["default"]["global"]["parameters"] == {"stack_name": "other-stream", "region": "eu-west-1"}
+    assert samconfig["default"] == {
+        "global": {"parameters": {"stack_name": "other-stream", "region": "eu-west-1"}},
+        "validate": {"parameters": {"lint": True}},
+        "deploy": {"parameters": {"capabilities": "CAPABILITY_IAM", "confirm_changeset": True, "resolve_s3": True}},
+    }
+
+
+def test_the_function_and_its_url_stream(project: Path) -> None:
+    template = template_of(project)
+    function, url = template["Resources"]["StreamFunction"], template["Resources"]["StreamUrl"]
+    assert function["Type"] == "AWS::Serverless::Function"
+    assert function["Metadata"] == {"BuildMethod": "makefile", "ContextPath": ".", "WorkingDirectory": "."}
+    assert function["Properties"]["Handler"] == "app.handler"
+    assert function["Properties"]["Environment"] == {"Variables": {"AWS_LAMBDA_EXEC_WRAPPER": "/var/task/bootstrap"}}
+    assert url == {
+        "Type": "AWS::Lambda::Url",
+        "Properties": {
+            "TargetFunctionArn": {"GetAtt": "StreamFunction.Arn"},
+            "AuthType": "AWS_IAM",
+            "InvokeMode": "RESPONSE_STREAM",
+        },
+    }
 
 
 def test_only_a_public_url_has_permissions(project: Path, bake: Bake) -> None:

@@ -27,6 +27,7 @@ BREAKAGES = {
     "target": ("template.yaml", "TargetFunctionArn: !GetAtt StreamFunction.Arn", "TargetFunctionArn: arn"),
     "build method": ("template.yaml", "BuildMethod: makefile", "BuildMethod: python3.13"),
     "build folder": ("template.yaml", "      ContextPath: .\n", ""),
+    "output": ("template.yaml", "Value: !GetAtt StreamUrl.FunctionUrl", "Value: !GetAtt StreamFunction.Arn"),
     "build target": ("Makefile", "\nbuild-StreamFunction:", "\nbuild-OtherFunction:"),
     "the stream": ("src/app.py", "yield ", "yield  'x' + "),
     "the end marker": ("src/app.py", '    yield "end\\n"\n', ""),
@@ -58,7 +59,6 @@ def own_tests(project: Path) -> int:
     return run("python", "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", cwd=project, check=False).returncode
 
 
-@pytest.mark.slow
 def test_the_unbroken_project_passes(public: Path) -> None:
     assert own_tests(public) == 0
 

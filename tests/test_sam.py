@@ -93,9 +93,9 @@ def names(folder: Path, paths: Iterable[Path] | None = None) -> set[str]:
     return {str(path.relative_to(folder)) for path in paths or folder.rglob("*") if path.is_file()}
 
 
-def sam_build(project: Path) -> Path:
+def sam_build(project: Path, make_flags: str = "") -> Path:
     """Builds as a user does; gives the folder that becomes /var/task."""
-    done = run("sam", "build", cwd=project)
+    done = run("sam", "build", cwd=project, MAKEFLAGS=make_flags, MAKELEVEL="1" if make_flags else "0")
     assert "Build Succeeded" in done.stdout + done.stderr
     return project / ".aws-sam" / "build" / "StreamFunction"
 
@@ -115,6 +115,10 @@ def test_a_build_holds_the_sources_and_wheels_for_the_architecture(architecture:
     assert f"markupsafe/_speedups.cpython-313-{machine}-linux-gnu.so" in packages
     assert not (artifact / "__pycache__" / "stale.cpython-39.pyc").exists()
     assert stat.S_IMODE((artifact / "bootstrap").stat().st_mode) == 0o755
+
+
+def test_a_build_below_another_make_takes_no_notice_of_its_options(bake: Bake) -> None:
+    assert names(sam_build(bake(), "-- STAGE=prod")) >= {"app.py", "bootstrap"}
 
 
 def test_a_build_is_compiled_where_the_interpreter_is_at_hand(bake: Bake) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import shutil
 import socket
 import sys
 import textwrap
@@ -172,7 +171,6 @@ def test_a_process_that_exits_after_its_response_is_replaced_without_a_failed_re
     assert len(set(answers)) == 5
 
 
-@pytest.mark.skipif(not shutil.which("sh"), reason="needs a shell")
 def test_a_bootstrap_gets_the_handlers_name_and_its_own_folder(serve: Serve, tmp_path: Path) -> None:
     code = tmp_path / "code"
     code.mkdir()

@@ -14,7 +14,7 @@ BOOTSTRAP = str(SOURCE / "bootstrap")
 SHOW = """
     import os, sys
     def handler(event, context):
-        return [__name__, sys.argv[0], os.getcwd(), os.environ["LAMBDA_TASK_ROOT"]]
+        return [__name__, *sys.modules["streaming_runtime"].__path__, os.getcwd(), os.environ["LAMBDA_TASK_ROOT"]]
     def other(event, context):
         return "other"
     """
@@ -24,7 +24,7 @@ PYTHON = os.path.realpath(sys.executable)
 
 def shown(sandbox: Sandbox, folder: Path | None = None) -> bytes:
     folder = folder or sandbox.task
-    return f'["app", "{SOURCE}/streaming_runtime/__main__.py", "{folder}", "{folder}"]'.encode()
+    return f'["app", "{SOURCE}/streaming_runtime", "{folder}", "{folder}"]'.encode()
 
 
 STARTS: dict[str, tuple[tuple[str, ...], dict[str, str | None], bytes | None]] = {
@@ -42,6 +42,7 @@ STARTS: dict[str, tuple[tuple[str, ...], dict[str, str | None], bytes | None]] =
     "PYTHON as a relative path": ((), {"PYTHON": "bin/python3"}, None),
     "PYTHON as a relative path with a dot": ((), {"PYTHON": "./bin/python3"}, None),
     "relative folder on PATH": ((), {"PYTHON": None, "PATH": "bin:{bin}"}, None),
+    "PYTHONSAFEPATH": ((), {"PYTHONSAFEPATH": "1"}, None),
     "CDPATH": ((), {"CDPATH": "/:{bin}"}, None),
 }
 
@@ -145,6 +146,31 @@ def test_the_functions_own_modules_come_before_all_others(sandbox: Sandbox) -> N
     assert ended.bodies == [f'["{sandbox.task.name}", "{sandbox.task}", 1]'.encode()]
 
 
+def test_bootstrap_may_be_a_symbolic_link(sandbox: Sandbox) -> None:
+    link = sandbox.task / "link"
+    link.symlink_to(BOOTSTRAP)
+    assert sandbox.run(SHOW, event(), command=(str(link),)).bodies == [shown(sandbox)]
+
+
+def test_modules_named_like_those_of_the_standard_library_do_not_keep_the_runtime_from_starting(
+    sandbox: Sandbox,
+) -> None:
+    folder = _project(sandbox, "src")
+    for name in ("json", "logging", "select", "socket", "string", "token", "traceback"):
+        (folder / f"{name}.py").write_text("raise RuntimeError('this is the function's own')\n")
+    ended = sandbox.run(
+        "", event(), command=(str(folder / "bootstrap"),), cwd=folder, environment={"LAMBDA_TASK_ROOT": None}
+    )
+    assert ended.bodies == [f'["src", "{folder}"]'.encode()]
+
+
+def test_a_task_root_that_does_not_exist_is_an_error_of_the_start(sandbox: Sandbox) -> None:
+    ended = sandbox.run(SHOW, environment={"LAMBDA_TASK_ROOT": "/no/such/folder"})
+    assert ended.status == 1
+    assert [request.target for request in ended.requests] == ["/2018-06-01/runtime/init/error"]
+    assert b"No such file or directory: '/no/such/folder'" in ended.requests[0].body
+
+
 def test_bootstrap_replaces_the_shell(sandbox: Sandbox) -> None:
     running = sandbox.start("import os\ndef handler(e, c):\n    return os.getpid()\n", event())
     assert running.end().bodies == [b"%d" % running.process.pid]
@@ -154,9 +180,6 @@ def _python_on_path(task: Path) -> str:
     folder = task / "bin"
     folder.mkdir()
     (folder / "python3").symlink_to(PYTHON)
-    dirname = shutil.which("dirname")
-    assert dirname is not None
-    (folder / "dirname").symlink_to(dirname)
     return str(folder)
 
 

@@ -16,7 +16,7 @@ NEEDED = {"base64", "importlib", "json", "logging", "os", "socket", "sys", "time
 
 def imported_by(program: str) -> set[str]:
     """The modules that an interpreter holds after `program`; -S leaves out what site-packages import at the start."""
-    command = (sys.executable, "-I", "-S", "-c", f"import sys\n{program}\nprint(*sys.modules)")
+    command = (sys.executable, "-B", "-I", "-S", "-c", f"import sys\n{program}\nprint(*sys.modules)")
     return set(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=60).stdout.split())
 
 

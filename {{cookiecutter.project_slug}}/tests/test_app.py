@@ -14,6 +14,6 @@ EVENTS = Path(__file__).parent.parent / "events"
 def test_every_event_gives_ten_lines_and_an_end(event: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(app, "INTERVAL", 0)
     response = app.handler(json.loads(event.read_text(encoding="utf-8")), None)
-    lines = list(response.content)  # type: ignore[arg-type]
-    assert [line.split()[0] for line in lines] == [*map(str, range(1, 11)), "end"]
+    text = "".join(response.content)  # type: ignore[arg-type]
+    assert [line.split()[0] for line in text.splitlines()] == [*map(str, range(1, 11)), "end"]
     assert response.headers == {"content-type": "text/plain; charset=utf-8"}

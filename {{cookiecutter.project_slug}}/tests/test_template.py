@@ -13,8 +13,13 @@ PROJECT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
-def resources() -> dict[str, Any]:
-    template = yaml.load((PROJECT / "template.yaml").read_text(encoding="utf-8"), TemplateLoader)
+def template() -> dict[str, Any]:
+    found: dict[str, Any] = yaml.load((PROJECT / "template.yaml").read_text(encoding="utf-8"), TemplateLoader)
+    return found
+
+
+@pytest.fixture(scope="module")
+def resources(template: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = template["Resources"]
     return found
 
@@ -53,6 +58,14 @@ def test_limits(resources: dict[str, Any]) -> None:
     assert 1 <= properties["Timeout"] <= 900
     assert 128 <= properties["MemorySize"] <= 10240
     assert properties["Architectures"] in (["arm64"], ["x86_64"])
+
+
+def test_the_outputs_name_what_is_deployed(template: dict[str, Any]) -> None:
+    assert {name: output["Value"] for name, output in template["Outputs"].items()} == {
+        "StreamUrl": {"GetAtt": "StreamUrl.FunctionUrl"},
+        "StreamFunctionName": {"Ref": "StreamFunction"},
+        "StreamFunctionArn": {"GetAtt": "StreamFunction.Arn"},
+    }
 
 
 def test_who_may_call_the_url(resources: dict[str, Any]) -> None:

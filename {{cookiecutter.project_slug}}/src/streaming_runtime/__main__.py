@@ -23,9 +23,9 @@ def main() -> int:
         print(f"streaming_runtime: {missing} is not set; Lambda or an emulator of it must start this", file=sys.stderr)
         return 1
     logs.setup()
-    _look_for_modules_like_lambda()
     try:
         try:
+            _look_for_modules_like_lambda()
             function = handler.load(handler_name)
         except (Exception, SystemExit) as error:
             logs.error(errors.report(error))
@@ -44,7 +44,7 @@ def main() -> int:
 
 def _look_for_modules_like_lambda() -> None:
     # https://docs.aws.amazon.com/lambda/latest/dg/python-layers.html: the function's code, then its layers.
-    task_root = os.environ.get("LAMBDA_TASK_ROOT") or os.getcwd()
+    task_root = os.path.abspath(os.environ.get("LAMBDA_TASK_ROOT", ""))
     os.chdir(task_root)
     layer = "/opt/python"
     layer_packages = f"{layer}/lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"

@@ -63,14 +63,16 @@ def error(report: dict[str, Any]) -> None:
         write(_to_json({"timestamp": time.strftime(_TIME + "Z", time.gmtime()), "level": "ERROR", **report}) + "\n")
         return
     head = ": ".join(part for part in (report["errorType"], report["errorMessage"]) if part)
-    lines = [f"[ERROR] {head}", "Traceback (most recent call last):"]
+    lines = f"[ERROR] {head}".splitlines()
+    if report["stackTrace"]:
+        lines.append("Traceback (most recent call last):")
     for entry in report["stackTrace"]:
         for line in entry.splitlines():
             # Spaces at the start of a line would be lost on their way to CloudWatch.
             text = line.lstrip(" ")
             lines.append(_NO_BREAK_SPACE * (len(line) - len(text)) + text)
     # A carriage return breaks the line within a log entry; a line feed would start another entry.
-    write("\r".join(lines if len(lines) > 2 else lines[:1]) + "\n")
+    write("\r".join(lines) + "\n")
 
 
 def _json_wanted() -> bool:

@@ -13,10 +13,11 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
     from typing import Any
 
-    Item = str | bytes
+    Item = str | bytes | bytearray | memoryview
     Content = Iterable[Item] | AsyncIterable[Item]
 
 _BINARY = "application/octet-stream"
+_ITEM_TYPES = (str, bytes, bytearray, memoryview)
 
 
 class StreamingResponse:
@@ -27,7 +28,7 @@ class StreamingResponse:
     Attributes:
         content: What is streamed.
         status_code: HTTP status.
-        headers: Header values by lower-case name.
+        headers: Header values by name.
         cookies: Values of the ``Set-Cookie`` headers.
     """
 
@@ -54,16 +55,11 @@ class StreamingResponse:
         """
         if isinstance(cookies, str):
             raise ValueError("cookies must be a list of str, one for each cookie")
-        self.content: Content = [content] if isinstance(content, (str, bytes)) else content
+        self.content: Content = [content] if isinstance(content, _ITEM_TYPES) else content
         self.status_code = status_code
-        self.headers: dict[str, str] = {}
-        self.cookies = list(cookies or ())
-        for name, value in (headers or {}).items():
-            if wire.check_header_name(name).lower() == "set-cookie":
-                self.cookies.append(value)
-            else:
-                self.headers[name.lower()] = value
+        self.headers = {wire.check_header_name(name).lower(): value for name, value in (headers or {}).items()}
         self.headers.setdefault("content-type", _content_type(media_type))
+        self.cookies = list(cookies or ())
         self.metadata()
 
     def metadata(self) -> bytes:
@@ -72,7 +68,9 @@ class StreamingResponse:
         Raises:
             ValueError: Lambda would not send them.
         """
-        return wire.http_metadata(self.status_code, self.headers, self.cookies)
+        headers = {wire.check_header_name(name).lower(): value for name, value in self.headers.items()}
+        cookies = [headers.pop("set-cookie")] if "set-cookie" in headers else []
+        return wire.http_metadata(self.status_code, headers, [*self.cookies, *cookies])
 
 
 class Reply:
@@ -105,7 +103,7 @@ def reply_to(result: Any) -> Reply:
         return Reply(wire.HTTP_INTEGRATION_RESPONSE, result.metadata(), result.content)
     if isinstance(result, (Iterator, AsyncIterator)):
         return Reply(_BINARY, None, result)
-    if isinstance(result, bytes):
+    if isinstance(result, (bytes, bytearray, memoryview)):
         return Reply(_BINARY, None, [result])
     try:
         encoded = json.dumps(result, ensure_ascii=False).encode()
@@ -144,23 +142,31 @@ def _from_buffered(result: dict[str, Any]) -> StreamingResponse:
         body = ""
     if not isinstance(body, str):
         raise ValueError(f"body of a buffered response must be a str, not {type(body).__name__}")
-    headers = {name: str(value) for name, value in (result.get("headers") or {}).items()}
+    status_code = result["statusCode"]
+    if isinstance(status_code, str) and status_code.isdecimal():
+        status_code = int(status_code)
+    headers = {name: _header_text(value) for name, value in (result.get("headers") or {}).items()}
     cookies: list[str] = []
     for name, values in (result.get("multiValueHeaders") or {}).items():
         if str(name).lower() == "set-cookie":  # the one header whose values a comma cannot join (RFC 9110, section 5.3)
             cookies += values
         else:
-            headers[name] = ", ".join(map(str, values))
+            headers[name] = ", ".join(map(_header_text, values))
     media_type = None if result.get("isBase64Encoded") else "application/json"
     response = StreamingResponse(
         [_from_base64(body) if result.get("isBase64Encoded") else body],
-        int(result["statusCode"]),
+        status_code,
         headers,
         media_type,
         result.get("cookies"),
     )
     response.cookies += cookies
     return response
+
+
+def _header_text(value: Any) -> Any:
+    """A number as text; what else is not text is left to be refused with its name."""
+    return str(value) if isinstance(value, (int, float)) else value
 
 
 def _from_base64(body: str) -> bytes:

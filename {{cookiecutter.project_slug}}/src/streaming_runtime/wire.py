@@ -68,16 +68,12 @@ def http_metadata(status_code: int, headers: Mapping[str, str], cookies: Sequenc
     Raises:
         ValueError: A status, header or cookie may not be sent, or all together do not fit in `METADATA_LIMIT` bytes.
     """
-    if type(status_code) is not int or not 200 <= status_code <= 599:
+    if not isinstance(status_code, int) or not 200 <= status_code <= 599:
         raise ValueError(f"status code must be an int from 200 to 599, not {status_code!r}")
-    for name, value in headers.items():
-        check_header_name(name)
-        check_header_value(name, value)
-    for cookie in cookies:
-        check_header_value("set-cookie", cookie)
-    metadata: dict[str, object] = {"statusCode": status_code, "headers": dict(headers)}
+    checked = {check_header_name(name): check_header_value(name, value) for name, value in headers.items()}
+    metadata: dict[str, object] = {"statusCode": int(status_code), "headers": checked}
     if cookies:
-        metadata["cookies"] = list(cookies)
+        metadata["cookies"] = [check_header_value("set-cookie", cookie) for cookie in cookies]
     encoded = json.dumps(metadata, separators=(",", ":")).encode()
     size = len(encoded) + len(METADATA_DELIMITER)
     if size > METADATA_LIMIT:
@@ -95,7 +91,7 @@ def check_header_name(name: str) -> str:
 
 
 def check_header_value(name: str, value: str) -> str:
-    """`value`, if it can stand in a header (RFC 9110, section 5.5); else ValueError."""
+    """`value` without blanks around it, if it can stand in a header (RFC 9110, section 5.5); else ValueError."""
     if not isinstance(value, str):
         raise ValueError(f"value of header {name!r} must be a str, not {value!r}")
     if not _CONTROLS.isdisjoint(value):
@@ -104,7 +100,7 @@ def check_header_value(name: str, value: str) -> str:
         value.encode("latin-1")
     except UnicodeEncodeError:
         raise ValueError(f"value of header {name!r} holds a character beyond latin-1: {value!r}") from None
-    return value
+    return value.strip(" \t")
 
 
 class ResponseParser:
