@@ -43,6 +43,13 @@ def test_json_lines_carry_level_time_logger_and_request_id(sandbox: Sandbox) -> 
     ]
 
 
+def test_an_error_is_one_entry_however_many_lines_its_message_has(sandbox: Sandbox) -> None:
+    ended = sandbox.run("def handler(e, c):\n    raise ValueError('one\\ntwo')\n", event())
+    first, second, third, *_ = ended.output.split("\r")
+    assert (first, second, third) == ("[ERROR] ValueError: one", "two", "Traceback (most recent call last):")
+    assert ended.output.count("\n") == 1
+
+
 JSON_RECORDS = {
     "dict": ("logging.error({'a': 1})", {"level": "ERROR", "message": {"a": 1}}),
     "extra": ("logging.error('x', extra={'user': 7, 'none': None})", {"level": "ERROR", "message": "x", "user": 7}),

@@ -138,6 +138,22 @@ RESPONSES = {
             response.cookies.append("b=2; Path=/")
             return response
         """,
+    "headers set later, in another case": """
+        from streaming_runtime import StreamingResponse
+        def handler(event, context):
+            response = StreamingResponse([b"one", "zwölf"], 201, {"x-one": " 1\t"}, cookies=["a=1"])
+            response.headers["Content-Type"] = "text/plain; charset=utf-8"
+            response.headers["Set-Cookie"] = "b=2; Path=/"
+            return response
+        """,
+    "status of the standard library, and buffers": """
+        from http import HTTPStatus
+        from streaming_runtime import StreamingResponse
+        def handler(event, context):
+            items = [bytearray(b"one"), memoryview("zwölf".encode())]
+            cookies = ["a=1", "b=2; Path=/"]
+            return StreamingResponse(items, HTTPStatus.CREATED, {"x-one": "1"}, "text/plain", cookies)
+        """,
 }
 
 
@@ -209,6 +225,22 @@ def test_a_buffered_response_is_decoded_into_metadata_and_body(
     assert [post.raw for post in ended.posts] == [response_head(ended.host, HTTP) + chunks + b"0\r\n\r\n"]
 
 
+BAD_BUFFERED = {
+    "{'statusCode': 'abc'}": "status code must be an int from 200 to 599, not 'abc'",
+    "{'statusCode': None}": "status code must be an int from 200 to 599, not None",
+    "{'statusCode': 200, 'headers': {'x': None}}": "value of header 'x' must be a str, not None",
+    "{'statusCode': 200, 'body': {}}": "body of a buffered response must be a str, not dict",
+}
+
+
+@pytest.mark.parametrize("value", BAD_BUFFERED)
+def test_a_buffered_response_that_cannot_be_sent_is_an_error_that_says_why(sandbox: Sandbox, value: str) -> None:
+    ended = sandbox.run(f"def handler(e, c):\n    return {value}\n", event())
+    assert [post.target.rpartition("/")[2] for post in ended.posts] == ["error"]
+    error = json.loads(ended.posts[0].body)
+    assert (error["errorType"], error["errorMessage"]) == ("ValueError", BAD_BUFFERED[value])
+
+
 VALUES = {
     "None": b"null",
     "True": b"true",
@@ -232,8 +264,9 @@ def test_any_other_json_value_goes_out_as_json(sandbox: Sandbox, kind: str) -> N
     assert sent == {value: head + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) for value, body in VALUES.items()}
 
 
-def test_bytes_returned_go_out_as_they_are(sandbox: Sandbox) -> None:
-    ended = sandbox.run("def handler(e, c):\n    return b'\\x00\\xff'\n", event())
+@pytest.mark.parametrize("kind", ["bytes", "bytearray", "memoryview"])
+def test_bytes_returned_go_out_as_they_are(sandbox: Sandbox, kind: str) -> None:
+    ended = sandbox.run(f"def handler(e, c):\n    return {kind}(b'\\x00\\xff')\n", event())
     assert [post.raw for post in ended.posts] == [response_head(ended.host) + b"2\r\n\x00\xff\r\n0\r\n\r\n"]
 
 
