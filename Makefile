@@ -3,6 +3,14 @@
 .DELETE_ON_ERROR:
 
 PYTHON ?= python3
+
+# A misspelt option must not pass for one that was not given.
+options := $(foreach name,$(.VARIABLES),$(if $(filter command line,$(origin $(name))),$(name)))
+unknown := $(filter-out PYTHON,$(options))
+ifneq ($(if $(filter 0,$(MAKELEVEL)),$(unknown)),)
+$(error unknown option $(unknown); the one option is PYTHON)
+endif
+
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export SAM_CLI_TELEMETRY := 0
 

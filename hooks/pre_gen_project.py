@@ -57,15 +57,15 @@ ORIGIN_LENGTH = 253
 
 def problems(answers: Answers, unrendered: Answers | None = None) -> list[str]:
     """Everything that is wrong with `answers`, a message each: option, value, rule and remedy."""
-    given = {option: str(answers.get(option, "")) for option in answers}
+    given = {option: str(answer) for option, answer in answers.items()}
     return [
         *_texts(given, unrendered or {}),
         *_slug(given),
         *_region(given),
         *_choices(given),
         *_origins(given),
-        *_number(given, "memory", 128, 10240, "MB"),
-        *_number(given, "timeout", 1, 900, "seconds"),
+        *_number(given, "memory", 128, 10240, "MB", "512"),
+        *_number(given, "timeout", 1, 900, "seconds", "120"),
     ]
 
 
@@ -149,12 +149,12 @@ def _origins(given: dict[str, str]) -> Iterator[str]:
             yield _problem("cors_origins", origin, rule, "https://www.example.com")
 
 
-def _number(given: dict[str, str], option: str, least: int, most: int, unit: str) -> Iterator[str]:
+def _number(given: dict[str, str], option: str, least: int, most: int, unit: str, remedy: str) -> Iterator[str]:
     # Not int(): it takes 0512, 1_000 and digits of other scripts, which YAML reads as something else.
     text = given.get(option, "")
     if not re.fullmatch(r"[1-9][0-9]{0,5}", text, re.ASCII) or not least <= int(text) <= most:
         rule = f"must be a whole number of {unit} from {least} to {most}, in digits only and without a leading zero"
-        yield _problem(option, text, rule, "512" if option == "memory" else "120")
+        yield _problem(option, text, rule, remedy)
 
 
 def _problem(option: str, value: str, rule: str, remedy: str) -> str:

@@ -5,6 +5,7 @@ import re
 import stat
 from typing import Any
 
+import pytest
 from hooks.pre_gen_project import CHOICES
 from tests.support import ROOT, defaults, run
 
@@ -49,11 +50,14 @@ def test_ci_runs_the_commands_of_the_readme() -> None:
         assert f"run: {command}\n" in (ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
 
 
-def test_an_unknown_option_of_make_is_refused() -> None:
-    project = ROOT / "{{cookiecutter.project_slug}}"
-    done = run("make", "help", "PROT=3000", cwd=project, check=False)
+@pytest.mark.parametrize(
+    ("folder", "known"),
+    [(".", "the one option is PYTHON"), ("{{cookiecutter.project_slug}}", "the options are PORT and URL")],
+)
+def test_an_unknown_option_of_make_is_refused(folder: str, known: str) -> None:
+    done = run("make", "help", "PROT=3000", cwd=ROOT / folder, check=False)
     assert done.returncode == 2
-    assert "unknown option PROT; the options are PORT and URL" in done.stderr
+    assert f"unknown option PROT; {known}" in done.stderr
 
 
 def test_the_probe_asks_for_its_url() -> None:

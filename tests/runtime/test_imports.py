@@ -11,7 +11,7 @@ from tests.runtime.conftest import SOURCE, Sandbox, event
 
 HEAVY = {"asyncio", "concurrent", "dataclasses", "email", "http", "http.client", "inspect", "ssl", "typing", "urllib"}
 # What the runtime needs of the standard library; some versions of Python import something heavy for these.
-NEEDED = {"base64", "importlib", "json", "logging", "os", "socket", "sys", "time", "traceback"}
+NEEDED = {"binascii", "importlib", "json", "logging", "os", "socket", "sys", "time", "traceback"}
 
 
 def imported_by(program: str) -> set[str]:

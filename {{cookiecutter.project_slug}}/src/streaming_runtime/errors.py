@@ -14,9 +14,14 @@ if TYPE_CHECKING:
     from typing import Any
 
 _XRAY_LIMIT = 1024 * 1024  # bytes; Lambda refuses a longer header
-_OWN_FOLDER = os.path.dirname(os.path.abspath(__file__)) + os.sep
-_MACHINERY = (_OWN_FOLDER, os.path.dirname(os.__file__) + os.sep + "asyncio" + os.sep)
-_IMPORT_MACHINERY = ("<frozen importlib.", os.path.dirname(os.__file__) + os.sep + "importlib" + os.sep)
+_LIBRARY = os.path.dirname(os.__file__)
+# Where the frames are that stand between Lambda and the user's code: this package, the event loop, the import system.
+_MACHINERY = (
+    os.path.join(os.path.dirname(os.path.abspath(__file__)), ""),
+    os.path.join(_LIBRARY, "asyncio", ""),
+    os.path.join(_LIBRARY, "importlib", ""),
+    "<frozen importlib.",
+)
 
 
 class RuntimeFault(Exception):
@@ -83,6 +88,6 @@ def _frames(error: BaseException) -> list[FrameSummary]:
 
     frames = list(extract_tb(error.__traceback__))
     first = 0
-    while first < len(frames) and frames[first].filename.startswith(_MACHINERY + _IMPORT_MACHINERY):
+    while first < len(frames) and frames[first].filename.startswith(_MACHINERY):
         first += 1
     return frames[first:]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from binascii import a2b_base64
 from collections.abc import AsyncIterator, Iterator
 
 from . import wire
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     Content = Iterable[Item] | AsyncIterable[Item]
 
 _BINARY = "application/octet-stream"
-_ITEM_TYPES = (str, bytes, bytearray, memoryview)
+_BYTES = (bytes, bytearray, memoryview)
 
 
 class StreamingResponse:
@@ -55,7 +56,7 @@ class StreamingResponse:
         """
         if isinstance(cookies, str):
             raise ValueError("cookies must be a list of str, one for each cookie")
-        self.content: Content = [content] if isinstance(content, _ITEM_TYPES) else content
+        self.content: Content = [content] if isinstance(content, (str, *_BYTES)) else content
         self.status_code = status_code
         self.headers = {wire.check_header_name(name).lower(): value for name, value in (headers or {}).items()}
         self.headers.setdefault("content-type", _content_type(media_type))
@@ -103,7 +104,7 @@ def reply_to(result: Any) -> Reply:
         return Reply(wire.HTTP_INTEGRATION_RESPONSE, result.metadata(), result.content)
     if isinstance(result, (Iterator, AsyncIterator)):
         return Reply(_BINARY, None, result)
-    if isinstance(result, (bytes, bytearray, memoryview)):
+    if isinstance(result, _BYTES):
         return Reply(_BINARY, None, [result])
     try:
         encoded = json.dumps(result, ensure_ascii=False).encode()
@@ -118,11 +119,9 @@ def item_bytes(item: Item) -> bytes:
     Raises:
         TypeError: The item is neither ``bytes`` nor ``str``.
     """
-    if isinstance(item, bytes):
-        return item
     if isinstance(item, str):
         return item.encode()
-    if isinstance(item, (bytearray, memoryview)):
+    if isinstance(item, _BYTES):
         return bytes(item)
     raise TypeError(f"a stream is made of bytes or str, not {type(item).__name__}")
 
@@ -154,7 +153,7 @@ def _from_buffered(result: dict[str, Any]) -> StreamingResponse:
             headers[name] = ", ".join(map(_header_text, values))
     media_type = None if result.get("isBase64Encoded") else "application/json"
     response = StreamingResponse(
-        [_from_base64(body) if result.get("isBase64Encoded") else body],
+        a2b_base64(body) if result.get("isBase64Encoded") else body,
         status_code,
         headers,
         media_type,
@@ -167,9 +166,3 @@ def _from_buffered(result: dict[str, Any]) -> StreamingResponse:
 def _header_text(value: Any) -> Any:
     """A number as text; what else is not text is left to be refused with its name."""
     return str(value) if isinstance(value, (int, float)) else value
-
-
-def _from_base64(body: str) -> bytes:
-    from binascii import a2b_base64
-
-    return a2b_base64(body)

@@ -5,9 +5,9 @@ https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html
 
 from __future__ import annotations
 
-import base64
 import json
 import socket
+from binascii import b2a_base64
 
 from . import errors, wire
 
@@ -213,7 +213,7 @@ class ResponseStream:
             self._api.post_error(self._invocation, error)
             return
         report = errors.report(error, self._invocation.request_id)
-        body = base64.b64encode(json.dumps(report).encode()).decode()
+        body = b2a_base64(json.dumps(report).encode(), newline=False).decode()
         self._finish(wire.last_chunk([(_ERROR_TYPE, _ascii(report["errorType"])), (_ERROR_BODY, body)]))
 
     def _start(self) -> None:
