@@ -220,3 +220,19 @@ def test_a_broken_off_response_is_incomplete_to_the_client(serve: Serve) -> None
     with pytest.raises(http.client.IncompleteRead):
         response.read()
     assert "[ERROR] ValueError: mid-way" in served.log
+
+
+def test_an_empty_first_item_sends_the_head_before_the_next_item_is_made(serve: Serve) -> None:
+    served = serve("""
+        def handler(event, context):
+            return StreamingResponse(items(), 201)
+
+        def items():
+            yield b""
+            wait()
+            yield b"made"
+        """)
+    response = served.start()
+    assert response.status == 201
+    served.gate.write(b"1")
+    assert response.read() == b"made"
