@@ -3,12 +3,13 @@
 .DELETE_ON_ERROR:
 
 PYTHON ?= python3
+BENCH_PYTHON ?= 3.13
 
 # A misspelt option must not pass for one that was not given.
 options := $(foreach name,$(.VARIABLES),$(if $(filter command line,$(origin $(name))),$(name)))
-unknown := $(filter-out PYTHON,$(options))
+unknown := $(filter-out PYTHON BENCH_PYTHON,$(options))
 ifneq ($(if $(filter 0,$(MAKELEVEL)),$(unknown)),)
-$(error unknown option $(unknown); the one option is PYTHON)
+$(error unknown option $(unknown); the options are PYTHON and BENCH_PYTHON)
 endif
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -17,7 +18,7 @@ export SAM_CLI_TELEMETRY := 0
 ready := .venv/ready
 demo := build/demo
 
-.PHONY: help demo test check lint clean
+.PHONY: help demo test check lint bench clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
@@ -37,10 +38,14 @@ check: lint ## Run the part of the suite that fits in a minute
 lint: $(ready)
 	@ruff check --config pyproject.toml .
 	@ruff format --check --config pyproject.toml .
-	@mypy hooks local_extensions.py tests
+	@mypy hooks local_extensions.py tests benchmarks
 	@cd '{{cookiecutter.project_slug}}' && MYPYPATH=src mypy --config-file ../pyproject.toml src local tests
 	@shellcheck .ci/run '{{cookiecutter.project_slug}}/src/bootstrap'
 	@zizmor --quiet --offline --persona pedantic .github
+
+bench: $(ready) ## Measure the runtime beside its peers, and draw benchmarks/chart.svg
+	@UV_PROJECT_ENVIRONMENT=build/bench uv sync --quiet --locked --only-group bench --python "$(BENCH_PYTHON)"
+	@build/bench/bin/python -m benchmarks --chart benchmarks/chart.svg
 
 clean: ## Remove what the other commands made: all that git ignores
 	@git clean -dffqX

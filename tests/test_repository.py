@@ -52,7 +52,10 @@ def test_ci_runs_the_commands_of_the_readme() -> None:
 
 @pytest.mark.parametrize(
     ("folder", "known"),
-    [(".", "the one option is PYTHON"), ("{{cookiecutter.project_slug}}", "the options are PORT and URL")],
+    [
+        (".", "the options are PYTHON and BENCH_PYTHON"),
+        ("{{cookiecutter.project_slug}}", "the options are PORT and URL"),
+    ],
 )
 def test_an_unknown_option_of_make_is_refused(folder: str, known: str) -> None:
     done = run("make", "help", "PROT=3000", cwd=ROOT / folder, check=False)

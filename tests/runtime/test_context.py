@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from tests.runtime.conftest import ARN, REQUEST_ID, Answer, Sandbox, event
 
+from streaming_runtime import context
 from streaming_runtime.context import LambdaContext
 
 FUNCTION = {
@@ -130,6 +131,7 @@ def test_the_remaining_time_runs_down_to_zero_and_no_further(monkeypatch: pytest
 
 
 def test_a_context_shows_its_attributes_in_awslambdarics_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(context, "_function_attributes", {})  # it is read from the environment once
     for name, value in FUNCTION.items():
         monkeypatch.setenv(name, value)
     assert repr(LambdaContext("id", 0, ARN, None, {"cognitoIdentityId": "i"}, "blue")) == (

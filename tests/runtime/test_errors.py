@@ -109,7 +109,8 @@ BEFORE = {
     "no JSON value": (
         "def handler(e, c):\n    return {1, 2}\n",
         "Runtime.MarshalError",
-        "Unable to marshal response: Object of type set is not JSON serializable",
+        "Unable to marshal response: Object of type set is not JSON serializable; "
+        "make it a JSON value first, such as a date by isoformat()",
     ),
     "message with a lone surrogate": (
         "def handler(e, c):\n    raise ValueError('\\ud800')\n",
@@ -210,7 +211,7 @@ def test_an_item_of_the_wrong_type_after_the_first_goes_into_trailers_and_the_ge
     assert [post.raw for post in ended.posts] == [
         response_head(ended.host) + chunks + trailers(error_report("TypeError", message))
     ]
-    assert ended.output == f"[ERROR] TypeError: {message}\nclosed\n"
+    assert ended.output == f"[ERROR] TypeError: {message}\rTraceback (most recent call last):\nclosed\n"
 
 
 def test_invocations_are_served_one_after_the_other_whatever_failed_before(sandbox: Sandbox) -> None:

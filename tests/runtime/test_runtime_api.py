@@ -100,13 +100,9 @@ FATAL = {
         Answer((event_head(Lambda_Runtime_Aws_Request_Id=None) + b"Content-Length: 2\r\n\r\n{}",)),
         "invocation without a request id",
     ),
-    "no deadline": (
-        Answer((event_head(Lambda_Runtime_Deadline_Ms=None) + b"Content-Length: 2\r\n\r\n{}",)),
-        "invocation without a deadline: ''",
-    ),
     "odd deadline": (
         Answer((HEAD.replace(b"1700000000000", b"\xb2") + b"Content-Length: 2\r\n\r\n{}",)),
-        "invocation without a deadline: '²'",
+        "invocation with a deadline that is no number: '²'",
     ),
 }
 

@@ -351,7 +351,7 @@ def test_what_is_streamed_is_closed_once_when_the_connection_breaks_and_the_next
     assert [request.method for request in ended.requests] == ["GET", "POST", "GET", "POST", "GET"]
     assert ended.posts[1].body == b"served"
     # One log entry for the break, then the `finally` block, both before the next invocation.
-    log = ended.output.splitlines()
+    log = ended.output.removesuffix("\n").split("\n")
     assert len(log) == 2
     assert log[0].startswith(f"[ERROR] RuntimeApiError: Runtime API at {ended.host}: ")
     assert log[1] == "closed"

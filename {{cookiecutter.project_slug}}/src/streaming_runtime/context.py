@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 _W3C_FIELDS = ("traceparent", "tracestate", "baggage")
 
+_function_attributes: dict[str, str | None] = {}
+
 
 class _Fields:
     """Named attributes taken from a dict of the same keys; a missing key gives None."""
@@ -36,17 +38,27 @@ class CognitoIdentity(_Fields):
 
     __slots__ = ("cognito_identity_id", "cognito_identity_pool_id")
 
+    def __init__(self, values: dict[str, Any]) -> None:
+        self.cognito_identity_id = values.get("cognitoIdentityId")
+        self.cognito_identity_pool_id = values.get("cognitoIdentityPoolId")
+
 
 class Client(_Fields):
     """The mobile app that called."""
 
-    __slots__ = ("app_package_name", "app_title", "app_version_code", "app_version_name", "installation_id")
+    __slots__ = (  # noqa: RUF023 - awslambdaric's order
+        "installation_id",
+        "app_title",
+        "app_version_name",
+        "app_version_code",
+        "app_package_name",
+    )
 
 
 class ClientContext(_Fields):
     """What the caller put into the client context of an Invoke call."""
 
-    __slots__ = ("client", "custom", "env")
+    __slots__ = ("custom", "env", "client")  # noqa: RUF023 - awslambdaric's order
 
     def __init__(self, values: dict[str, Any]) -> None:
         super().__init__(values)
@@ -70,6 +82,12 @@ class LambdaContext:
         tenant_id: Tenant of the invocation, or None.
     """
 
+    log_group_name: str | None
+    log_stream_name: str | None
+    function_name: str | None
+    memory_limit_in_mb: str | None
+    function_version: str | None
+
     def __init__(
         self,
         aws_request_id: str,
@@ -81,11 +99,7 @@ class LambdaContext:
     ) -> None:
         """`deadline_ms` is when Lambda ends the invocation, in milliseconds since the epoch."""
         self.aws_request_id = aws_request_id
-        self.log_group_name = os.environ.get("AWS_LAMBDA_LOG_GROUP_NAME")
-        self.log_stream_name = os.environ.get("AWS_LAMBDA_LOG_STREAM_NAME")
-        self.function_name = os.environ.get("AWS_LAMBDA_FUNCTION_NAME")
-        self.memory_limit_in_mb = os.environ.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE")
-        self.function_version = os.environ.get("AWS_LAMBDA_FUNCTION_VERSION")
+        self.__dict__.update(_function())
         self.invoked_function_arn = invoked_function_arn
 
         trace = client_context.pop("w3c", None) if client_context else None
@@ -93,13 +107,7 @@ class LambdaContext:
         self._w3c = {name: fields[name] for name in _W3C_FIELDS if isinstance(fields.get(name), str)}
         self.client_context = None if client_context is None else ClientContext(client_context)
 
-        identity = cognito_identity or {}
-        self.identity = CognitoIdentity(
-            {
-                "cognito_identity_id": identity.get("cognitoIdentityId"),
-                "cognito_identity_pool_id": identity.get("cognitoIdentityPoolId"),
-            }
-        )
+        self.identity = CognitoIdentity(cognito_identity or {})
         self.tenant_id = tenant_id
         self._deadline_ms = deadline_ms
 
@@ -118,3 +126,17 @@ class LambdaContext:
     def __repr__(self) -> str:
         fields = ",".join(f"{name}={value}" for name, value in vars(self).items() if not name.startswith("_"))
         return f"LambdaContext([{fields}])"
+
+
+def _function() -> dict[str, str | None]:
+    """What stays the same for all invocations, read once: a look into the environment takes its time."""
+    if not _function_attributes:
+        get = os.environ.get
+        _function_attributes.update(
+            log_group_name=get("AWS_LAMBDA_LOG_GROUP_NAME"),
+            log_stream_name=get("AWS_LAMBDA_LOG_STREAM_NAME"),
+            function_name=get("AWS_LAMBDA_FUNCTION_NAME"),
+            memory_limit_in_mb=get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE"),
+            function_version=get("AWS_LAMBDA_FUNCTION_VERSION"),
+        )
+    return _function_attributes

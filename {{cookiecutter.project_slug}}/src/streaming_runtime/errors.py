@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _XRAY_LIMIT = 1024 * 1024  # bytes; Lambda refuses a longer header
+_CHAIN_LIMIT = 20  # exceptions that a stack trace tells of
 _LIBRARY = os.path.dirname(os.__file__)
 # Where the frames are that stand between Lambda and the user's code: this package, the event loop, the import system.
 _MACHINERY = (
@@ -35,17 +36,11 @@ class RuntimeFault(Exception):
 
 def report(error: BaseException, request_id: str = "") -> dict[str, Any]:
     """The error object that Lambda hands to the caller, of JSON values only."""
-    if isinstance(error, RuntimeFault):
-        stack_trace = error.stack_trace
-    else:
-        from traceback import StackSummary
-
-        stack_trace = StackSummary.from_list(_frames(error)).format()
     return {
         "errorMessage": _message(error),
         "errorType": _type_name(error),
         "requestId": request_id,
-        "stackTrace": stack_trace,
+        "stackTrace": error.stack_trace if isinstance(error, RuntimeFault) else _stack_trace(error, set()),
     }
 
 
@@ -62,6 +57,21 @@ def xray_cause(error: BaseException) -> str:
         }
     )
     return cause if len(cause) < _XRAY_LIMIT else ""
+
+
+def _stack_trace(error: BaseException, seen: set[int]) -> list[str]:
+    """The frames of `error`; then, for each exception behind or within it, its name and its frames."""
+    from traceback import StackSummary
+
+    seen.add(id(error))
+    entries = StackSummary.from_list(_frames(error)).format()
+    behind = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    inner = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
+    for label, other in (("Caused by", behind), *(("Holds", member) for member in inner)):
+        # The chain may lead back to where it came from.
+        if other is not None and id(other) not in seen and len(seen) < _CHAIN_LIMIT:
+            entries += [f"{label} {_type_name(other)}: {_message(other)}\n", *_stack_trace(other, seen)]
+    return entries
 
 
 def _type_name(error: BaseException) -> str:

@@ -1,54 +1,75 @@
 """Logging in awslambdaric's formats, so that log queries and level filters keep working.
 
 Text: ``[LEVEL]<tab>time<tab>request id<tab>message``. JSON: one object a line, with ``timestamp``, ``level``,
-``message``, ``logger`` and ``requestId``.
+``message``, ``logger`` and ``requestId``. Lambda may give a descriptor that takes entries in frames, which keeps an
+entry of many lines together.
 https://docs.aws.amazon.com/lambda/latest/dg/python-logging.html
 """
 
 from __future__ import annotations
 
 import json
-import logging
 import os
 import sys
 import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from importlib.machinery import ModuleSpec
     from typing import Any, TextIO
 
-_TIME = "%Y-%m-%dT%H:%M:%S"
-_TEXT_FORMAT = "[%(levelname)s]\t%(asctime)s.%(msecs)03dZ\t%(aws_request_id)s\t%(message)s"
-_NO_BREAK_SPACE = "\u00a0"
-_STANDARD_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"aws_request_id", "message", "asctime"}
+    from .runtime_api import Invocation, ResponseStream
 
-_request_id = ""
-_tenant_id: str | None = None
+_TIME = "%Y-%m-%dT%H:%M:%S"
+_NO_BREAK_SPACE = "\u00a0"
+_ERROR = 40  # the level's number in `logging`
+# Types of frames: these, and for a level of 10 and above 4 more, and 4 for each 10.
+_JSON_FRAME, _TEXT_FRAME = 0xA55A0002, 0xA55A0003
+
+#: Environment variable: the CloudWatch namespace for the metrics. Without it none are written.
+NAMESPACE_VARIABLE = "STREAMING_RUNTIME_METRICS_NAMESPACE"
+
+#: Of the invocation that is being served.
+request_id = ""
+tenant_id: str | None = None
+#: What Lambda wants of `logging`.
+json_format = False
+level = ""
+
+_frames: int | None = None  # descriptor that takes frames
+_namespace = ""
 
 
 def setup() -> None:
-    """Sends the root logger to standard output, as ``AWS_LAMBDA_LOG_FORMAT`` and ``AWS_LAMBDA_LOG_LEVEL`` say."""
+    """Adapts standard output and error, and `logging` as soon as something imports it.
+
+    The format is what ``AWS_LAMBDA_LOG_FORMAT`` and ``AWS_LAMBDA_LOG_LEVEL`` say.
+    """
+    global json_format, level, _frames, _namespace
+    json_format = os.environ.get("AWS_LAMBDA_LOG_FORMAT", "").upper() == "JSON"
+    level = os.environ.get("AWS_LAMBDA_LOG_LEVEL", "").upper()
+    if level == "TRACE":
+        level = "DEBUG"
+    descriptor = os.environ.pop("_LAMBDA_TELEMETRY_LOG_FD", "")
+    _frames = int(descriptor) if descriptor.isdecimal() else None
+    _namespace = os.environ.get(NAMESPACE_VARIABLE, "")
     for stream in (sys.stdout, sys.stderr):
         _adapt(stream)
-    handler = _StandardOutput()
-    handler.setFormatter(_JsonFormatter() if _json_wanted() else _TextFormatter(_TEXT_FORMAT, _TIME))
-    root = logging.getLogger()
-    root.addHandler(handler)
-    level = os.environ.get("AWS_LAMBDA_LOG_LEVEL", "").upper()
-    level = "DEBUG" if level == "TRACE" else level
-    if level in logging.getLevelNamesMapping():
-        root.setLevel(level)
+    if "logging" in sys.modules:
+        _set_logging_up()
+    else:
+        sys.meta_path.insert(0, _LoggingFinder())
 
 
-def enter_invocation(request_id: str, tenant_id: str | None) -> None:
-    """From here on, log lines carry these ids."""
-    global _request_id, _tenant_id
-    _request_id, _tenant_id = request_id, tenant_id
+def enter_invocation(invocation: Invocation) -> None:
+    """From here on, log lines carry the ids of `invocation`."""
+    global request_id, tenant_id
+    request_id, tenant_id = invocation.request_id, invocation.tenant_id
 
 
 def write(text: str) -> None:
     """Writes `text` to the log as it is."""
-    sys.stdout.write(text)
+    _write(text, _TEXT_FRAME)
 
 
 def flush() -> None:
@@ -59,76 +80,115 @@ def flush() -> None:
 
 def error(report: dict[str, Any]) -> None:
     """Logs what `errors.report` made of an exception, as one log entry."""
-    if _json_wanted():
-        write(_to_json({"timestamp": time.strftime(_TIME + "Z", time.gmtime()), "level": "ERROR", **report}) + "\n")
+    if json_format:
+        entry = {"timestamp": time.strftime(_TIME + "Z", time.gmtime()), "level": "ERROR", **report}
+        _write(to_json(entry) + ("" if _frames is not None else "\n"), _frame_type(_JSON_FRAME, _ERROR))
         return
     head = ": ".join(part for part in (report["errorType"], report["errorMessage"]) if part)
-    lines = f"[ERROR] {head}".splitlines()
-    if report["stackTrace"]:
-        lines.append("Traceback (most recent call last):")
+    lines = [*f"[ERROR] {head}".splitlines(), "Traceback (most recent call last):"]
     for entry in report["stackTrace"]:
         for line in entry.splitlines():
             # Spaces at the start of a line would be lost on their way to CloudWatch.
             text = line.lstrip(" ")
             lines.append(_NO_BREAK_SPACE * (len(line) - len(text)) + text)
-    # A carriage return breaks the line within a log entry; a line feed would start another entry.
-    write("\r".join(lines) + "\n")
+    if _frames is not None:
+        _write("\n".join(lines), _frame_type(_TEXT_FRAME, _ERROR))
+    else:
+        # A carriage return breaks the line within a log entry; a line feed would start another entry.
+        _write("\r".join(lines) + "\n", _TEXT_FRAME)
 
 
-def _json_wanted() -> bool:
-    return os.environ.get("AWS_LAMBDA_LOG_FORMAT", "").upper() == "JSON"
+def record(text: str, levelno: int) -> None:
+    """Writes what `logging` made of a record of that level."""
+    base = _JSON_FRAME if json_format else _TEXT_FRAME
+    # awslambdaric tells the level of a text only where a level was asked for.
+    _write(text + "\n", _frame_type(base, levelno if json_format or level else 0))
 
 
-def _to_json(value: dict[str, Any]) -> str:
+def metrics(invocation: Invocation, stream: ResponseStream) -> None:
+    """Writes one line of CloudWatch's embedded metric format, if a namespace is set.
+
+    TimeToFirstByte (milliseconds, from the event's arrival to the first byte of the payload; left out where none was
+    sent), BytesStreamed and ChunksStreamed (of the payload), MidStreamErrors (0 or 1).
+    https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
+    """
+    if not _namespace:
+        return
+    values: list[tuple[str, str, float]] = [
+        ("BytesStreamed", "Bytes", stream.bytes_sent),
+        ("ChunksStreamed", "Count", stream.chunks_sent),
+        ("MidStreamErrors", "Count", int(stream.started and stream.failed)),
+    ]
+    if stream.first_byte_at is not None:
+        milliseconds = round((stream.first_byte_at - invocation.received_at) * 1000, 3)
+        values.insert(0, ("TimeToFirstByte", "Milliseconds", milliseconds))
+    definition = {
+        "Namespace": _namespace,
+        "Dimensions": [["FunctionName"]],
+        "Metrics": [{"Name": name, "Unit": unit} for name, unit, _ in values],
+    }
+    entry = {
+        "_aws": {"Timestamp": int(time.time() * 1000), "CloudWatchMetrics": [definition]},
+        "FunctionName": os.environ.get("AWS_LAMBDA_FUNCTION_NAME", ""),
+        "FunctionVersion": os.environ.get("AWS_LAMBDA_FUNCTION_VERSION", ""),
+        "requestId": invocation.request_id,
+        **{name: value for name, _, value in values},
+    }
+    # Not through a frame: CloudWatch looks for metrics in what a function prints.
+    sys.stdout.write(to_json(entry) + "\n")
+
+
+def to_json(value: dict[str, Any]) -> str:
+    """`value` on one line; what is no JSON value as text."""
     return json.dumps(value, ensure_ascii=False, default=str)
 
 
 def _adapt(stream: TextIO) -> None:
-    # What a handler prints has to be out before Lambda freezes or ends the process.
+    # A character that cannot be encoded must not turn the log of an error into an error.
     reconfigure = getattr(stream, "reconfigure", None)
     if reconfigure is not None:
-        # A character that cannot be encoded must not turn the log of an error into an error.
         reconfigure(line_buffering=True, errors="backslashreplace")
 
 
-class _StandardOutput(logging.Handler):
-    """Looks `sys.stdout` up for each record, since user code may replace it."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        record.aws_request_id = _request_id
-        try:
-            write(self.format(record) + "\n")
-        except Exception:
-            self.handleError(record)
-
-
-class _TextFormatter(logging.Formatter):
-    converter = staticmethod(time.gmtime)
+def _write(text: str, frame_type: int) -> None:
+    if _frames is None:
+        sys.stdout.write(text)
+        return
+    data = text.encode("utf-8", "backslashreplace")
+    head = frame_type.to_bytes(4, "big") + len(data).to_bytes(4, "big")
+    rest = memoryview(head + (time.time_ns() // 1000).to_bytes(8, "big") + data)
+    while rest:
+        rest = rest[os.write(_frames, rest) :]
 
 
-class _JsonFormatter(logging.Formatter):
-    converter = staticmethod(time.gmtime)
+def _frame_type(base: int, levelno: int) -> int:
+    return base + (4 + levelno // 10 * 4 if levelno else 0)
 
-    def format(self, record: logging.LogRecord) -> str:
-        entry: dict[str, Any] = {
-            "timestamp": self.formatTime(record, _TIME + "Z"),
-            # Lambda's level filter knows the standard levels only.
-            "level": logging.getLevelName(min(50, max(0, record.levelno)) // 10 * 10),
-            "message": record.msg if isinstance(record.msg, dict) and not record.args else record.getMessage(),
-            "logger": record.name,
-        }
-        if record.exc_info and record.exc_info[0]:
-            import traceback
 
-            kind, value, trace = record.exc_info
-            entry["stackTrace"] = traceback.format_tb(trace)
-            entry["errorType"] = kind.__name__
-            entry["errorMessage"] = str(value)
-            entry["location"] = f"{record.pathname}:{record.funcName}:{record.lineno}"
-        entry["requestId"] = _request_id
-        if _tenant_id is not None:
-            entry["tenantId"] = _tenant_id
-        for name, value in vars(record).items():
-            if name not in _STANDARD_ATTRIBUTES and value is not None:
-                entry.setdefault(name, value)
-        return _to_json(entry)
+class _LoggingFinder:
+    """Sets `logging` up when it is imported, since importing it takes longer than starting this runtime."""
+
+    def find_spec(self, name: str, _path: object = None, _target: object = None) -> ModuleSpec | None:
+        if name != "logging":
+            return None
+        from importlib.machinery import PathFinder
+
+        sys.meta_path.remove(self)
+        # Python's own, even where the function has a module of that name.
+        spec = PathFinder.find_spec(name, [os.path.dirname(os.__file__)])
+        assert spec is not None
+        assert spec.loader is not None
+        execute = spec.loader.exec_module
+
+        def execute_and_set_up(module: Any) -> None:
+            execute(module)
+            _set_logging_up()
+
+        spec.loader.exec_module = execute_and_set_up  # type: ignore[method-assign]
+        return spec
+
+
+def _set_logging_up() -> None:
+    from .log_records import set_up
+
+    set_up()

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from binascii import a2b_base64
-from collections.abc import AsyncIterator, Iterator
+import sys
 
 from . import wire
 from .errors import RuntimeFault
@@ -31,7 +30,10 @@ class StreamingResponse:
         status_code: HTTP status.
         headers: Header values by name.
         cookies: Values of the ``Set-Cookie`` headers.
+        ping: Seconds of silence after which a heartbeat is sent, or None; here always None.
     """
+
+    ping: float | None = None
 
     def __init__(
         self,
@@ -73,6 +75,18 @@ class StreamingResponse:
         cookies = [headers.pop("set-cookie")] if "set-cookie" in headers else []
         return wire.http_metadata(self.status_code, headers, [*self.cookies, *cookies])
 
+    def encode(self, item: Any) -> bytes:
+        """The bytes of one item of the content.
+
+        Raises:
+            TypeError: The item is neither ``bytes`` nor ``str``.
+        """
+        return item_bytes(item)
+
+    def last_words(self, error: BaseException) -> bytes:
+        """What is sent at the end of a stream whose deadline has passed; here nothing."""
+        return b""
+
 
 class Reply:
     """A handler's result, ready to be sent.
@@ -81,14 +95,18 @@ class Reply:
         content_type: Of the request that carries the response to Lambda.
         metadata: HTTP metadata to send first, or None for a stream without.
         items: Iterable or async iterable over the body.
+        response: What the handler returned, if it has metadata.
     """
 
-    __slots__ = ("content_type", "items", "metadata")
+    __slots__ = ("content_type", "items", "metadata", "response")
 
-    def __init__(self, content_type: str, metadata: bytes | None, items: Content) -> None:
+    def __init__(
+        self, content_type: str, metadata: bytes | None, items: Any, response: StreamingResponse | None = None
+    ) -> None:
         self.content_type = content_type
         self.metadata = metadata
         self.items = items
+        self.response = response
 
 
 def reply_to(result: Any) -> Reply:
@@ -100,14 +118,16 @@ def reply_to(result: Any) -> Reply:
     """
     if isinstance(result, dict) and "statusCode" in result:
         result = _from_buffered(result)
+    kind = type(result)
     if isinstance(result, StreamingResponse):
-        return Reply(wire.HTTP_INTEGRATION_RESPONSE, result.metadata(), result.content)
-    if isinstance(result, (Iterator, AsyncIterator)):
+        return Reply(wire.HTTP_INTEGRATION_RESPONSE, result.metadata(), result.content, result)
+    # What makes an iterator, as collections.abc has it; importing that would take longer than this package.
+    if hasattr(kind, "__next__") or hasattr(kind, "__anext__"):
         return Reply(_BINARY, None, result)
     if isinstance(result, _BYTES):
         return Reply(_BINARY, None, [result])
     try:
-        encoded = json.dumps(result, ensure_ascii=False).encode()
+        encoded = _json(result)
     except (TypeError, ValueError, RecursionError) as error:
         raise RuntimeFault("Runtime.MarshalError", f"Unable to marshal response: {error}") from error
     return Reply("application/json", None, [encoded])
@@ -119,11 +139,40 @@ def item_bytes(item: Item) -> bytes:
     Raises:
         TypeError: The item is neither ``bytes`` nor ``str``.
     """
+    if type(item) is bytes:
+        return item
     if isinstance(item, str):
         return item.encode()
     if isinstance(item, _BYTES):
         return bytes(item)
     raise TypeError(f"a stream is made of bytes or str, not {type(item).__name__}")
+
+
+def _json(value: object) -> bytes:
+    """`value` as JSON, a `decimal.Decimal` with all of its digits, as awslambdaric encodes it."""
+    decimals: list[str] = []
+    mark = ""
+
+    def default(other: object) -> object:
+        nonlocal mark
+        decimal = sys.modules.get("decimal")
+        if decimal is None or not isinstance(other, decimal.Decimal):
+            raise TypeError(
+                f"Object of type {type(other).__name__} is not JSON serializable; "
+                "make it a JSON value first, such as a date by isoformat()"
+            )
+        if other.is_nan():
+            return float("nan")
+        # The encoder takes no ready-made number. A string that no value can hold keeps its place.
+        from os import urandom
+
+        mark = mark or urandom(16).hex()
+        decimals.append(str(other))
+        return mark
+
+    encoded = json.dumps(value, ensure_ascii=False, default=default)
+    first, *others = encoded.split(f'"{mark}"') if mark else [encoded]
+    return "".join([first, *(part for pair in zip(decimals, others, strict=True) for part in pair)]).encode()
 
 
 def _content_type(media_type: str | None) -> str:
@@ -151,14 +200,13 @@ def _from_buffered(result: dict[str, Any]) -> StreamingResponse:
             cookies += values
         else:
             headers[name] = ", ".join(map(_header_text, values))
-    media_type = None if result.get("isBase64Encoded") else "application/json"
-    response = StreamingResponse(
-        a2b_base64(body) if result.get("isBase64Encoded") else body,
-        status_code,
-        headers,
-        media_type,
-        result.get("cookies"),
-    )
+    content: str | bytes = body
+    media_type: str | None = "application/json"
+    if result.get("isBase64Encoded"):
+        from binascii import a2b_base64
+
+        content, media_type = a2b_base64(body), None
+    response = StreamingResponse(content, status_code, headers, media_type, result.get("cookies"))
     response.cookies += cookies
     return response
 

@@ -113,17 +113,18 @@ class ResponseParser:
         keep_alive: Whether the connection can carry another request afterwards.
     """
 
+    status = 0
+    body = b""
+    keep_alive = False
+    _length: int | None = None
+    _chunked = False
+    _chunk_left: int | None = None
+    _in_trailers = False
+
     def __init__(self) -> None:
-        self.status = 0
         self.headers: dict[str, str] = {}
-        self.body = b""
-        self.keep_alive = False
-        self._buffer = bytearray()
+        self._buffer: bytes | bytearray = b""
         self._decoded = bytearray()
-        self._length: int | None = None
-        self._chunked = False
-        self._chunk_left: int | None = None
-        self._in_trailers = False
 
     def feed(self, data: bytes) -> bool:
         """Takes what came next; `b""` says that the peer closed. True once the response is whole.
@@ -131,7 +132,12 @@ class ResponseParser:
         Raises:
             WireError: This is not HTTP/1.1, or the peer closed too early.
         """
-        self._buffer += data
+        # Mostly all comes at once; only what comes in pieces is worth a buffer that grows.
+        if self._buffer:
+            self._buffer = bytearray(self._buffer) if isinstance(self._buffer, bytes) else self._buffer
+            self._buffer += data
+        else:
+            self._buffer = data
         if not self.status and not self._read_head():
             if not data:
                 raise WireError("connection closed before the response's head was whole")
@@ -139,10 +145,11 @@ class ResponseParser:
         if self._chunked:
             done = self._read_chunks()
         elif self._length is not None:
-            done = len(self._buffer) >= self._length
+            size = len(self._buffer)
+            done = size >= self._length
             if done:
                 self.body = bytes(self._buffer[: self._length])
-                self.keep_alive = self.keep_alive and len(self._buffer) == self._length
+                self.keep_alive = self.keep_alive and size == self._length
         else:  # the body ends with the connection
             done = not data
             if done:
@@ -158,19 +165,20 @@ class ResponseParser:
                 raise WireError(f"response head is longer than {_HEAD_LIMIT} bytes")
             return False
         status_line, *lines = self._buffer[:end].decode("latin-1").split("\r\n")
-        del self._buffer[: end + 4]
+        self._buffer = self._buffer[end + 4 :]
         version, _, rest = status_line.partition(" ")
         code = rest.partition(" ")[0]
         is_code = len(code) == 3 and code.isascii() and code.isdigit() and code >= "100"
         if version not in ("HTTP/1.1", "HTTP/1.0") or not is_code:
             raise WireError(f"not an HTTP response: {status_line[:80]!r}")
+        headers = self.headers
         for line in lines:
             name, colon, value = line.partition(":")
             if not colon:
                 raise WireError(f"not a header: {line[:80]!r}")
-            self.headers[name.lower()] = value.strip(" \t")
+            headers[name.lower()] = value.strip(" \t")
         if code < "200":  # interim: the response that was asked for is still to come
-            self.headers.clear()
+            headers.clear()
             return self._read_head()
         self.status = int(code)
         self._frame_body(version)
@@ -191,23 +199,24 @@ class ResponseParser:
         self.keep_alive = framed and version == "HTTP/1.1" and connection != "close"
 
     def _read_chunks(self) -> bool:
+        self._buffer = buffer = bytearray(self._buffer)
         while True:
             if self._chunk_left:
-                taken = self._buffer[: self._chunk_left]
+                taken = buffer[: self._chunk_left]
                 self._decoded += taken
-                del self._buffer[: len(taken)]
+                del buffer[: len(taken)]
                 self._chunk_left -= len(taken)
                 if self._chunk_left:
                     return False
-            end = self._buffer.find(b"\r\n")
+            end = buffer.find(b"\r\n")
             if end < 0:
                 return False
-            line = bytes(self._buffer[:end])
-            del self._buffer[: end + 2]
+            line = bytes(buffer[:end])
+            del buffer[: end + 2]
             if self._in_trailers:
                 if not line:
                     self.body = bytes(self._decoded)
-                    self.keep_alive = self.keep_alive and not self._buffer
+                    self.keep_alive = self.keep_alive and not buffer
                     return True
             elif self._chunk_left == 0:  # the line break behind a chunk's data
                 if line:

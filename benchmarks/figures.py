@@ -1,0 +1,95 @@
+"""The figures that the samples give, and the target of each: how our runtime has to stand beside its peers."""
+
+from statistics import median
+from typing import NamedTuple
+
+from .measure import HUGE, MANY_LARGE, Measurements, Samples
+from .peers import AWSLAMBDARIC, FLOOR, HAYATE, OURS
+
+
+class Figure(NamedTuple):
+    """One thing that was measured.
+
+    Attributes:
+        name: What it is.
+        unit: Of the values.
+        values: The median by the name of the peer.
+        targets: The ratio of our value to the peer's that is wanted, by the name of the peer.
+        more_is_better: Whether the ratio has to be at least the target, rather than at most.
+        limit: What our own value may be at most, or None.
+    """
+
+    name: str
+    unit: str
+    values: dict[str, float]
+    targets: dict[str, float]
+    more_is_better: bool = False
+    limit: float | None = None
+
+
+class Verdict(NamedTuple):
+    """A figure's ratio to one peer's, beside its target; of a figure with a limit, the value beside that."""
+
+    peer: str
+    ratio: float
+    target: float
+    more_is_better: bool
+
+    @property
+    def met(self) -> bool:
+        return self.ratio >= self.target if self.more_is_better else self.ratio <= self.target
+
+
+def figures(measured: Measurements) -> list[Figure]:
+    """All figures; those of memory only where the system tells it."""
+    found = [
+        Figure(
+            "cold start",
+            "ms",
+            _medians(measured.cold_start, 1e-6),
+            {AWSLAMBDARIC: 0.80, HAYATE: 0.40, FLOOR: 1.6},
+        ),
+        Figure(
+            "warm, one chunk of 100 bytes",
+            "µs",
+            _medians(measured.warm, 1e-3),
+            {AWSLAMBDARIC: 0.65, HAYATE: 0.45, FLOOR: 1.6},
+        ),
+        Figure(
+            "1,000 chunks of 100 bytes",
+            "ms",
+            _medians(measured.many_small, 1e-6),
+            {HAYATE: 0.40, FLOOR: 1.3},
+        ),
+        Figure(
+            "throughput, chunks of 64 KiB",
+            "MB/s",
+            {name: MANY_LARGE.total / 1e6 / (median(times) / 1e9) for name, times in measured.many_large.items()},
+            {HAYATE: 1.3, FLOOR: 0.9},
+            more_is_better=True,
+        ),
+    ]
+    if measured.memory:
+        memory = _medians(measured.memory, 1e-6)
+        huge = _medians(measured.memory_huge, 1e-6)
+        growth = {name: huge[name] - memory[name] for name in huge}
+        found += [
+            Figure("peak memory", "MB", memory, {AWSLAMBDARIC: 0.90, HAYATE: 0.60}),
+            Figure(f"memory that {HUGE.total / 1e6:.0f} MB streamed add", "MB", growth, {}, limit=2.0),
+        ]
+    return found
+
+
+def verdicts(figure: Figure) -> list[Verdict]:
+    """How our value stands beside each peer's that there is a target for."""
+    ours = figure.values[OURS]
+    if figure.limit is not None:
+        return [Verdict("", ours, figure.limit, figure.more_is_better)]
+    return [
+        Verdict(peer, ours / figure.values[peer], target, figure.more_is_better)
+        for peer, target in figure.targets.items()
+    ]
+
+
+def _medians(samples: Samples, scale: float) -> dict[str, float]:
+    return {name: median(values) * scale for name, values in samples.items()}

@@ -1,0 +1,138 @@
+"""A runtime at work: the process of a peer, and the Runtime API that gives it invocations."""
+
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from .peers import FUNCTIONS, Peer
+from .server import RuntimeApi, RuntimeFailed
+
+_HTTP_INTEGRATION_RESPONSE = b"application/vnd.awslambda.http-integration-response"
+_METADATA_DELIMITER = bytes(8)
+_PROCESSORS = sorted(os.sched_getaffinity(0)) if sys.platform == "linux" else []
+_SERVER, _RUNTIME = 0, 1
+
+
+@dataclass(frozen=True)
+class Payload:
+    """What the function responds with: `count` chunks of `size` bytes."""
+
+    count: int
+    size: int
+
+    @property
+    def total(self) -> int:
+        return self.count * self.size
+
+    def __str__(self) -> str:
+        return f"{self.count:,} x {self.size:,} bytes"
+
+
+class Runtime:
+    """The process of `peer`, whose function responds with `payload`. It is ended with the ``with`` block.
+
+    Attributes:
+        cold_start: Nanoseconds from the start of the process to its first ``/next``.
+    """
+
+    def __init__(self, peer: Peer, payload: Payload, event: bytes) -> None:
+        self._peer = peer
+        self._payload = payload
+        self._api = RuntimeApi(event)
+        # Nothing of the shell's: what it happens to hold would make some of them slower.
+        environment = {
+            "PATH": os.environ["PATH"],
+            "PYTHON": sys.executable,
+            "AWS_LAMBDA_RUNTIME_API": self._api.address,
+            "LAMBDA_TASK_ROOT": str(FUNCTIONS),
+            "_HANDLER": peer.handler,
+            "CHUNKS": str(payload.count),
+            "CHUNK_SIZE": str(payload.size),
+        }
+        _use_processor(_RUNTIME)  # which the new process inherits
+        started = time.perf_counter_ns()
+        self._process = subprocess.Popen(
+            peer.command,
+            cwd=FUNCTIONS,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,  # a Ctrl-C is for the benchmark, which then ends the process
+        )
+        _use_processor(_SERVER)
+        try:
+            self.cold_start = self._api.wait() - started
+        except RuntimeFailed as failure:
+            self.close()
+            raise RuntimeFailed(f"{peer.name}: {failure}") from None
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def invoke(self) -> int:
+        """Has one invocation served; gives the nanoseconds from the event to the end of the response."""
+        return self._api.invoke()
+
+    def check(self) -> None:
+        """Has one invocation served, and compares the response with what it should be.
+
+        Raises:
+            RuntimeFailed: It is not the payload, or not in the chunks that the function made.
+        """
+        record: list[bytes] = []
+        self._api.invoke(record)
+        head, _, body = b"".join(record).partition(b"\r\n\r\n")
+        chunks = _chunks(body) if b"chunked" in head else [body]
+        if _HTTP_INTEGRATION_RESPONSE in head:
+            ends = [chunk.endswith(_METADATA_DELIMITER) for chunk in chunks]
+            del chunks[: ends.index(True) + 1]
+        payload = self._payload if self._peer.streams else Payload(1, self._payload.total)
+        if chunks != [b"x" * payload.size] * payload.count:
+            raise RuntimeFailed(f"{self._peer.name} sent {len(chunks)} chunks, {sum(map(len, chunks))} bytes")
+
+    def peak_memory(self) -> int | None:
+        """The most bytes of memory that the process ever held; None where the system does not tell."""
+        try:
+            status = Path(f"/proc/{self._process.pid}/status").read_text(encoding="ascii")
+        except FileNotFoundError:
+            return None
+        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+
+    def close(self) -> None:
+        """Ends the process."""
+        self._process.kill()
+        self._process.wait()
+        self._api.close()
+
+
+def _use_processor(which: int) -> None:
+    """Keeps the server and the runtimes apart: whether they share a processor is chance else, and decides much."""
+    if sys.platform == "linux" and len(_PROCESSORS) > 1:
+        os.sched_setaffinity(0, {_PROCESSORS[which]})
+
+
+def _chunks(body: bytes) -> list[bytes]:
+    """The chunks of a chunked body."""
+    chunks: list[bytes] = []
+    start = 0
+    while True:
+        end = body.index(b"\r\n", start)
+        size = int(body[start:end], 16)
+        if not size:
+            return chunks
+        start = end + 2
+        chunks.append(body[start : start + size])
+        start += size + 2

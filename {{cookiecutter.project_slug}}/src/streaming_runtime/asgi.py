@@ -1,0 +1,358 @@
+"""A Lambda handler made of an ASGI application: FastAPI, Starlette, Litestar, Django, MCP servers and the like.
+
+The application's side is https://asgi.readthedocs.io/en/latest/specs/www.html and lifespan.html beside it; the events
+are https://docs.aws.amazon.com/lambda/latest/dg/urls-invocation.html (payload 2.0) and
+https://docs.aws.amazon.com/apigateway/latest/developerguide/set-up-lambda-proxy-integrations.html (REST API, 1.0).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from binascii import a2b_base64
+from collections import deque
+from contextlib import suppress
+from urllib.parse import quote, unquote, urlencode
+
+from . import lifecycle, wire
+from .response import StreamingResponse
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from typing import Any
+
+    Application = Callable[[Any, Any, Any], Awaitable[None]]
+    Message = dict[str, Any]
+    Scope = dict[str, Any]
+
+_PIECE = 64 * 1024  # bytes of the request's body in one message
+_GRACE = 0.1  # seconds for an application to end by itself once it was told of a disconnect
+
+
+class AsgiHandler:
+    """A handler that serves each event as an HTTP request to an ASGI application and streams its response.
+
+    The application's lifespan runs once: it starts before the first invocation and ends with the process.
+    """
+
+    def __init__(self, app: Application, root_path: str = "") -> None:
+        """Registers the lifespan with the runtime.
+
+        Args:
+            app: ASGI 3 application.
+            root_path: Path under which clients reach the application, such as ``/api``, whether or not it is still in
+                the events' paths. Without one, it is the stage of a REST API that is called by its own domain.
+        """
+        self._app = app
+        self._root_path = f"/{root_path.strip('/')}".rstrip("/")
+        self._lifespan: _Lifespan | None = None
+        lifecycle.startup_hooks.append(self.startup)
+        lifecycle.shutdown_hooks.append(self.shutdown)
+
+    async def __call__(self, event: Any, context: object) -> StreamingResponse:
+        """Calls the application and returns once it has started its response.
+
+        The content of the response is to be closed with ``aclose()``; that waits for the application to end, with its
+        background tasks, and raises what it raised after the response was whole.
+
+        Args:
+            event: From a function URL or a REST API. The application finds it as ``scope["aws.event"]``.
+            context: Lambda's context object, ``scope["aws.context"]``.
+
+        Raises:
+            ValueError: `event` is neither of these.
+            RuntimeError: The application's lifespan failed to start, or it ended without a response.
+            Exception: Whatever the application raised before its response.
+        """
+        try:
+            scope, body = _request(event, self._root_path)
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            wanted = "the event of a function URL (payload 2.0) or a REST API (1.0)"
+            raise ValueError(f"AsgiHandler takes {wanted}, which this is not: {error!r}") from error
+        await self.startup()
+        assert self._lifespan is not None
+        scope |= {"state": self._lifespan.state.copy(), "aws.event": event, "aws.context": context}
+        return await _Exchange(self._app, scope, body).response()
+
+    async def startup(self) -> None:
+        """Starts the application's lifespan, unless it runs on this event loop already.
+
+        Raises:
+            RuntimeError: The application says that it failed.
+        """
+        if self._lifespan is None or self._lifespan.loop is not asyncio.get_running_loop():
+            self._lifespan = _Lifespan(self._app)
+        try:
+            await self._lifespan.startup()
+        except Exception:
+            self._lifespan = None
+            raise
+
+    async def shutdown(self) -> None:
+        """Ends the application's lifespan, if it runs on this event loop.
+
+        Raises:
+            RuntimeError: The application says that it failed.
+        """
+        lifespan, self._lifespan = self._lifespan, None
+        if lifespan is not None and lifespan.loop is asyncio.get_running_loop():
+            await lifespan.shutdown()
+
+
+class _Lifespan:
+    """An application's lifespan on one event loop. It is one task: what it enters there it must leave there.
+
+    Attributes:
+        loop: The event loop.
+        state: What the application keeps for its requests.
+    """
+
+    def __init__(self, app: Application) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.state: dict[str, Any] = {}
+        self._started, self._stopping, self._stopped = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._begun = False
+        self._failure: BaseException | None = None
+        self._task = asyncio.create_task(self._run(app))
+
+    async def startup(self) -> None:
+        await self._answer(self._started)
+
+    async def shutdown(self) -> None:
+        self._stopping.set()
+        await self._answer(self._stopped)
+
+    async def _answer(self, event: asyncio.Event) -> None:
+        await event.wait()
+        if self._failure is not None:
+            raise self._failure
+
+    async def _run(self, app: Application) -> None:
+        asgi = {"version": "3.0", "spec_version": "2.0"}
+        try:
+            await app({"type": "lifespan", "asgi": asgi, "state": self.state}, self._receive, self._send)
+        except BaseException as error:
+            # An error in place of an answer says that the application has no lifespan, which is all right.
+            unsupported = not self._started.is_set() and isinstance(error, Exception)
+            if self._failure is None and not unsupported:
+                self._failure = error
+        self._started.set()
+        self._stopped.set()
+
+    async def _receive(self) -> Message:
+        if not self._begun:
+            self._begun = True
+            return {"type": "lifespan.startup"}
+        await self._stopping.wait()
+        return {"type": "lifespan.shutdown"}
+
+    async def _send(self, message: Message) -> None:
+        kind = message["type"]
+        if kind in ("lifespan.startup.failed", "lifespan.shutdown.failed"):
+            self._failure = RuntimeError(message.get("message") or kind)
+        elif kind not in ("lifespan.startup.complete", "lifespan.shutdown.complete"):
+            raise RuntimeError(f"Unexpected ASGI message '{kind}' sent on the lifespan.")
+        (self._started if kind.startswith("lifespan.startup.") else self._stopped).set()
+
+
+class _Disconnected(OSError):
+    """What an application gets that sends to nobody."""
+
+
+class _Exchange:
+    """One request and the content of its response. The application runs in a task of its own.
+
+    When the runtime asks for a part of the body, the one before is on the wire. Only then does the application's `send`
+    return: that is the backpressure.
+    """
+
+    def __init__(self, app: Application, scope: Scope, body: bytes) -> None:
+        self._request = deque(body[start : start + _PIECE] for start in range(0, len(body) or 1, _PIECE))
+        self._bodiless = scope["method"] == "HEAD"
+        self._response: StreamingResponse | None = None
+        self._parts: deque[bytes] = deque()
+        self._sent = 0  # parts of the body that the application has sent,
+        self._delivered = 0  # and how many of them are on the wire
+        self._complete = False  # the application has sent the last part
+        self._over = False  # the response is at its end, whole or not
+        self._ended = False  # so is the application
+        self._raised: list[BaseException] = []  # by the application, until it is raised to the runtime
+        self._changed = asyncio.Event()
+        self._task = asyncio.create_task(self._run(app, scope))
+
+    async def response(self) -> StreamingResponse:
+        """Waits until the application has started its response."""
+        await self._wait(lambda: self._response is not None or self._ended)
+        if self._response is None:
+            self._finish()
+            raise self._failure("starting")
+        return self._response
+
+    def __aiter__(self) -> _Exchange:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._over:
+            raise StopAsyncIteration
+        self._delivered = self._sent - len(self._parts)
+        self._notify()
+        await self._wait(lambda: bool(self._parts) or self._complete or self._ended)
+        if self._parts:
+            return self._parts.popleft()
+        self._finish()
+        if self._complete:
+            raise StopAsyncIteration
+        raise self._failure("completing")
+
+    async def aclose(self) -> None:
+        """Waits for the end of the application; one whose response broke off gets cancelled if it does not end."""
+        grace = None if self._over else _GRACE
+        self._finish()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(grace):
+                await self._wait(lambda: self._ended)
+        if self._raised:
+            raise self._raised.pop()
+
+    async def _run(self, app: Application, scope: Scope) -> None:
+        try:
+            await app(scope, self._receive, self._send)
+        except _Disconnected:
+            pass  # of which the runtime knows
+        except BaseException as error:
+            # A task would hand SystemExit to the event loop, past all that report it.
+            self._raised.append(error)
+        self._ended = True
+        self._notify()
+
+    async def _receive(self) -> Message:
+        if self._request and not self._over:
+            piece = self._request.popleft()
+            return {"type": "http.request", "body": piece, "more_body": bool(self._request)}
+        await self._until(lambda: self._over)
+        await asyncio.sleep(0)  # whoever has just sent the end goes on first: a listener might cancel it
+        return {"type": "http.disconnect"}
+
+    async def _send(self, message: Message) -> None:
+        kind = message["type"]
+        if self._complete:
+            raise RuntimeError(f"Unexpected ASGI message '{kind}' sent, after response already completed.")
+        if self._over:
+            raise _Disconnected("the client has disconnected")
+        expected = "http.response.start" if self._response is None else "http.response.body"
+        if kind != expected:
+            raise RuntimeError(f"Expected ASGI message '{expected}', but got '{kind}'.")
+        if self._response is None:
+            self._response = _response(self, message)
+            self._notify()
+            return
+        part = message.get("body", b"")
+        if not isinstance(part, (bytes, bytearray, memoryview)):
+            raise TypeError(f"the body of a response must be bytes, not {type(part).__name__}")
+        self._parts.append(b"" if self._bodiless else bytes(part))
+        self._complete = not message.get("more_body", False)
+        self._sent += 1
+        number = self._sent
+        self._notify()
+        await self._until(lambda: self._delivered >= number or self._over)
+        if self._delivered < number:
+            raise _Disconnected("the client has disconnected")
+
+    async def _wait(self, condition: Callable[[], bool]) -> None:
+        """Waits, on behalf of the runtime; what cancels that cancels the application, and shows where it was."""
+        try:
+            await self._until(condition)
+        except asyncio.CancelledError:
+            self._finish()
+            self._task.cancel()
+            await asyncio.wait((self._task,))
+            if self._raised:
+                raise self._raised.pop() from None
+            raise
+
+    def _failure(self, missing: str) -> BaseException:
+        return (
+            self._raised.pop() if self._raised else RuntimeError(f"ASGI callable returned without {missing} response.")
+        )
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            await self._changed.wait()
+
+    def _notify(self) -> None:
+        self._changed.set()
+        self._changed.clear()
+
+    def _finish(self) -> None:
+        self._over = True
+        self._notify()
+
+
+def _response(content: _Exchange, message: Message) -> StreamingResponse:
+    headers: dict[str, str] = {}
+    cookies: list[str] = []
+    for raw_name, raw_value in message.get("headers", ()):
+        name, value = bytes(raw_name).decode("latin-1").lower(), bytes(raw_value).decode("latin-1")
+        if name == "set-cookie":
+            cookies.append(value)
+        elif name not in wire._HOP_BY_HOP:
+            headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    response = StreamingResponse(content, message["status"], headers, cookies=cookies)
+    if "content-type" not in headers:  # it is the application's to say, as it is with any server
+        del response.headers["content-type"]
+    return response
+
+
+def _request(event: Any, root_path: str) -> tuple[Scope, bytes]:
+    """The scope and the body of the request that `event` tells of."""
+    context = event["requestContext"]
+    if "http" in context:
+        http = context["http"]
+        method, protocol, source_ip = http["method"], http["protocol"], http["sourceIp"]
+        raw_path, query = event["rawPath"], event["rawQueryString"]
+        headers = {name.lower(): [value] for name, value in event["headers"].items()}
+        if event.get("cookies"):
+            headers["cookie"] = ["; ".join(event["cookies"])]
+    else:
+        method, protocol, source_ip = event["httpMethod"], context["protocol"], context["identity"]["sourceIp"]
+        raw_path = event["path"]
+        root_path = root_path or _stage_path(context, raw_path)
+        query = urlencode(
+            event.get("multiValueQueryStringParameters") or event.get("queryStringParameters") or {}, doseq=True
+        )
+        single = {name: [value] for name, value in (event.get("headers") or {}).items()}
+        headers = {name.lower(): values for name, values in (event.get("multiValueHeaders") or single).items()}
+
+    def header(name: str, default: str) -> str:
+        return str(headers.get(name, [default])[0])
+
+    path, raw = unquote(raw_path), raw_path.encode()
+    if not f"{path}/".startswith(f"{root_path}/"):
+        path, raw = root_path + path, quote(root_path).encode() + raw
+    host, port = header("host", context.get("domainName") or "").partition(":")[0], header("x-forwarded-port", "443")
+    body = event.get("body") or ""
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.4"},
+        "http_version": protocol.removeprefix("HTTP/"),
+        "method": method.upper(),
+        "scheme": header("x-forwarded-proto", "https"),
+        "path": path,
+        "raw_path": raw,
+        "query_string": query.encode(),
+        "root_path": root_path,
+        "headers": [
+            (name.encode("latin-1", "replace"), value.encode("latin-1", "replace"))
+            for name, values in headers.items()
+            for value in values
+        ],
+        "client": (source_ip, 0),
+        "server": (host, int(port) if port.isdecimal() else 443),
+    }
+    return scope, a2b_base64(body) if event.get("isBase64Encoded") else body.encode()
+
+
+def _stage_path(context: Any, path: str) -> str:
+    """The stage, if it stands before `path` in the URL, as it does unless a custom domain maps to it."""
+    stage = f"/{context['stage']}"
+    return stage if context["path"].rstrip("/") == (stage + path).rstrip("/") else ""

@@ -1,0 +1,72 @@
+"""What Python's `logging` writes, in awslambdaric's formats. Imported when the function imports `logging`."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from . import logs
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_TIME = "%Y-%m-%dT%H:%M:%S"
+_TEXT_FORMAT = "[%(levelname)s]\t%(asctime)s.%(msecs)03dZ\t%(aws_request_id)s\t%(message)s"
+_STANDARD_ATTRIBUTES = {*vars(logging.makeLogRecord({})), "aws_request_id", "tenant_id", "message", "asctime"}
+
+
+def set_up() -> None:
+    """Sends the root logger's records to Lambda's log, from the level that Lambda wants on."""
+    handler = _LambdaHandler()
+    handler.setFormatter(_JsonFormatter() if logs.json_format else _TextFormatter(_TEXT_FORMAT, _TIME))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    if logs.level in logging.getLevelNamesMapping():
+        root.setLevel(logs.level)
+
+
+class _LambdaHandler(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        record.aws_request_id = logs.request_id
+        record.tenant_id = logs.tenant_id
+        try:
+            logs.record(self.format(record), _standard_level(record))
+        except Exception:
+            self.handleError(record)
+
+
+class _TextFormatter(logging.Formatter):
+    converter = staticmethod(time.gmtime)
+
+
+class _JsonFormatter(logging.Formatter):
+    converter = staticmethod(time.gmtime)
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry: dict[str, Any] = {
+            "timestamp": self.formatTime(record, _TIME + "Z"),
+            "level": logging.getLevelName(_standard_level(record)),
+            "message": record.msg if isinstance(record.msg, dict) and not record.args else record.getMessage(),
+            "logger": record.name,
+        }
+        if record.exc_info and record.exc_info[0]:
+            import traceback
+
+            kind, value, trace = record.exc_info
+            entry["stackTrace"] = traceback.format_tb(trace)
+            entry["errorType"] = kind.__name__
+            entry["errorMessage"] = str(value)
+            entry["location"] = f"{record.pathname}:{record.funcName}:{record.lineno}"
+        entry["requestId"] = logs.request_id
+        if logs.tenant_id is not None:
+            entry["tenantId"] = logs.tenant_id
+        for name, value in vars(record).items():
+            if name not in _STANDARD_ATTRIBUTES and value is not None:
+                entry.setdefault(name, value)
+        return logs.to_json(entry)
+
+
+def _standard_level(record: logging.LogRecord) -> int:
+    # Lambda's level filter knows the standard levels only.
+    return min(50, max(0, record.levelno)) // 10 * 10
