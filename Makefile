@@ -29,8 +29,11 @@ demo: $(ready) ## Generate the default project, build it, and stream from what w
 	@cd $(demo)/lambda-stream && sam build && \
 		python -m local.probe --expect-streaming --serve .aws-sam/build/template.yaml
 
-test: lint ## Run the whole suite
-	@python -m pytest --numprocesses auto
+test: lint ## Run the whole suite, which has to cover all branches of the runtime
+	@rm -rf build/coverage && mkdir -p build/coverage
+	@coverage run -m pytest --numprocesses auto
+	@coverage combine --quiet
+	@coverage report
 
 check: lint ## Run the part of the suite that fits in a minute
 	@python -m pytest --numprocesses auto -m "not slow"

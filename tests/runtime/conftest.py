@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
+import shutil
 import socket
 import struct
 import subprocess
@@ -237,8 +239,9 @@ class Running:
 class Sandbox:
     """Runs the bootstrap on handlers that lie in the folder `task`."""
 
-    def __init__(self, task: Path, bytecode: Path) -> None:
+    def __init__(self, task: Path, bytecode: Path, python: str = sys.executable) -> None:
         self.task = task
+        self.python = python
         self._bytecode = bytecode
         self._running: list[Running] = []
 
@@ -257,11 +260,13 @@ class Sandbox:
         api = ScriptedApi(events, posts, hold)
         variables: dict[str, str | None] = {
             "PATH": os.defpath,
-            "PYTHON": sys.executable,
+            "PYTHON": self.python,
             "PYTHONPYCACHEPREFIX": str(self._bytecode),
             "AWS_LAMBDA_RUNTIME_API": "{host}",
             "LAMBDA_TASK_ROOT": str(self.task),
             "_HANDLER": "app.handler",
+            # So that coverage.py, where the tests run under it, sees what runs here.
+            **{name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")},
             **(environment or {}),
         }
         process = subprocess.Popen(
@@ -301,8 +306,38 @@ def _bytecode(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def sandbox(tmp_path: Path, _bytecode: Path) -> Iterator[Sandbox]:
+def sandbox(tmp_path: Path, _bytecode: Path, interpreter: str) -> Iterator[Sandbox]:
     """Where to run handlers; whatever was started has ended when the test has."""
-    sandbox = Sandbox(tmp_path, _bytecode)
+    sandbox = Sandbox(tmp_path, _bytecode, interpreter)
     yield sandbox
     sandbox.stop()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """What runs in a sandbox runs on every interpreter of a supported version that is at hand."""
+    if "interpreter" not in metafunc.fixturenames:
+        return
+    here = pytest.param(sys.executable, id="python")
+    others = [pytest.param(path, id=version, marks=pytest.mark.slow) for version, path in _other_interpreters().items()]
+    own = metafunc.definition.get_closest_marker("own_interpreter")
+    metafunc.parametrize("interpreter", [here] if own else [here, *others])
+
+
+@functools.cache
+def _other_interpreters() -> dict[str, str]:
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    found: dict[str, str] = {}
+    for minor in (11, 12, 13, 14):
+        name = f"python3.{minor}"
+        for candidate in (shutil.which(name), *pyenv.glob(f"versions/3.{minor}.*/bin/{name}")):
+            # One that pyenv only stands in for, without having it, fails.
+            if candidate and f"3.{minor}" not in found and _version(candidate) == (3, minor):
+                found[f"3.{minor}"] = str(candidate)
+    found.pop(f"3.{sys.version_info.minor}", None)
+    return found
+
+
+def _version(python: str | Path) -> tuple[int, ...]:
+    command = (python, "-c", "import sys; print(*sys.version_info[:2])")
+    ended = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, timeout=60)
+    return tuple(map(int, ended.stdout.split()))

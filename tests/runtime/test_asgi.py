@@ -19,6 +19,8 @@ from tests.runtime.conftest import PATIENCE, Reset, Sandbox, event
 
 from streaming_runtime import AsgiHandler, StreamingResponse, lifecycle
 
+pytestmark = pytest.mark.own_interpreter
+
 Message = dict[str, Any]
 Receive = Callable[[], Coroutine[Any, Any, Message]]
 Send = Callable[[Message], Coroutine[Any, Any, None]]

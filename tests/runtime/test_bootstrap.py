@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from tests.runtime.conftest import SOURCE, Sandbox, event
 
+pytestmark = pytest.mark.own_interpreter
+
 BOOTSTRAP = str(SOURCE / "bootstrap")
 SHOW = """
     import os, sys

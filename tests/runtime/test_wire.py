@@ -238,7 +238,7 @@ def _read(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
 @patient
 @given(st.integers(200, 599), st.dictionaries(names, values), st.lists(values))
 def test_metadata_reads_back_as_it_was_given(status: int, headers: dict[str, str], cookies: list[str]) -> None:
-    allowed = {name: value for name, value in headers.items() if name.lower() not in wire._HOP_BY_HOP}
+    allowed = {name: value for name, value in headers.items() if name.lower() not in wire.HOP_BY_HOP}
     metadata = json.loads(wire.http_metadata(status, allowed, cookies))
     assert (metadata["statusCode"], metadata["headers"], metadata.get("cookies", [])) == (status, allowed, cookies)
 

@@ -295,7 +295,7 @@ def _response(content: _Exchange, message: Message) -> StreamingResponse:
         name, value = bytes(raw_name).decode("latin-1").lower(), bytes(raw_value).decode("latin-1")
         if name == "set-cookie":
             cookies.append(value)
-        elif name not in wire._HOP_BY_HOP:
+        elif name not in wire.HOP_BY_HOP:
             headers[name] = f"{headers[name]}, {value}" if name in headers else value
     response = StreamingResponse(content, message["status"], headers, cookies=cookies)
     if "content-type" not in headers:  # it is the application's to say, as it is with any server

@@ -22,7 +22,14 @@ else:
 #: Environment variable: how long before Lambda's deadline the handler is ended, in milliseconds; 0 turns it off.
 MARGIN_VARIABLE = "STREAMING_RUNTIME_DEADLINE_MARGIN_MS"
 _DEFAULT_MARGIN_MS = "500"
-_RETRY = 0.05  # seconds until what did not react to the first signal is treated as stuck
+_AGAIN = 0.05  # seconds between signals: what did not react to one is treated as stuck at the next
+
+#: The handler's code runs: it is interrupted.
+HANDLER = 1
+#: The runtime waits until the other side has taken what is sent: it is broken off if that takes long.
+SENDING = 2
+#: Any other code of the runtime: it goes on.
+IDLE = 0
 
 _margin = 0.0  # seconds; 0 while it is off
 _current: Deadline | None = None
@@ -54,21 +61,37 @@ class Deadline:
     """The deadline of one invocation, which is watched within its ``with`` block.
 
     Attributes:
-        in_handler: Whether the handler's code runs, which may be interrupted, or the runtime's, which may not.
+        doing: `HANDLER`, `SENDING` or `IDLE`: what may be interrupted, and how.
         passed: Whether the time is up.
     """
 
-    __slots__ = ("_break_off", "_cancelled", "_deadline_ms", "_loop", "_task", "in_handler", "passed")
+    __slots__ = (
+        "_break_off",
+        "_called",
+        "_cancelled",
+        "_deadline_ms",
+        "_delivered",
+        "_loop",
+        "_raised",
+        "_stuck",
+        "_task",
+        "doing",
+        "passed",
+    )
 
     def __init__(self, deadline_ms: int, break_off: Callable[[], None]) -> None:
         """`deadline_ms`: milliseconds since the epoch. `break_off` makes a send that blocks fail."""
-        self.in_handler = False
+        self.doing = IDLE
         self.passed = False
         self._deadline_ms = deadline_ms
         self._break_off = break_off
         self._loop: AbstractEventLoop | None = None
         self._task: Task[Any] | None = None
-        self._cancelled = False
+        self._called = False  # the event loop was asked to cancel the task
+        self._cancelled = False  # and did so
+        self._raised: StreamDeadlineExceeded | None = None  # in what blocked the event loop
+        self._delivered = False  # the handler knows; what it does to end is not interrupted
+        self._stuck = False  # what is being sent was so at the last signal
 
     def __enter__(self) -> None:
         global _current
@@ -76,7 +99,7 @@ class Deadline:
         # A deadline in the past is an emulator's, not Lambda's. A function with its own use for the signal keeps it.
         if _margin and left > 0 and _signal.getsignal(_signal.SIGALRM) is _on_alarm:
             _current = self
-            _signal.setitimer(_signal.ITIMER_REAL, max(left - _margin, left / 2), _RETRY)
+            _signal.setitimer(_signal.ITIMER_REAL, max(left - _margin, left / 2), _AGAIN)
 
     def __exit__(self, *_: object) -> None:
         global _current
@@ -92,31 +115,30 @@ class Deadline:
         """From here on the handler runs as sync code again, which is to be raised in."""
         self._loop = None
 
-    def check(self) -> None:
-        """To be called when the runtime's code is done and the handler's code goes on.
-
-        Raises:
-            StreamDeadlineExceeded: The time was up meanwhile.
-        """
-        if self.passed and self._loop is None:
-            raise self.exceeded()
-
     def exceeded(self) -> StreamDeadlineExceeded:
         """The exception to raise, which says how much time is left."""
         left = max(0, self._deadline_ms - int(time.time() * 1000))
         return StreamDeadlineExceeded(f"the handler was still at work {left} ms before Lambda's deadline")
 
-    def translate(self, error: BaseException) -> BaseException:
-        """`error`, or the exception to report in its place if it is the cancellation that came from here."""
-        if not self._cancelled:
+    def settle(self, error: BaseException) -> BaseException:
+        """Takes notice that `error` ended the handler; gives what to report, if that is the deadline in other words."""
+        if not self.passed or isinstance(error, StreamDeadlineExceeded):
+            self._delivered = self.passed
             return error
+        self._delivered, self._stuck = True, False
         from asyncio import CancelledError
 
-        if not isinstance(error, CancelledError):
-            return error
-        assert self._task is not None
-        self._task.uncancel()
-        return self.exceeded().with_traceback(error.__traceback__)
+        if self._cancelled and isinstance(error, CancelledError):
+            assert self._task is not None
+            self._task.uncancel()
+            late = self.exceeded().with_traceback(error.__traceback__)
+            late.__context__ = self._raised or error.__context__
+            return late
+        if isinstance(error, BaseExceptionGroup) and error.subgroup(StreamDeadlineExceeded) is not None:
+            late = self.exceeded()
+            late.__cause__ = error
+            return late
+        return error
 
     def expire(self, frame: FrameType | None) -> None:
         """The timer's signal, in the main thread, between any two steps of whatever runs there, which is `frame`.
@@ -124,21 +146,31 @@ class Deadline:
         Raises:
             StreamDeadlineExceeded: In the handler's code.
         """
-        again, self.passed = self.passed, True
-        if not again and self._loop is not None:
-            self._loop.call_soon_threadsafe(self._cancel)
-        elif self.in_handler and not (self._loop is not None and _is_event_loop(frame)):
-            # Sync code; or async code that blocks the event loop, so that the cancellation cannot reach it.
-            _signal.setitimer(_signal.ITIMER_REAL, 0)
-            self._loop = None
+        self.passed = True
+        if self.doing == SENDING:
+            if self._stuck:
+                self._break_off()
+            self._stuck = True
+        elif self.doing == IDLE or self._delivered:
+            pass
+        elif self._loop is None:
+            self._delivered = True
             raise self.exceeded()
-        elif again and not self.in_handler:
-            self._break_off()
+        elif not self._called:
+            self._called = True
+            self._loop.call_soon_threadsafe(self._cancel)
+        elif not _is_event_loop(frame):
+            # Something blocks the event loop, so that the cancellation cannot reach the task.
+            from asyncio import current_task
+
+            self._delivered = current_task(self._loop) is self._task
+            self._raised = self.exceeded()
+            raise self._raised
 
     def _cancel(self) -> None:
-        if self._loop is not None and self._task is not None and not self._task.done():
-            _signal.setitimer(_signal.ITIMER_REAL, 0)
-            self._cancelled = self._task.cancel()
+        if not self._delivered and self._task is not None and not self._task.done():
+            self._delivered = self._cancelled = True
+            self._task.cancel()
 
 
 def _is_event_loop(frame: FrameType | None) -> bool:

@@ -55,15 +55,15 @@ class ServerSentEvent:
 
         Raises:
             ValueError: A line break in `event` or `id`, or a NUL in `id`; `retry` is no number of milliseconds.
-            TypeError: `data` has no JSON form.
+            TypeError: `event` or `comment` is no text, or `data` has no JSON form.
         """
         lines = []
         if self.comment is not None:
-            lines += [f": {line}" for line in _lines(self.comment)]
+            lines += [f": {line}" for line in _lines(_text("comment", self.comment))]
         if self.id is not None:
             lines.append(f"id: {_one_line('id', str(self.id))}")
         if self.event is not None:
-            lines.append(f"event: {_one_line('event', self.event)}")
+            lines.append(f"event: {_one_line('event', _text('event', self.event))}")
         if self.data is not None:
             text = self.data if isinstance(self.data, str) else json.dumps(self.data, ensure_ascii=False)
             lines += [f"data: {line}" for line in _lines(text)]
@@ -103,9 +103,9 @@ class EventSourceResponse(StreamingResponse):
             cookies: Cookies as the ``Set-Cookie`` header has them.
 
         Raises:
-            ValueError: Lambda would not send this status, header or cookie, or `ping` is negative.
+            ValueError: Lambda would not send this status, header or cookie, or `ping` is no time that can be waited.
         """
-        if ping is not None and ping < 0:
+        if ping is not None and not 0 <= ping <= threading.TIMEOUT_MAX:
             raise ValueError(f"ping must be seconds, not {ping!r}")
         super().__init__(content, status_code, headers, "text/event-stream", cookies)  # type: ignore[arg-type]
         self.headers.setdefault("cache-control", "no-store")
@@ -162,7 +162,7 @@ class Heartbeat:
         """
         with self._changed:
             if self._stream.ended:
-                raise RuntimeApiError("the connection broke when a heartbeat was sent")
+                raise RuntimeApiError("the response was broken off")
             self._stream.write(data)
             self._last = time.monotonic()
 
@@ -185,6 +185,12 @@ class Heartbeat:
                 except RuntimeApiError:
                     return  # the stream tells whoever writes to it next
                 self._last = time.monotonic()
+
+
+def _text(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} of an event must be a str, not {type(value).__name__}")
+    return value
 
 
 def _lines(text: str) -> list[str]:

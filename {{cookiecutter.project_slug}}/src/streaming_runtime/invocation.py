@@ -8,7 +8,7 @@ from _contextvars import copy_context
 
 from . import errors, logs
 from .context import LambdaContext
-from .deadline import Deadline, StreamDeadlineExceeded
+from .deadline import HANDLER, IDLE, SENDING, Deadline, StreamDeadlineExceeded
 from .errors import RuntimeFault
 from .response import item_bytes, reply_to
 from .runtime_api import RuntimeApiError
@@ -125,12 +125,12 @@ class _Exchange:
             if iterator is not items:
                 opened.insert(0, iterator)
             for item in iterator:
-                deadline.in_handler = False
+                deadline.doing = SENDING
                 write(encode(item))
                 if deadline.passed:
-                    deadline.check()
-                deadline.in_handler = True
-            deadline.in_handler = False
+                    raise deadline.exceeded()
+                deadline.doing = HANDLER
+            deadline.doing = SENDING
             self._end()
         for closing in opened:
             with self._handlers_code:
@@ -147,14 +147,15 @@ class _Exchange:
             if iterator is not items:
                 opened.insert(0, iterator)
             async for item in iterator:
-                deadline.in_handler = False
+                deadline.doing = SENDING
                 write(encode(item))
                 if deadline.passed:
                     from asyncio import sleep
 
-                    await sleep(0)  # the cancellation waits for the event loop's turn
-                deadline.in_handler = True
-            deadline.in_handler = False
+                    await sleep(0)  # the cancellation may wait for the event loop's turn
+                    raise deadline.exceeded()
+                deadline.doing = HANDLER
+            deadline.doing = SENDING
             self._end()
         for closing in opened:
             with self._handlers_code:
@@ -171,7 +172,7 @@ class _Exchange:
     def _end(self) -> None:
         self._stop_heartbeat()
         if self.stream.ended:
-            raise RuntimeApiError("the connection broke when a heartbeat was sent")
+            raise RuntimeApiError("the response was broken off")
         self.stream.end()
 
     def _stop_heartbeat(self) -> None:
@@ -181,13 +182,14 @@ class _Exchange:
 
     def _report(self, error: BaseException) -> bool:
         """Logs `error` and reports it to Lambda; False if it is to end the process."""
-        error = self._deadline.translate(error)
+        error = self._deadline.settle(error)
         if isinstance(error, RuntimeApiError) and self._deadline.passed:
             # The client was so slow that what was being sent had to be broken off.
             late = self._deadline.exceeded()
             late.__cause__ = error
             error = late
         logs.error(errors.report(error, self._invocation.request_id))
+        self._deadline.doing = SENDING
         try:
             self._stop_heartbeat()
             if not self.stream.ended and not isinstance(error, RuntimeApiError):
@@ -195,6 +197,7 @@ class _Exchange:
                 self.stream.fail(error)
         except RuntimeApiError as failure:
             logs.error(errors.report(failure, self._invocation.request_id))
+        self._deadline.doing = IDLE
         return not isinstance(error, (SystemExit, KeyboardInterrupt))
 
     def _say_last_words(self, error: BaseException) -> None:
@@ -213,10 +216,10 @@ class _HandlersCode:
         self._report = report
 
     def __enter__(self) -> None:
-        self._deadline.in_handler = True
+        self._deadline.doing = HANDLER
 
     def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> bool:
-        self._deadline.in_handler = False
+        self._deadline.doing = IDLE
         return error is not None and self._report(error)
 
 

@@ -161,14 +161,14 @@ def _snapshot(api: RuntimeApi) -> int:
             function(*arguments, **keywords)
         logs.flush()
         api.restore_next()
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         logs.error(errors.report(error))
         api.post_init_error(error, "Runtime.BeforeSnapshotError")
         return _BEFORE_SNAPSHOT_FAILED
     try:
         for function, arguments, keywords in hooks.get_after_restore() if hooks else []:
             function(*arguments, **keywords)
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         logs.error(errors.report(error))
         api.post_restore_error(error)
         return _AFTER_RESTORE_FAILED

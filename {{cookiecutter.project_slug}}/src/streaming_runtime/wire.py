@@ -25,7 +25,8 @@ _HEAD_LIMIT = 256 * 1024
 _TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 _CONTROLS = frozenset(map(chr, [*range(0x20), 0x7F])) - {"\t"}
 _HEX_DIGITS = frozenset(b"0123456789abcdefABCDEF")
-_HOP_BY_HOP = frozenset(
+#: Fields that belong to one connection and not to the message (RFC 9110, section 7.6.1).
+HOP_BY_HOP = frozenset(
     ("connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade")
 )
 
@@ -85,7 +86,7 @@ def check_header_name(name: str) -> str:
     """`name`, if it is a token (RFC 9110, section 5.6.2) and not hop-by-hop (section 7.6.1); else ValueError."""
     if not isinstance(name, str) or not name or not _TOKEN.issuperset(name):
         raise ValueError(f"not a header name: {name!r}")
-    if name.lower() in _HOP_BY_HOP:
+    if name.lower() in HOP_BY_HOP:
         raise ValueError(f"header {name!r} belongs to the connection, which is Lambda's")
     return name
 
