@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -193,3 +194,118 @@ def _project(sandbox: Sandbox, name: str) -> Path:
         "import os\ndef handler(e, c):\n    return [os.path.basename(os.getcwd()), os.environ['LAMBDA_TASK_ROOT']]\n"
     )
     return folder
+
+
+# The script of AWS's documentation on wrappers, but for its comments.
+SAMPLE_WRAPPER = """#!/bin/bash
+args=("$@")
+extra_args=("-X" "importtime")
+args=("${args[@]:0:$#-1}" "${extra_args[@]}" "${args[@]: -1}")
+exec "${args[@]}"
+"""
+WRAPPERS: dict[str, tuple[str, bytes]] = {
+    "AWS's sample": (SAMPLE_WRAPPER, b'["app", true, null, null]'),
+    "another handler": (
+        '#!/bin/sh\nexport ORIGINAL="$_HANDLER"\nexport _HANDLER=wrapped.handler\nexec "$@"\n',
+        b'["wrapped", false, null, "app.handler"]',
+    ),
+    "another shell's start": ('#!/bin/sh\nset -- "$@"\n"$@" &\nwait $!\n', b'["app", false, null, null]'),
+}
+WRAPPED_STARTS: dict[str, tuple[str, ...]] = {
+    "_HANDLER": (),
+    "handler as argument": ("app.handler",),
+    "exec wrapper": (PYTHON, "/var/runtime/bootstrap.py"),
+}
+WRAPPED = """
+    import os, subprocess, sys
+    def handler(event, context):
+        names = ("STREAMING_RUNTIME_EXEC_WRAPPER", "ORIGINAL")
+        child = subprocess.run(["/bin/sh", "-c", 'echo "${STREAMING_RUNTIME_EXEC_WRAPPER-unset}"'],
+                               stdout=subprocess.PIPE).stdout
+        assert child == b"unset\\n", child
+        return [__name__, "importtime" in sys._xoptions, *(os.environ.get(name) for name in names)]
+    """
+
+
+@pytest.mark.parametrize("arguments", WRAPPED_STARTS.values(), ids=list(WRAPPED_STARTS))
+@pytest.mark.parametrize(("script", "body"), WRAPPERS.values(), ids=list(WRAPPERS))
+@pytest.mark.parametrize("name", ["wrapper", "a wrapper's $HOME"])
+def test_a_wrapper_in_the_runtimes_own_slot_starts_it_however_bootstrap_was_started(
+    sandbox: Sandbox, script: str, body: bytes, arguments: tuple[str, ...], name: str
+) -> None:
+    wrapper = _script(sandbox.task / name, script)
+    (sandbox.task / "wrapped.py").write_text("import app\nWRAPPED = __name__\n" + textwrap.dedent(WRAPPED))
+    ended = sandbox.run(
+        WRAPPED, event(), command=(BOOTSTRAP, *arguments), environment={"STREAMING_RUNTIME_EXEC_WRAPPER": wrapper}
+    )
+    assert ended.bodies == [body]
+    assert ("import time:" in ended.errors) == ("importtime" in script)
+
+
+@pytest.mark.parametrize("arguments", WRAPPED_STARTS.values(), ids=list(WRAPPED_STARTS))
+def test_a_wrapper_may_lie_on_path_and_sees_the_command_it_is_to_run(
+    sandbox: Sandbox, arguments: tuple[str, ...]
+) -> None:
+    _script(sandbox.task / "wrapper", '#!/bin/sh\nprintf "%s\\n" "$@" >&2\nexec "$@"\n')
+    environment = {"STREAMING_RUNTIME_EXEC_WRAPPER": "wrapper", "PATH": f"{sandbox.task}:{os.defpath}"}
+    ended = sandbox.run(WRAPPED, event(), command=(BOOTSTRAP, *arguments), environment=environment)
+    python, *rest = ended.errors.splitlines()[:4]
+    assert python == (arguments[0] if len(arguments) == 2 else sandbox.python)
+    assert rest == ["-u", "-P", str(SOURCE / "streaming_runtime" / "__main__.py")]
+    assert len(ended.bodies) == 1
+
+
+def test_an_empty_wrapper_is_none(sandbox: Sandbox) -> None:
+    ended = sandbox.run(WRAPPED, event(), environment={"STREAMING_RUNTIME_EXEC_WRAPPER": ""})
+    assert ended.bodies == [b'["app", false, null, null]']
+
+
+def test_a_wrapper_that_is_bootstrap_itself_is_not_called_without_end(sandbox: Sandbox) -> None:
+    ended = sandbox.run(WRAPPED, event(), environment={"STREAMING_RUNTIME_EXEC_WRAPPER": BOOTSTRAP})
+    assert ended.bodies == [b'["app", false, null, null]']
+
+
+@pytest.mark.parametrize("shell", ["sh", "bash"])
+@pytest.mark.parametrize("arguments", WRAPPED_STARTS.values(), ids=list(WRAPPED_STARTS))
+@pytest.mark.parametrize("wrapper", ["/no/such/wrapper", "no/such/wrapper", "no-such-wrapper"])
+def test_a_missing_wrapper_is_named_and_the_status_is_127(
+    sandbox: Sandbox, wrapper: str, arguments: tuple[str, ...], shell: str
+) -> None:
+    ended = sandbox.run(
+        WRAPPED,
+        event(),
+        command=(shell, BOOTSTRAP, *arguments),
+        environment={"STREAMING_RUNTIME_EXEC_WRAPPER": wrapper},
+    )
+    assert (ended.status, ended.requests, ended.output) == (127, [], "")
+    message = f"bootstrap: STREAMING_RUNTIME_EXEC_WRAPPER names '{wrapper}', which cannot be executed\n"
+    assert ended.errors == message
+
+
+@pytest.mark.parametrize("shell", ["sh", "bash"])
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_a_wrapper_that_cannot_be_executed_is_named(sandbox: Sandbox, kind: str, shell: str) -> None:
+    path = sandbox.task / "wrapper"
+    if kind == "file":
+        path.write_text('#!/bin/sh\nexec "$@"\n')
+    else:
+        path.mkdir()
+    environment = {"STREAMING_RUNTIME_EXEC_WRAPPER": str(path)}
+    ended = sandbox.run(WRAPPED, event(), command=(shell, BOOTSTRAP), environment=environment)
+    assert ended.status in {126, 127}
+    assert str(path) in ended.errors
+    assert ended.requests == []
+
+
+def _script(path: Path, text: str) -> str:
+    path.write_text(text)
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_the_runtime_starts_as_a_module_too(sandbox: Sandbox) -> None:
+    command = (sys.executable, "-m", "streaming_runtime")
+    ended = sandbox.run(
+        "def handler(e, c):\n    yield 'x'\n", event(), command=command, environment={"PYTHONPATH": str(SOURCE)}
+    )
+    assert ended.bodies == [b"x"]

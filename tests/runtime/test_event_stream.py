@@ -203,8 +203,6 @@ def test_a_ping_below_zero_is_refused(ping: float) -> None:
         EventSourceResponse([], ping)
 
 
-# BUG: neither is refused. NaN sends pings without end and lets no event through; the thread dies of an infinite or
-# very long wait, which leaves the stream without heartbeats and a traceback in the log.
 @pytest.mark.parametrize("ping", [float("nan"), float("inf"), 1e10])
 def test_a_ping_that_no_clock_can_wait_for_is_refused(ping: float) -> None:
     with pytest.raises(ValueError, match="ping must be seconds"):
@@ -252,13 +250,13 @@ def test_status_headers_and_cookies_are_the_handlers(sandbox: Sandbox) -> None:
     code = """
         from streaming_runtime import EventSourceResponse
         def handler(event, context):
-            headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "yes", "Content-Type": "text/plain", "X-A": "1"}
+            headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "yes", "Content-Type": "text/plain", "X-A": ""}
             return EventSourceResponse([], status_code=203, headers=headers, cookies=["a=1", "b=2"])
         """
     ended = sandbox.run(code, event())
     metadata = (
         b'{"statusCode":203,"headers":{"cache-control":"no-cache","x-accel-buffering":"yes",'
-        b'"content-type":"text/plain","x-a":"1"},"cookies":["a=1","b=2"]}'
+        b'"content-type":"text/plain","x-a":""},"cookies":["a=1","b=2"]}'
     )
     assert [post.raw for post in ended.posts] == [head(ended.host, metadata) + b"0\r\n\r\n"]
 
@@ -285,7 +283,6 @@ WRONG: dict[str, tuple[str, str, str]] = {
         "id of an event must be one line without NUL, not 'a\\nb'",
     ),
     "retry": ("{'retry': True}", "ValueError", "retry must be milliseconds, not True"),
-    # BUG: these say what Python could not do with the value, not which field is wrong.
     "event that is no text": ("{'event': 5}", "TypeError", "event of an event must be a str, not int"),
     "comment that is no text": ("{'comment': 5}", "TypeError", "comment of an event must be a str, not int"),
 }
@@ -509,4 +506,4 @@ def test_pings_and_events_do_not_run_into_each_other(sandbox: Sandbox, definitio
     sent = chunks(ended.host, ended.posts[0].raw)
     events = [b"id: %d\ndata: %b\n\n" % (number, b"x" * (number % 7 * 5000)) for number in range(600)]
     assert [item for item in sent if item != PING] == events
-    assert PING in sent, print(sent.count(PING))
+    assert PING in sent

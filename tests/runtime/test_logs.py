@@ -7,7 +7,7 @@ import re
 import select
 
 import pytest
-from tests.runtime.conftest import PATIENCE, REQUEST_ID, Sandbox, event
+from tests.runtime.conftest import PATIENCE, REQUEST_ID, SOURCE, Sandbox, event
 
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d"
 LOGGING = """
@@ -175,3 +175,16 @@ def test_log_lines_reach_a_standard_output_that_the_handler_replaced(sandbox: Sa
     ended = sandbox.run(code, event())
     assert ended.bodies == [b"true"]
     assert ended.output == ""
+
+
+def test_a_record_that_cannot_be_formatted_does_not_stop_the_handler(sandbox: Sandbox) -> None:
+    ended = sandbox.run("import logging\ndef handler(e, c):\n    logging.error('%d', 'x')\n", event())
+    assert ended.bodies == [b"null"]
+    assert "--- Logging error ---" in ended.errors
+
+
+@pytest.mark.own_interpreter
+def test_a_function_is_served_without_standard_output_and_error(sandbox: Sandbox) -> None:
+    shell = ("sh", "-c", 'exec "$0" >&- 2>&-', str(SOURCE / "bootstrap"))
+    ended = sandbox.run("def handler(e, c):\n    1 / 0\n", event(), event(), command=shell)
+    assert [post.target.rpartition("/")[2] for post in ended.posts] == ["error", "error"]

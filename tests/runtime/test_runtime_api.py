@@ -10,6 +10,8 @@ from collections.abc import Callable
 import pytest
 from tests.runtime.conftest import REQUEST_ID, Answer, Sandbox, event, event_head, refusal
 
+from streaming_runtime import runtime_api
+
 ECHO = "def handler(e, c):\n    yield repr(e)\n"
 BODY = b'{"key": "value"}'
 SEEN = b"{'key': 'value'}"
@@ -162,3 +164,29 @@ def test_a_variable_that_must_be_set_is_named(sandbox: Sandbox, name: str) -> No
     ended = sandbox.run(ECHO, environment={name: None})
     assert (ended.status, ended.requests) == (1, [])
     assert ended.errors == (f"streaming_runtime: '{name}' is not set; Lambda or an emulator of it must start this\n")
+
+
+def test_a_connection_that_was_ended_is_noticed_where_the_system_does_not_tell_its_state(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(runtime_api, "_TCP_INFO", None)  # as on macOS
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        assert not runtime_api._ended(ours)
+        theirs.close()
+        assert runtime_api._ended(ours)
+        ours.close()
+        assert runtime_api._ended(ours)
+
+
+def test_what_has_no_connection_any_more_can_be_broken_off_all_the_same() -> None:
+    api = runtime_api.RuntimeApi("127.0.0.1:1")
+    api.break_off()
+    api._socket = socket.socket()  # which is not connected, as one that the other side has reset
+    api.break_off()
+    assert api._socket.fileno() == -1
+
+
+@pytest.mark.parametrize("body", [b'{"a": 1} \n', b' {"a": 1}', b'{"a": 1}'], ids=["behind", "before", "none"])
+def test_blanks_around_an_event_do_not_matter(sandbox: Sandbox, body: bytes) -> None:
+    assert sandbox.run("def handler(e, c):\n    return e\n", event(body)).bodies == [b'{"a": 1}']

@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -15,7 +16,17 @@ from pathlib import Path
 
 import pytest
 from tests.runtime import conftest
-from tests.runtime.conftest import PATIENCE, SOURCE, Answer, Running, Sandbox, ScriptedApi, event, refusal, response_head
+from tests.runtime.conftest import (
+    PATIENCE,
+    SOURCE,
+    Answer,
+    Running,
+    Sandbox,
+    ScriptedApi,
+    event,
+    refusal,
+    response_head,
+)
 
 INIT_ERROR = "/2018-06-01/runtime/init/error"
 # A process group of its own, so that no worker outlives its test.
@@ -30,6 +41,13 @@ AN_INVOCATION = "def handler(e, c):\n    yield b'x'\n"
 
 class ConcurrentApi(ScriptedApi):
     """Serves every connection in a thread of its own."""
+
+    def wait_for_gets(self, count: int) -> None:
+        """Waits until so many invocations were asked for."""
+        with self._received:
+            assert self._received.wait_for(
+                lambda: sum(request.method == "GET" for request in self.requests) >= count, PATIENCE
+            ), self.requests
 
     def _accept(self) -> None:
         threads: list[threading.Thread] = []
@@ -160,12 +178,12 @@ def test_a_worker_that_ended_after_it_had_worked_is_replaced(instances: Sandbox,
     running = instances.start(code, event(b'"end"'), event(b"1"), environment=workers(1), hold=True)
     replaced = int(line.read())
     assert replaced != running.process.pid
-    running.api.wait_until(b"/next", request=len(running.api.requests) - 1)
+    running.api.wait_for_gets(3)  # type: ignore[attr-defined]
     os.kill(running.process.pid, signal.SIGTERM)
     ended = running.end()
-    assert ended.posts[-1].body == b'"served"'
+    assert [post.body for post in ended.posts if post.target.endswith("/response")] == [b'"served"']
     assert re.search(r"^streaming_runtime: worker \d+ ended with status -?\d+$", ended.errors, re.MULTILINE)
-    assert (ended.status, running.process.pid) != (1, replaced)
+    assert ended.status == 128 + signal.SIGTERM
 
 
 @pytest.mark.timeout(60)
@@ -294,7 +312,7 @@ def test_log_streams_that_cannot_be_had_are_an_error_that_is_named(instances: Sa
     variables = workers(1, _LAMBDA_TELEMETRY_LOG_FD_PROVIDER_SOCKET="/no/such/socket")
     ended = instances.start(AN_INVOCATION, event(), environment=variables).end()
     assert (ended.status, ended.requests) == (1, [])
-    assert "No such file or directory" in ended.errors
+    assert "No such file or directory" in ended.output + ended.errors
 
 
 SHUTDOWN = """
@@ -334,7 +352,7 @@ def test_the_parent_ends_after_its_workers_have_run_their_shutdown_hooks(instanc
     os.kill(running.process.pid, signal.SIGTERM)
     assert line.read() == "stopping"
     # Lambda takes the end of this process for the end of all.
-    with pytest.raises(conftest.subprocess.TimeoutExpired):
+    with pytest.raises(subprocess.TimeoutExpired):
         running.process.wait(0.5)
     (instances.task / "gate").write_text("go")
     assert line.read() == "stopped"
@@ -345,12 +363,47 @@ def test_the_parent_ends_after_its_workers_have_run_their_shutdown_hooks(instanc
 def test_a_number_of_workers_that_cannot_be_is_named(instances: Sandbox, value: str) -> None:
     ended = instances.start(AN_INVOCATION, event(), environment=workers(value)).end()
     assert (ended.status, ended.requests, ended.output) == (1, [], "")
-    assert ended.errors == (
-        f"streaming_runtime: AWS_LAMBDA_MAX_CONCURRENCY is no number above 0: {value!r}\n"
-    )
+    assert ended.errors == (f"streaming_runtime: AWS_LAMBDA_MAX_CONCURRENCY is no number above 0: {value!r}\n")
 
 
 @pytest.mark.timeout(60)
 def test_one_worker_is_a_process_too(instances: Sandbox) -> None:
-    running = instances.start("import os\ndef handler(e, c):\n    return os.getppid()\n", event(), environment=workers(1))
+    running = instances.start(
+        "import os\ndef handler(e, c):\n    return os.getppid()\n", event(), environment=workers(1)
+    )
     assert running.end().bodies == [b"%d" % running.process.pid]
+
+
+# Where the signal comes: a moment that no gate reaches, so that the system's call itself stands in for it.
+MOMENTS = {
+    "before the parent knows of the worker": "if pid: os.kill(os.getpid(), signal.SIGTERM)",
+    "before the worker has a handling of its own": "os.kill(os.getpid(), signal.SIGTERM)",
+}
+
+
+@pytest.mark.own_interpreter
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("statement", MOMENTS.values(), ids=list(MOMENTS))
+def test_sigterm_leaves_nothing_behind_though_a_worker_is_just_being_started(statement: str) -> None:
+    program = f"""
+import os, signal, sys
+sys.path.insert(0, {str(SOURCE)!r})
+from streaming_runtime import workers
+os.setsid()
+real = os.fork
+def fork():
+    pid = real()
+    {statement}
+    return pid
+os.fork = fork
+sys.exit(workers.supervise(3, signal.pause))
+"""
+    with subprocess.Popen((sys.executable, "-B", "-c", program), stderr=subprocess.PIPE) as process:
+        try:
+            process.wait(PATIENCE / 3)
+            assert process.returncode == 128 + signal.SIGTERM
+            with pytest.raises(ProcessLookupError):
+                os.killpg(process.pid, 0)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)

@@ -24,6 +24,8 @@ MARGIN_VARIABLE = "STREAMING_RUNTIME_DEADLINE_MARGIN_MS"
 _DEFAULT_MARGIN_MS = "500"
 _AGAIN = 0.05  # seconds between signals: what did not react to one is treated as stuck at the next
 
+_LONGEST = 24 * 60 * 60.0  # seconds; more than Lambda gives, and no more than a timer takes
+
 #: The handler's code runs: it is interrupted.
 HANDLER = 1
 #: The runtime waits until the other side has taken what is sent: it is broken off if that takes long.
@@ -65,37 +67,24 @@ class Deadline:
         passed: Whether the time is up.
     """
 
-    __slots__ = (
-        "_break_off",
-        "_called",
-        "_cancelled",
-        "_deadline_ms",
-        "_delivered",
-        "_loop",
-        "_raised",
-        "_stuck",
-        "_task",
-        "doing",
-        "passed",
-    )
+    doing = IDLE
+    passed = False
+    _loop: AbstractEventLoop | None = None
+    _task: Task[Any] | None = None
+    _called = False  # the event loop was asked to cancel the task
+    _cancelled = False  # and did so
+    _raised: StreamDeadlineExceeded | None = None  # in what blocked the event loop
+    _delivered = False  # the handler knows; what it does to end is not interrupted
+    _stuck = False  # what is being sent was so at the last signal
 
     def __init__(self, deadline_ms: int, break_off: Callable[[], None]) -> None:
         """`deadline_ms`: milliseconds since the epoch. `break_off` makes a send that blocks fail."""
-        self.doing = IDLE
-        self.passed = False
         self._deadline_ms = deadline_ms
         self._break_off = break_off
-        self._loop: AbstractEventLoop | None = None
-        self._task: Task[Any] | None = None
-        self._called = False  # the event loop was asked to cancel the task
-        self._cancelled = False  # and did so
-        self._raised: StreamDeadlineExceeded | None = None  # in what blocked the event loop
-        self._delivered = False  # the handler knows; what it does to end is not interrupted
-        self._stuck = False  # what is being sent was so at the last signal
 
     def __enter__(self) -> None:
         global _current
-        left = self._deadline_ms / 1000 - time.time()
+        left = min(self._deadline_ms / 1000 - time.time(), _LONGEST)
         # A deadline in the past is an emulator's, not Lambda's. A function with its own use for the signal keeps it.
         if _margin and left > 0 and _signal.getsignal(_signal.SIGALRM) is _on_alarm:
             _current = self
@@ -122,19 +111,15 @@ class Deadline:
 
     def settle(self, error: BaseException) -> BaseException:
         """Takes notice that `error` ended the handler; gives what to report, if that is the deadline in other words."""
-        if not self.passed or isinstance(error, StreamDeadlineExceeded):
-            self._delivered = self.passed
-            return error
-        self._delivered, self._stuck = True, False
-        from asyncio import CancelledError
-
-        if self._cancelled and isinstance(error, CancelledError):
+        self._delivered, self._stuck = self.passed, False
+        if self._cancelled and type(error).__name__ == "CancelledError":
             assert self._task is not None
             self._task.uncancel()
             late = self.exceeded().with_traceback(error.__traceback__)
             late.__context__ = self._raised or error.__context__
             return late
-        if isinstance(error, BaseExceptionGroup) and error.subgroup(StreamDeadlineExceeded) is not None:
+        group = error if issubclass(type(error), BaseExceptionGroup) else None
+        if self.passed and isinstance(group, BaseExceptionGroup) and group.subgroup(StreamDeadlineExceeded) is not None:
             late = self.exceeded()
             late.__cause__ = error
             return late

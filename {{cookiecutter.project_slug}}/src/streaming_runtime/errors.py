@@ -10,11 +10,14 @@ import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from traceback import FrameSummary
     from typing import Any
+
+    #: File, line, name of the function.
+    Frame = tuple[str, int | None, str]
 
 _XRAY_LIMIT = 1024 * 1024  # bytes; Lambda refuses a longer header
 _CHAIN_LIMIT = 20  # exceptions that a stack trace tells of
+_REPETITIONS = 3  # of a frame that are written out
 _LIBRARY = os.path.dirname(os.__file__)
 # Where the frames are that stand between Lambda and the user's code: this package, the event loop, the import system.
 _MACHINERY = (
@@ -23,6 +26,7 @@ _MACHINERY = (
     os.path.join(_LIBRARY, "importlib", ""),
     "<frozen importlib.",
 )
+_DEADLINE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "deadline.py")
 
 
 class RuntimeFault(Exception):
@@ -36,37 +40,43 @@ class RuntimeFault(Exception):
 
 def report(error: BaseException, request_id: str = "") -> dict[str, Any]:
     """The error object that Lambda hands to the caller, of JSON values only."""
+    fault = _fault(error)
     return {
         "errorMessage": _message(error),
         "errorType": _type_name(error),
         "requestId": request_id,
-        "stackTrace": error.stack_trace if isinstance(error, RuntimeFault) else _stack_trace(error, set()),
+        "stackTrace": fault.stack_trace if fault else _stack_trace(error, set()),
     }
 
 
 def xray_cause(error: BaseException) -> str:
     """The value of the header ``Lambda-Runtime-Function-XRay-Error-Cause``; empty if it would be too long."""
-    frames = [] if isinstance(error, RuntimeFault) else _frames(error)
-    kind = "LambdaValidationError" if isinstance(error, RuntimeFault) else _type_name(error)
-    stack = [{"label": frame.name, "path": frame.filename, "line": frame.lineno} for frame in frames]
+    frames = [] if _fault(error) else _frames(error)
+    kind = "LambdaValidationError" if _fault(error) else _type_name(error)
+    stack = [{"label": name, "path": path, "line": line} for path, line, name in frames]
     cause = json.dumps(
         {
             "working_directory": _working_directory(),
             "exceptions": [{"message": _message(error), "type": kind, "stack": stack}],
-            "paths": sorted({frame.filename for frame in frames}),
+            "paths": sorted({path for path, _, _ in frames}),
         }
     )
     return cause if len(cause) < _XRAY_LIMIT else ""
 
 
+def _fault(error: BaseException) -> RuntimeFault | None:
+    # By its type, since an exception may say of itself what it likes.
+    return error if issubclass(type(error), RuntimeFault) else None  # type: ignore[return-value]
+
+
 def _stack_trace(error: BaseException, seen: set[int]) -> list[str]:
     """The frames of `error`; then, for each exception behind or within it, its name and its frames."""
-    from traceback import StackSummary
-
     seen.add(id(error))
-    entries = StackSummary.from_list(_frames(error)).format()
-    behind = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-    inner = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
+    entries = _formatted(_frames(error))
+    behind = error.__cause__
+    if behind is None and not error.__suppress_context__:
+        behind = error.__context__
+    inner = BaseExceptionGroup.exceptions.__get__(error) if issubclass(type(error), BaseExceptionGroup) else ()
     for label, other in (("Caused by", behind), *(("Holds", member) for member in inner)):
         # The chain may lead back to where it came from.
         if other is not None and id(other) not in seen and len(seen) < _CHAIN_LIMIT:
@@ -74,14 +84,43 @@ def _stack_trace(error: BaseException, seen: set[int]) -> list[str]:
     return entries
 
 
+def _formatted(frames: list[Frame]) -> list[str]:
+    """The frames as `traceback` formats them for awslambdaric.
+
+    Importing that module takes longer than all else that a report takes; and it imports others, by names such as
+    ``token``, that a function may well have given to modules of its own.
+    """
+    entries: list[str] = []
+    repeated = 0
+    for number, frame in enumerate(frames):
+        repeated = repeated + 1 if number and frame == frames[number - 1] else 0
+        if repeated < _REPETITIONS:
+            path, line, name = frame
+            source = _source(path, line)
+            entries.append(f'  File "{path}", line {line}, in {name}\n' + (f"    {source}\n" if source else ""))
+        elif number + 1 == len(frames) or frames[number + 1] != frame:
+            more = repeated - _REPETITIONS + 1
+            entries.append(f"  [Previous line repeated {more} more time{'s' if more > 1 else ''}]\n")
+    return entries
+
+
+def _source(path: str, line: int | None) -> str:
+    try:
+        with open(path, "rb") as file:
+            return file.read().split(b"\n")[(line or 0) - 1].decode("utf-8", "replace").strip()
+    except (OSError, ValueError, IndexError):  # it came from no file, or from one that has changed
+        return ""
+
+
 def _type_name(error: BaseException) -> str:
-    return error.error_type if isinstance(error, RuntimeFault) else type(error).__name__
+    fault = _fault(error)
+    return fault.error_type if fault else type(error).__name__
 
 
 def _message(error: BaseException) -> str:
     try:
         return str(error)
-    except Exception as failure:  # an exception of the user's whose __str__ is broken
+    except BaseException as failure:  # an exception of the user's whose __str__ is broken
         return f"<no message: __str__ raised {type(failure).__name__}>"
 
 
@@ -92,12 +131,17 @@ def _working_directory() -> str:
         return ""
 
 
-def _frames(error: BaseException) -> list[FrameSummary]:
-    """The frames of the user's code: the runtime's own, which come first, are left out."""
-    from traceback import extract_tb
-
-    frames = list(extract_tb(error.__traceback__))
-    first = 0
-    while first < len(frames) and frames[first].filename.startswith(_MACHINERY):
+def _frames(error: BaseException) -> list[Frame]:
+    """The frames of the user's code: the runtime's own, which come first and last, are left out."""
+    frames: list[Frame] = []
+    trace = error.__traceback__
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        frames.append((code.co_filename, trace.tb_lineno, code.co_name))
+        trace = trace.tb_next
+    first, last = 0, len(frames)
+    while first < last and frames[first][0].startswith(_MACHINERY):
         first += 1
-    return frames[first:]
+    while last > first and frames[last - 1][0] == _DEADLINE:  # which raises in the user's code, not from it
+        last -= 1
+    return frames[first:last]

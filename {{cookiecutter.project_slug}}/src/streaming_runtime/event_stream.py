@@ -181,7 +181,7 @@ class Heartbeat:
                     self._changed.wait(left)
                     continue
                 try:
-                    self._stream.write(_PING)
+                    self._stream.write(_PING, payload=False)
                 except RuntimeApiError:
                     return  # the stream tells whoever writes to it next
                 self._last = time.monotonic()

@@ -81,13 +81,14 @@ def run_coroutine(
 class _Exchange:
     """The event and what is sent for it."""
 
+    _reply: Reply | None = None
+    _heartbeat: Heartbeat | None = None
+    _async_context: Context | None = None
+
     def __init__(self, api: RuntimeApi, invocation: Invocation) -> None:
         self.stream = api.respond(invocation)
         self._invocation = invocation
         self._deadline = Deadline(invocation.deadline_ms, api.break_off)
-        self._reply: Reply | None = None
-        self._heartbeat: Heartbeat | None = None
-        self._async_context: Context | None = None
         self._handlers_code = _HandlersCode(self._deadline, self._report)
 
     def run(self, handler: Handler) -> None:
@@ -125,8 +126,9 @@ class _Exchange:
             if iterator is not items:
                 opened.insert(0, iterator)
             for item in iterator:
+                data = encode(item)
                 deadline.doing = SENDING
-                write(encode(item))
+                write(data)
                 if deadline.passed:
                     raise deadline.exceeded()
                 deadline.doing = HANDLER
@@ -147,8 +149,9 @@ class _Exchange:
             if iterator is not items:
                 opened.insert(0, iterator)
             async for item in iterator:
+                data = encode(item)
                 deadline.doing = SENDING
-                write(encode(item))
+                write(data)
                 if deadline.passed:
                     from asyncio import sleep
 
@@ -183,7 +186,9 @@ class _Exchange:
     def _report(self, error: BaseException) -> bool:
         """Logs `error` and reports it to Lambda; False if it is to end the process."""
         error = self._deadline.settle(error)
-        if isinstance(error, RuntimeApiError) and self._deadline.passed:
+        # By its type, since an exception may say of itself what it likes.
+        broken = issubclass(type(error), RuntimeApiError)
+        if broken and self._deadline.passed:
             # The client was so slow that what was being sent had to be broken off.
             late = self._deadline.exceeded()
             late.__cause__ = error
@@ -192,17 +197,17 @@ class _Exchange:
         self._deadline.doing = SENDING
         try:
             self._stop_heartbeat()
-            if not self.stream.ended and not isinstance(error, RuntimeApiError):
+            if not self.stream.ended and not broken:
                 self._say_last_words(error)
                 self.stream.fail(error)
         except RuntimeApiError as failure:
             logs.error(errors.report(failure, self._invocation.request_id))
         self._deadline.doing = IDLE
-        return not isinstance(error, (SystemExit, KeyboardInterrupt))
+        return not issubclass(type(error), (SystemExit, KeyboardInterrupt))
 
     def _say_last_words(self, error: BaseException) -> None:
         response = self._reply.response if self._reply is not None else None
-        if response is not None and isinstance(error, StreamDeadlineExceeded) and self.stream.started:
+        if response is not None and issubclass(type(error), StreamDeadlineExceeded) and self.stream.started:
             self.stream.write(response.last_words(error))
 
 
@@ -238,7 +243,7 @@ def _event(invocation: Invocation) -> Any:
             if end == len(text):
                 return event
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RuntimeFault("Runtime.UnmarshalError", f"Unable to unmarshal input: {error}") from error
 
 
@@ -259,6 +264,6 @@ def _json_header(name: str, text: str | None) -> dict[str, Any] | None:
     try:
         # The bytes are UTF-8; HTTP took them for latin-1.
         value: dict[str, Any] = json.loads(text.encode("latin-1"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RuntimeFault("Runtime.LambdaContextUnmarshalError", f"Unable to parse {name} JSON: {error}") from error
     return value

@@ -42,7 +42,7 @@ def main() -> int:
     try:
         address, handler_name = os.environ["AWS_LAMBDA_RUNTIME_API"], os.environ["_HANDLER"]
     except KeyError as missing:
-        print(f"streaming_runtime: {missing} is not set; Lambda or an emulator of it must start this", file=sys.stderr)
+        logs.complain(f"streaming_runtime: {missing} is not set; Lambda or an emulator of it must start this\n")
         return 1
     concurrency = os.environ.get("AWS_LAMBDA_MAX_CONCURRENCY")
     if concurrency is None:
@@ -50,8 +50,8 @@ def main() -> int:
 
     from . import workers
 
-    if not concurrency.isdecimal() or concurrency == "0":
-        print(f"streaming_runtime: AWS_LAMBDA_MAX_CONCURRENCY is no number above 0: {concurrency!r}", file=sys.stderr)
+    if not (concurrency.isdecimal() and int(concurrency)):
+        logs.complain(f"streaming_runtime: AWS_LAMBDA_MAX_CONCURRENCY is no number above 0: {concurrency!r}\n")
         return 1
     return workers.supervise(int(concurrency), lambda: run(workers.PatientRuntimeApi(address), handler_name))
 
@@ -81,7 +81,7 @@ def run(api: RuntimeApi, handler_name: str) -> int:
         while True:
             serve(api, function, api.next_invocation())
     except RuntimeApiError as error:
-        print(f"streaming_runtime: {error}", file=sys.stderr)
+        logs.complain(f"streaming_runtime: {error}\n")
         return 1
     except SystemExit as wanted:
         # A function that ends its process has failed, even where it asked for status 0.

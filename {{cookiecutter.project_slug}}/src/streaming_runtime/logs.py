@@ -12,6 +12,7 @@ import json
 import os
 import sys
 import time
+from _thread import allocate_lock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ json_format = False
 level = ""
 
 _frames: int | None = None  # descriptor that takes frames
+_frame_lock = allocate_lock()
 _namespace = ""
 
 
@@ -72,10 +74,22 @@ def write(text: str) -> None:
     _write(text, _TEXT_FRAME)
 
 
+def complain(text: str) -> None:
+    """Writes `text` to standard error, if the function has left one."""
+    try:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+    except Exception:
+        return  # there is nobody left to tell
+
+
 def flush() -> None:
     """Brings out what a handler printed without ending the line, before Lambda may freeze the process."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except Exception:  # the function has closed or replaced it
+            continue
 
 
 def error(report: dict[str, Any]) -> None:
@@ -135,7 +149,7 @@ def metrics(invocation: Invocation, stream: ResponseStream) -> None:
         **{name: value for name, _, value in values},
     }
     # Not through a frame: CloudWatch looks for metrics in what a function prints.
-    sys.stdout.write(to_json(entry) + "\n")
+    _print(to_json(entry) + "\n")
 
 
 def to_json(value: dict[str, Any]) -> str:
@@ -152,13 +166,25 @@ def _adapt(stream: TextIO) -> None:
 
 def _write(text: str, frame_type: int) -> None:
     if _frames is None:
-        sys.stdout.write(text)
+        _print(text)
         return
     data = text.encode("utf-8", "backslashreplace")
     head = frame_type.to_bytes(4, "big") + len(data).to_bytes(4, "big")
-    rest = memoryview(head + (time.time_ns() // 1000).to_bytes(8, "big") + data)
+    with _frame_lock:
+        _write_all(_frames, head + (time.time_ns() // 1000).to_bytes(8, "big") + data)
+
+
+def _print(text: str) -> None:
+    try:
+        sys.stdout.write(text)
+    except Exception:  # the function has closed or replaced it
+        complain(text)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    rest = memoryview(data)
     while rest:
-        rest = rest[os.write(_frames, rest) :]
+        rest = rest[os.write(descriptor, rest) :]
 
 
 def _frame_type(base: int, levelno: int) -> int:
@@ -173,7 +199,6 @@ class _LoggingFinder:
             return None
         from importlib.machinery import PathFinder
 
-        sys.meta_path.remove(self)
         # Python's own, even where the function has a module of that name.
         spec = PathFinder.find_spec(name, [os.path.dirname(os.__file__)])
         assert spec is not None
@@ -182,6 +207,7 @@ class _LoggingFinder:
 
         def execute_and_set_up(module: Any) -> None:
             execute(module)
+            sys.meta_path.remove(self)
             _set_logging_up()
 
         spec.loader.exec_module = execute_and_set_up  # type: ignore[method-assign]

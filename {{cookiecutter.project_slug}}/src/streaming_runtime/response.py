@@ -128,7 +128,7 @@ def reply_to(result: Any) -> Reply:
         return Reply(_BINARY, None, [result])
     try:
         encoded = _json(result)
-    except (TypeError, ValueError, RecursionError) as error:
+    except Exception as error:  # whatever the value's own methods raise
         raise RuntimeFault("Runtime.MarshalError", f"Unable to marshal response: {error}") from error
     return Reply("application/json", None, [encoded])
 

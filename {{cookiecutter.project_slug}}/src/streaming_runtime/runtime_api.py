@@ -9,6 +9,7 @@ from __future__ import annotations
 import _socket
 import json
 import time
+from binascii import b2a_base64
 
 from . import errors, wire
 
@@ -53,8 +54,8 @@ class Invocation:
 
     def __init__(self, headers: dict[str, str], body: bytes) -> None:
         deadline = headers.get("lambda-runtime-deadline-ms", "0")
-        if not (deadline.isascii() and deadline.isdigit()):
-            raise RuntimeApiError(f"invocation with a deadline that is no number: {deadline!r}")
+        if not (deadline.isascii() and deadline.isdigit() and len(deadline) <= 20):
+            raise RuntimeApiError(f"invocation with a deadline that is no number: {deadline[:80]!r}")
         self.request_id = headers.get("lambda-runtime-aws-request-id", "")
         if not self.request_id:
             raise RuntimeApiError("invocation without a request id")
@@ -282,8 +283,10 @@ class ResponseStream:
         self._content_type = content_type
         self._metadata = metadata
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes, payload: bool = True) -> None:
         """Sends `data` as one chunk; the first call sends the head too. Empty `data` sends no more than that.
+
+        What is no `payload` is not counted.
 
         Raises:
             RuntimeApiError: The connection broke.
@@ -299,7 +302,7 @@ class ResponseStream:
         except RuntimeApiError:
             self.ended = self.failed = True
             raise
-        if size:
+        if size and payload:
             if not self.chunks_sent:
                 self.first_byte_at = time.monotonic()
             self.chunks_sent += 1
@@ -314,20 +317,16 @@ class ResponseStream:
         self._finish(wire.LAST_CHUNK if self.started else self._head() + wire.LAST_CHUNK)
 
     def fail(self, error: BaseException) -> None:
-        """Reports `error`: as an error while nothing was sent, in trailers afterwards; not at all once ended.
+        """Reports `error`, unless it has ended: as an error while nothing was sent, in trailers afterwards.
 
         Raises:
             RuntimeApiError: The connection broke, or the Runtime API did not take the report.
         """
-        if self.ended:
-            return
         self.failed = True
         if not self.started:
             self.ended = True
             self._api.post_error(self._invocation, error)
             return
-        from binascii import b2a_base64
-
         report = errors.report(error, self._invocation.request_id)
         body = b2a_base64(json.dumps(report).encode(), newline=False).decode()
         self._finish(wire.last_chunk([(_ERROR_TYPE, _ascii(report["errorType"])), (_ERROR_BODY, body)]))
@@ -351,6 +350,7 @@ class ResponseStream:
             raise
         self._api._close()
         if answer.status >= 400:
+            self.failed = True
             raise RuntimeApiError(f"response not accepted: status {answer.status}, {answer.body[:500]!r}")
 
 

@@ -8,10 +8,9 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import sys
 import time
 
-from . import logs
+from . import errors, logs
 from .runtime_api import RuntimeApi, RuntimeApiError
 
 TYPE_CHECKING = False
@@ -42,7 +41,7 @@ class PatientRuntimeApi(RuntimeApi):
             try:
                 return super().next_invocation()
             except RuntimeApiError as error:
-                print(f"streaming_runtime: {error}; trying again in {delay} s", file=sys.stderr)
+                logs.complain(f"streaming_runtime: {error}; trying again in {delay} s\n")
                 time.sleep(delay)
                 delay *= 2
         return super().next_invocation()
@@ -62,26 +61,37 @@ def supervise(count: int, work: Callable[[], int]) -> int:
         Exit status: not 0, since a worker that ends has failed.
     """
     workers: dict[int, float] = {}
+    terminated = False
 
     def terminate(number: int, _frame: FrameType | None) -> None:
+        nonlocal terminated
+        terminated = True
         for worker in workers:
             os.kill(worker, number)
-        raise SystemExit(128 + number)
+
+    def start() -> None:
+        # The signal waits until the parent knows of the worker, and the worker has left the parent's handling.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        if not terminated:
+            workers[_fork(work)] = time.monotonic()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
     signal.signal(signal.SIGTERM, terminate)
     for _ in range(count):
-        workers[_start(work)] = time.monotonic()
+        start()
     while workers:
         worker, ended = os.wait()
         lived = time.monotonic() - workers.pop(worker)
+        if terminated:
+            continue
         status = os.waitstatus_to_exitcode(ended)
-        print(f"streaming_runtime: worker {worker} ended with status {status}", file=sys.stderr)
+        logs.complain(f"streaming_runtime: worker {worker} ended with status {status}\n")
         if status != _RETURNED and lived > _SHORT_LIFE:
-            workers[_start(work)] = time.monotonic()
-    return 1
+            start()
+    return 128 + signal.SIGTERM if terminated else 1
 
 
-def _start(work: Callable[[], int]) -> int:
+def _fork(work: Callable[[], int]) -> int:
     """Forks a worker; gives its process id."""
     worker = os.fork()
     if worker:
@@ -89,9 +99,14 @@ def _start(work: Callable[[], int]) -> int:
     status = _STOPPED
     try:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         _redirect_output()
         work()
         status = _RETURNED
+    except SystemExit:
+        pass  # of the handler's, which was reported
+    except BaseException as error:
+        logs.error(errors.report(error))
     finally:
         logs.flush()
         os._exit(status)

@@ -1,0 +1,235 @@
+"""The metrics of an invocation, in CloudWatch's embedded metric format.
+
+https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
+"""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+from tests.runtime.conftest import REQUEST_ID, Answer, Reset, Sandbox, event, refusal
+from tests.runtime.test_deadline import HUGE, due
+
+NAMESPACE = "STREAMING_RUNTIME_METRICS_NAMESPACE"
+ON = {
+    NAMESPACE: "Shop/zwölf",
+    "AWS_LAMBDA_FUNCTION_NAME": "hello",
+    "AWS_LAMBDA_FUNCTION_VERSION": "7",
+}
+UNITS = {
+    "TimeToFirstByte": "Milliseconds",
+    "BytesStreamed": "Bytes",
+    "ChunksStreamed": "Count",
+    "MidStreamErrors": "Count",
+}
+
+
+def metrics(line: str) -> dict[str, float]:
+    """The values of one line, which must be as the specification has it."""
+    entry = json.loads(line)
+    aws = entry.pop("_aws")
+    assert set(aws) == {"Timestamp", "CloudWatchMetrics"}
+    assert type(aws["Timestamp"]) is int
+    assert abs(aws["Timestamp"] - time.time() * 1000) < 600_000  # milliseconds
+    [directive] = aws["CloudWatchMetrics"]
+    assert set(directive) == {"Namespace", "Dimensions", "Metrics"}
+    assert directive["Namespace"] == ON[NAMESPACE]
+    for dimensions in directive["Dimensions"]:
+        assert all(isinstance(entry[name], str) and entry[name] for name in dimensions)
+    assert directive["Dimensions"] == [["FunctionName"]]
+    defined = {definition["Name"]: definition["Unit"] for definition in directive["Metrics"]}
+    assert len(defined) == len(directive["Metrics"])
+    assert defined == {name: unit for name, unit in UNITS.items() if name in defined}
+    values: dict[str, float] = {name: entry.pop(name) for name in defined}
+    assert all(type(value) in (int, float) for value in values.values())
+    assert entry == {"FunctionName": "hello", "FunctionVersion": "7", "requestId": REQUEST_ID}
+    return values
+
+
+def counts(line: str) -> tuple[float, float, float]:
+    """Bytes, chunks and errors of a line, all of which it must hold."""
+    values = metrics(line)
+    return values["BytesStreamed"], values["ChunksStreamed"], values["MidStreamErrors"]
+
+
+@pytest.mark.parametrize("environment", [{}, {NAMESPACE: ""}], ids=["unset", "empty"])
+def test_without_a_namespace_there_are_none(sandbox: Sandbox, environment: dict[str, str]) -> None:
+    assert sandbox.run("def handler(e, c):\n    yield 'x'\n", event(), environment=environment).output == ""
+
+
+SENT: dict[str, tuple[str, int, int]] = {
+    "generator": ("def handler(e, c):\n    yield from ['one', b'', 'zw\\u00f6lf', '']\n", 9, 2),
+    "async generator": ("async def handler(e, c):\n    for item in ['one', b'', 'x']:\n        yield item\n", 4, 2),
+    "value": ("def handler(e, c):\n    return {}\n", 2, 1),
+    "async value": ("async def handler(e, c):\n    return [1]\n", 3, 1),
+    "in pieces": ("def handler(e, c):\n    yield from [b'x' * 100_000, b'x' * 16384, b'x' * 16383]\n", 132_767, 3),
+    "with metadata": (
+        "from streaming_runtime import StreamingResponse\n"
+        "def handler(e, c):\n    return StreamingResponse(['a', 'b'], 201, {'x-a': '1'})\n",
+        2,
+        2,
+    ),
+    "event stream": (
+        "from streaming_runtime import EventSourceResponse\n"
+        "def handler(e, c):\n    return EventSourceResponse(['a', 'b'])\n",
+        18,
+        2,
+    ),
+}
+
+
+@pytest.mark.parametrize(("code", "size", "number"), SENT.values(), ids=list(SENT))
+@pytest.mark.parametrize("log_format", ["Text", "JSON"])
+def test_each_invocation_is_one_line_that_counts_the_payload(
+    sandbox: Sandbox, code: str, size: int, number: int, log_format: str
+) -> None:
+    ended = sandbox.run(code, event(), event(), environment={**ON, "AWS_LAMBDA_LOG_FORMAT": log_format})
+    lines = ended.output.splitlines()
+    assert [counts(line) for line in lines] == [(size, number, 0)] * 2
+    for line in lines:
+        assert 0 < metrics(line)["TimeToFirstByte"] < 60_000
+
+
+def test_the_time_to_the_first_byte_is_that_of_the_first_byte(sandbox: Sandbox) -> None:
+    code = """
+        import time
+        def handler(event, context):
+            yield b""
+            start = time.monotonic()
+            while time.monotonic() < start + 0.02:
+                pass
+            yield b"x"
+            start = time.monotonic()
+            while time.monotonic() < start + 0.2:
+                pass
+            print(time.monotonic() - start)
+            yield b"y"
+        """
+    ended = sandbox.run(code, event(), environment=ON)
+    _, line = ended.output.splitlines()
+    assert 20 <= metrics(line)["TimeToFirstByte"] < 200
+
+
+NOTHING: dict[str, tuple[str, int]] = {
+    "empty stream": ("def handler(e, c):\n    yield from ['', '']\n", 0),
+    "only metadata": (
+        "from streaming_runtime import StreamingResponse\ndef handler(e, c):\n    return StreamingResponse([])\n",
+        0,
+    ),
+    "error at once": ("def handler(e, c):\n    1 / 0\n", 0),
+    "async error at once": ("async def handler(e, c):\n    1 / 0\n    yield\n", 0),
+    "error behind an empty item": ("def handler(e, c):\n    yield ''\n    1 / 0\n", 1),
+    "wrong event": (
+        "from streaming_runtime import EventSourceResponse\ndef handler(e, c):\n    return EventSourceResponse([1])\n",
+        0,
+    ),
+}
+
+
+@pytest.mark.parametrize(("code", "failed"), NOTHING.values(), ids=list(NOTHING))
+def test_where_nothing_was_sent_there_is_no_time_of_a_first_byte(sandbox: Sandbox, code: str, failed: int) -> None:
+    line = sandbox.run(code, event(), environment=ON).output.splitlines()[-1]
+    assert metrics(line) == {"BytesStreamed": 0, "ChunksStreamed": 0, "MidStreamErrors": failed}
+
+
+FAILED: dict[str, tuple[str, Answer | Reset, list[Answer | Reset], tuple[int, int, int]]] = {
+    "error": ("def handler(e, c):\n    yield 'one'\n    1 / 0\n", event(), [], (3, 1, 1)),
+    "async error": ("async def handler(e, c):\n    yield 'one'\n    1 / 0\n", event(), [], (3, 1, 1)),
+    "wrong item": ("def handler(e, c):\n    yield 'one'\n    yield 1\n", event(), [], (3, 1, 1)),
+    "exit": ("import sys\ndef handler(e, c):\n    yield 'one'\n    sys.exit()\n", event(), [], (3, 1, 1)),
+    "deadline": ("import time\ndef handler(e, c):\n    yield 'one'\n    time.sleep(60)\n", due(), [], (3, 1, 1)),
+    "connection broken at the end": (
+        "def handler(e, c):\n    yield 'one'\n",
+        event(),
+        [Reset(at=b"0\r\n\r\n")],
+        (3, 1, 1),
+    ),
+    # DECIDE: Lambda did not take the response, which now counts as one that went well.
+    "refused": ("def handler(e, c):\n    yield 'one'\n", event(), [refusal("413 Content Too Large")], (3, 1, 1)),
+    "error while closing": (
+        "from streaming_runtime import StreamingResponse\n"
+        "class Items:\n    def __iter__(self):\n        return iter(['one'])\n    def close(self):\n        1 / 0\n"
+        "def handler(e, c):\n    return StreamingResponse(Items())\n",
+        event(),
+        [],
+        (3, 1, 0),
+    ),
+}
+
+
+@pytest.mark.parametrize(("code", "invocation", "posts", "expected"), FAILED.values(), ids=list(FAILED))
+def test_a_failure_once_the_response_began_is_counted(
+    sandbox: Sandbox,
+    code: str,
+    invocation: Answer,
+    posts: list[Answer | Reset],
+    expected: tuple[int, int, int],
+) -> None:
+    ended = sandbox.run(code, invocation, posts=posts, environment={**ON, **HUGE})
+    lines = [line for line in ended.output.splitlines() if line.startswith('{"_aws"')]
+    assert [counts(line) for line in lines] == [expected]
+
+
+def test_an_error_that_is_refused_is_no_failure_of_a_stream(sandbox: Sandbox) -> None:
+    ended = sandbox.run("def handler(e, c):\n    1 / 0\n", event(), posts=[refusal("413 Too Large")], environment=ON)
+    assert metrics(ended.output.splitlines()[-1])["MidStreamErrors"] == 0
+
+
+def test_the_errors_of_an_invocation_are_not_counted_for_the_next(sandbox: Sandbox) -> None:
+    code = """
+        def handler(event, context):
+            yield "x" * event
+            if event == 1:
+                raise ValueError
+        """
+    ended = sandbox.run(code, event(b"1"), event(b"2"), environment={**ON, "AWS_LAMBDA_LOG_FORMAT": "JSON"})
+    lines = [json.loads(line) for line in ended.output.splitlines()]
+    assert [line.get("MidStreamErrors", line.get("errorType")) for line in lines] == ["ValueError", 1, 0]
+
+
+def test_the_line_comes_when_the_response_is_whole_and_before_the_next_invocation(sandbox: Sandbox) -> None:
+    code = """
+        import sys
+        class Output:
+            def write(self, text):
+                sys.__stdout__.write(text)
+                seen.append([text.startswith('{"_aws"'), closed])
+            def flush(self):
+                pass
+        seen, closed = [], False
+        from streaming_runtime import StreamingResponse
+        class Items:
+            def __iter__(self):
+                return iter(["x"])
+            def close(self):
+                global closed
+                closed = True
+        def handler(event, context):
+            if event == 2:
+                return seen
+            sys.stdout = Output()
+            return StreamingResponse(Items())
+        """
+    ended = sandbox.run(code, event(b"1"), event(b"2"), environment=ON)
+    assert json.loads(ended.bodies[1]) == [[True, True]]
+    assert ended.output.startswith('{"_aws"')
+
+
+def test_pings_are_no_payload(sandbox: Sandbox) -> None:
+    code = """
+        import threading
+        from streaming_runtime import EventSourceResponse
+        def handler(event, context):
+            return EventSourceResponse(events(), 0.01)
+        def events():
+            for thread in threading.enumerate():
+                if thread.name == "heartbeat":
+                    thread.join(0.1)
+            yield "x"
+        """
+    ended = sandbox.run(code, event(), environment=ON)
+    assert b": ping\n\n" in ended.bodies[0]
+    values = metrics(ended.output)
+    assert (values["BytesStreamed"], values["ChunksStreamed"]) == (9, 1)
