@@ -24,6 +24,10 @@ REQUEST_ID = "8476a536-e9f4-11e8-9739-2dfe598c3fcd"
 ARN = "arn:aws:lambda:us-east-1:123456789012:function:hello"
 PATIENCE = 30.0  # seconds until a test that hangs is given up
 
+# coverage.py, where the tests run under it, sees what runs in a sandbox by these; without them it does not.
+_TRACED: dict[str, str | None] = {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")}
+UNTRACED: dict[str, str | None] = dict.fromkeys(_TRACED)
+
 _TRAILER = "Lambda-Runtime-Function-Error-Type, Lambda-Runtime-Function-Error-Body"
 
 
@@ -265,8 +269,7 @@ class Sandbox:
             "AWS_LAMBDA_RUNTIME_API": "{host}",
             "LAMBDA_TASK_ROOT": str(self.task),
             "_HANDLER": "app.handler",
-            # So that coverage.py, where the tests run under it, sees what runs here.
-            **{name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")},
+            **_TRACED,
             **(environment or {}),
         }
         process = subprocess.Popen(

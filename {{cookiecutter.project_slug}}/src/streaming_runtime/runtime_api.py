@@ -89,6 +89,7 @@ class RuntimeApi:
         self._next_head = wire.request_head("GET", self._prefix + "/invocation/next", self._host, [])
         self._response_heads: dict[str, tuple[bytes, bytes]] = {}
         self._socket: _socket.socket | None = None
+        self._broken_off = False
 
     def next_invocation(self) -> Invocation:
         """Waits for an invocation, for as long as it takes.
@@ -147,6 +148,7 @@ class RuntimeApi:
     def break_off(self) -> None:
         """Makes a send that blocks fail, and what was sent an incomplete response. Safe in a signal's handler."""
         if self._socket is not None:
+            self._broken_off = True
             try:
                 self._socket.shutdown(_socket.SHUT_RDWR)
             except OSError:
@@ -201,8 +203,7 @@ class RuntimeApi:
         try:
             (self._socket or self._connect()).sendall(data)
         except (OSError, ValueError) as error:  # ValueError: the port is not a number
-            self._close()
-            raise RuntimeApiError(f"Runtime API at {self._host}: {error}") from None
+            raise self._broken(error) from None
 
     def _send_chunk(self, data: bytes, size: int) -> None:
         """Sends a large chunk without a copy of it."""
@@ -212,8 +213,7 @@ class RuntimeApi:
             if left:  # a signal came in between
                 self._send(wire.chunk(data)[-left:])
         except OSError as error:
-            self._close()
-            raise RuntimeApiError(f"Runtime API at {self._host}: {error}") from None
+            raise self._broken(error) from None
 
     def _connect(self) -> _socket.socket:
         host, _, port = self._host.rpartition(":")
@@ -241,9 +241,14 @@ class RuntimeApi:
             while not answer.feed(self._socket.recv(_RECEIVE_SIZE)):
                 pass
         except (OSError, wire.WireError) as error:
-            self._close()
-            raise RuntimeApiError(f"Runtime API at {self._host}: {error}") from None
+            raise self._broken(error) from None
         return answer
+
+    def _broken(self, error: Exception) -> RuntimeApiError:
+        self._close()
+        reason = "broken off, since the time was up" if self._broken_off else error
+        self._broken_off = False
+        return RuntimeApiError(f"Runtime API at {self._host}: {reason}")
 
     def _close(self) -> None:
         if self._socket is not None:
