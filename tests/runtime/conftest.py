@@ -192,6 +192,35 @@ class ScriptedApi:
         return not answer.close
 
 
+class ConcurrentApi(ScriptedApi):
+    """Serves every connection in a thread of its own."""
+
+    def wait_for_gets(self, count: int) -> None:
+        """Waits until so many invocations were asked for."""
+        with self._received:
+            assert self._received.wait_for(
+                lambda: sum(request.method == "GET" for request in self.requests) >= count, PATIENCE
+            ), self.requests
+
+    def _accept(self) -> None:
+        threads: list[threading.Thread] = []
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                break
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            threads.append(threading.Thread(target=self._converse, args=(connection,)))
+            threads[-1].start()
+        for thread in threads:
+            thread.join(PATIENCE)
+
+    def _converse(self, connection: socket.socket) -> None:
+        with connection, contextlib.suppress(ConnectionError):
+            while self._exchange(connection):
+                pass
+
+
 def _read_events(parser: h11.Connection, request: Request) -> None:
     while (happened := parser.next_event()) not in (h11.NEED_DATA, h11.PAUSED):
         if isinstance(happened, h11.Request):
@@ -243,6 +272,8 @@ class Running:
 class Sandbox:
     """Runs the bootstrap on handlers that lie in the folder `task`."""
 
+    api_type = ScriptedApi
+
     def __init__(self, task: Path, bytecode: Path, python: str = sys.executable) -> None:
         self.task = task
         self.python = python
@@ -261,7 +292,7 @@ class Sandbox:
     ) -> Running:
         """Starts the bootstrap with `code` as app.py; None in `environment` removes a variable."""
         (self.task / "app.py").write_text(textwrap.dedent(code), encoding="utf-8")
-        api = ScriptedApi(events, posts, hold)
+        api = self.api_type(events, posts, hold)
         variables: dict[str, str | None] = {
             "PATH": os.defpath,
             "PYTHON": self.python,

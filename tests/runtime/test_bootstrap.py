@@ -149,6 +149,41 @@ def test_the_functions_own_modules_come_before_all_others(sandbox: Sandbox) -> N
     assert ended.bodies == [f'["{sandbox.task.name}", "{sandbox.task}", 1]'.encode()]
 
 
+def test_path_files_of_the_function_count_and_what_lambda_provides_comes_last(sandbox: Sandbox) -> None:
+    provided, vendored = sandbox.task / "provided", sandbox.task / "vendored"
+    for folder in (provided, vendored):
+        folder.mkdir()
+        (folder / f"{folder.name}_module.py").touch()
+        (folder / "calendar.py").touch()
+    (sandbox.task / "vendored.pth").write_text("vendored\n")
+    code = """
+        import calendar, provided_module, sys, vendored_module
+        def handler(event, context):
+            return [hasattr(calendar, "Calendar"), sys.path[-2:]]
+        """
+    ended = sandbox.run(code, event(), environment={"LAMBDA_RUNTIME_DIR": str(provided)})
+    assert ended.bodies == [f'[true, ["{provided}", "{vendored}"]]'.encode()]
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver", "fork"])
+def test_a_process_that_multiprocessing_starts_runs_no_runtime_of_its_own(sandbox: Sandbox, method: str) -> None:
+    code = f"""
+        import multiprocessing, os
+        def child(pipe):
+            pipe.send(os.getppid())
+        def handler(event, context):
+            ours, theirs = multiprocessing.Pipe()
+            process = multiprocessing.get_context("{method}").Process(target=child, args=(theirs,))
+            process.start()
+            found = ours.poll(20) and ours.recv() > 0
+            process.join()
+            return [found, process.exitcode]
+        """
+    ended = sandbox.run(code, event())
+    assert ended.bodies == [b"[true, 0]"]
+    assert [request.method for request in ended.requests] == ["GET", "POST", "GET"]
+
+
 def test_bootstrap_may_be_a_symbolic_link(sandbox: Sandbox) -> None:
     link = sandbox.task / "link"
     link.symlink_to(BOOTSTRAP)

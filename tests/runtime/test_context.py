@@ -146,6 +146,7 @@ TRACE_IDS: tuple[tuple[Answer, bytes], ...] = (
     (event(Lambda_Runtime_Trace_Id="Root=1-a;Sampled=0"), b'"Root=1-a;Sampled=0"'),
     (event(), b"null"),
     (event(Lambda_Runtime_Trace_Id="Root=1-b"), b'"Root=1-b"'),
+    (event(Lambda_Runtime_Trace_Id=""), b"null"),
 )
 
 

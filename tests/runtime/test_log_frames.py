@@ -7,11 +7,11 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import pytest
-from tests.runtime.conftest import PATIENCE, REQUEST_ID, SOURCE, Ended, Sandbox, event
+from tests.runtime.conftest import PATIENCE, REQUEST_ID, SOURCE, Answer, Ended, Sandbox, event
 
 BOOTSTRAP = str(SOURCE / "bootstrap")
 # awslambdaric's types of frames.
@@ -35,7 +35,9 @@ class Frames:
         self.path = sandbox.task / "frames"
         os.mkfifo(self.path)
 
-    def run(self, code: str, *bodies: bytes, **environment: str) -> tuple[list[Frame], Ended]:
+    def run(
+        self, code: str, *events: bytes | Answer, program: Sequence[str] = (BOOTSTRAP,), **environment: str | None
+    ) -> tuple[list[Frame], Ended]:
         started = time.time()
         data: list[bytes] = []
         reader = threading.Thread(target=lambda: data.append(self.path.read_bytes()))
@@ -43,8 +45,8 @@ class Frames:
         try:
             running = self._sandbox.start(
                 code,
-                *(event(body) for body in bodies or (b"{}",)),
-                command=("sh", "-c", 'exec "$0" 9>frames', BOOTSTRAP),
+                *(one if isinstance(one, Answer) else event(one) for one in events or (b"{}",)),
+                command=("sh", "-c", 'exec "$0" "$@" 9>frames', *program),
                 environment={"_LAMBDA_TELEMETRY_LOG_FD": "9", **environment},
             )
             ended = running.end()

@@ -177,6 +177,33 @@ def test_log_lines_reach_a_standard_output_that_the_handler_replaced(sandbox: Sa
     assert ended.output == ""
 
 
+@pytest.mark.parametrize("form", ["%(message)s", "%(message)s\\n"])
+def test_a_record_is_a_line_whatever_formats_it(sandbox: Sandbox, form: str) -> None:
+    code = f"""
+        import logging
+        logging.getLogger().handlers[0].setFormatter(logging.Formatter("{form}"))
+        def handler(event, context):
+            logging.error("one")
+            logging.error("two")
+        """
+    for log_format in ("TEXT", "JSON"):
+        ended = sandbox.run(code, event(), environment={"AWS_LAMBDA_LOG_FORMAT": log_format})
+        assert ended.output == "one\ntwo\n"
+
+
+def test_a_filter_of_the_functions_own_sees_the_ids_of_the_invocation(sandbox: Sandbox) -> None:
+    code = """
+        import logging
+        def keep(record):
+            return record.aws_request_id and record.tenant_id == "blue"
+        logging.getLogger().handlers[0].addFilter(keep)
+        def handler(event, context):
+            logging.error(event)
+        """
+    blue, red = (event(b'"%b"' % tenant.encode(), Lambda_Runtime_Aws_Tenant_Id=tenant) for tenant in ("blue", "red"))
+    assert re.findall(r"\w+$", sandbox.run(code, red, blue).output, re.MULTILINE) == ["blue"]
+
+
 def test_a_record_that_cannot_be_formatted_does_not_stop_the_handler(sandbox: Sandbox) -> None:
     ended = sandbox.run("import logging\ndef handler(e, c):\n    logging.error('%d', 'x')\n", event())
     assert ended.bodies == [b"null"]

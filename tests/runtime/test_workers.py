@@ -15,14 +15,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.runtime import conftest
 from tests.runtime.conftest import (
+    ACCEPTED,
     PATIENCE,
     SOURCE,
     Answer,
+    ConcurrentApi,
     Running,
     Sandbox,
-    ScriptedApi,
     event,
     refusal,
     response_head,
@@ -39,35 +39,6 @@ COMMAND = (
 AN_INVOCATION = "def handler(e, c):\n    yield b'x'\n"
 
 
-class ConcurrentApi(ScriptedApi):
-    """Serves every connection in a thread of its own."""
-
-    def wait_for_gets(self, count: int) -> None:
-        """Waits until so many invocations were asked for."""
-        with self._received:
-            assert self._received.wait_for(
-                lambda: sum(request.method == "GET" for request in self.requests) >= count, PATIENCE
-            ), self.requests
-
-    def _accept(self) -> None:
-        threads: list[threading.Thread] = []
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                break
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            threads.append(threading.Thread(target=self._converse, args=(connection,)))
-            threads[-1].start()
-        for thread in threads:
-            thread.join(PATIENCE)
-
-    def _converse(self, connection: socket.socket) -> None:
-        with connection, contextlib.suppress(ConnectionError):
-            while self._exchange(connection):
-                pass
-
-
 @pytest.fixture
 def instances(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
     """A sandbox whose Runtime API serves many at once; no process that it started is left."""
@@ -78,7 +49,7 @@ def instances(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Iterator[San
         started.append(start(*arguments, command=COMMAND, **options))  # type: ignore[arg-type]
         return started[-1]
 
-    monkeypatch.setattr(conftest, "ScriptedApi", ConcurrentApi)
+    sandbox.api_type = ConcurrentApi
     monkeypatch.setattr(sandbox, "start", recorded)
     yield sandbox
     for running in started:
@@ -198,7 +169,7 @@ def test_a_worker_that_ends_at_once_is_not_replaced(instances: Sandbox, statemen
 @pytest.mark.timeout(60)
 def test_init_errors_of_all_workers_are_posted_and_a_403_to_the_others_is_no_failure(instances: Sandbox) -> None:
     forbidden = refusal("403 Forbidden", b"InvalidStateTransition")
-    ended = instances.start("1 / 0\n", posts=[conftest.ACCEPTED, forbidden, forbidden], environment=workers(3)).end()
+    ended = instances.start("1 / 0\n", posts=[ACCEPTED, forbidden, forbidden], environment=workers(3)).end()
     assert [request.target for request in ended.requests] == [INIT_ERROR] * 3
     assert {json.loads(post.body)["errorType"] for post in ended.posts} == {"ZeroDivisionError"}
     assert ended.status == 1
@@ -305,6 +276,23 @@ def test_every_worker_has_log_streams_of_its_own(instances: Sandbox, line: Line,
     assert sorted(text.partition("streaming_runtime")[0] for text in err) == ["err a\n", "err b\n"]
     assert ended.output == ""
     assert re.fullmatch(r"(streaming_runtime: worker \d+ ended with status 64\n){2}", ended.errors)
+
+
+@pytest.mark.timeout(60)
+def test_workers_do_not_share_the_descriptor_for_frames(instances: Sandbox) -> None:
+    (instances.task / "frames").touch()
+    code = """
+        import logging, os
+        def handler(event, context):
+            logging.error("logged")
+            return os.environ.get("_LAMBDA_TELEMETRY_LOG_FD")
+        """
+    with open(instances.task / "frames", "wb") as frames:
+        variables = workers(1, _LAMBDA_TELEMETRY_LOG_FD=str(frames.fileno()))
+        ended = instances.start(code, event(), environment=variables).end()
+    assert ended.bodies == [b"null"]
+    assert ended.output.endswith("\tlogged\n")
+    assert (instances.task / "frames").read_bytes() == b""
 
 
 @pytest.mark.timeout(60)

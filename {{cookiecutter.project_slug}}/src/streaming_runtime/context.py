@@ -109,11 +109,11 @@ class LambdaContext:
 
         self.identity = CognitoIdentity(cognito_identity or {})
         self.tenant_id = tenant_id
-        self._deadline_ms = deadline_ms
+        self._epoch_deadline_time_in_ms = deadline_ms
 
     def get_remaining_time_in_millis(self) -> int:
         """Milliseconds until Lambda ends the invocation; 0 once that has passed."""
-        return max(0, self._deadline_ms - int(time.time() * 1000))
+        return max(0, self._epoch_deadline_time_in_ms - int(time.time() * 1000))
 
     def w3c(self) -> dict[str, str]:
         """The W3C trace context of the invocation: traceparent, tracestate and baggage, those that came."""

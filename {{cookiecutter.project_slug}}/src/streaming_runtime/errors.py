@@ -49,8 +49,8 @@ def report(error: BaseException, request_id: str = "") -> dict[str, Any]:
     }
 
 
-def xray_cause(error: BaseException) -> str:
-    """The value of the header ``Lambda-Runtime-Function-XRay-Error-Cause``; empty if it would be too long."""
+def xray_cause(error: BaseException) -> str | None:
+    """The value of the header ``Lambda-Runtime-Function-XRay-Error-Cause``; None if it would be too long."""
     frames = [] if _fault(error) else _frames(error)
     kind = "LambdaValidationError" if _fault(error) else _type_name(error)
     stack = [{"label": name, "path": path, "line": line} for path, line, name in frames]
@@ -61,7 +61,7 @@ def xray_cause(error: BaseException) -> str:
             "paths": sorted({path for path, _, _ in frames}),
         }
     )
-    return cause if len(cause) < _XRAY_LIMIT else ""
+    return cause if len(cause) < _XRAY_LIMIT else None
 
 
 def _fault(error: BaseException) -> RuntimeFault | None:

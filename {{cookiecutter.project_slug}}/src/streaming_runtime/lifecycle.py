@@ -50,6 +50,8 @@ def main() -> int:
 
     from . import workers
 
+    # It is one descriptor; the workers get log streams of their own.
+    os.environ.pop(logs.FRAMES_VARIABLE, None)
     if not (concurrency.isdecimal() and int(concurrency)):
         logs.complain(f"streaming_runtime: AWS_LAMBDA_MAX_CONCURRENCY is no number above 0: {concurrency!r}\n")
         return 1
@@ -79,13 +81,15 @@ def run(api: RuntimeApi, handler_name: str) -> int:
                 return status
         logs.flush()
         while True:
-            serve(api, function, api.next_invocation())
+            invocation = api.next_invocation()
+            try:
+                serve(api, function, invocation)
+            except SystemExit as wanted:
+                # A handler that ends its process has failed, even where it asked for status 0.
+                sys.exit(wanted.code or 1)
     except RuntimeApiError as error:
         logs.complain(f"streaming_runtime: {error}\n")
         return 1
-    except SystemExit as wanted:
-        # A function that ends its process has failed, even where it asked for status 0.
-        sys.exit(wanted.code or 1)
     finally:
         for hook in shutdown_hooks:
             run_coroutine(hook())
@@ -141,13 +145,21 @@ def _initialize(handler_name: str) -> Handler:
 
 
 def _look_for_modules_like_lambda() -> None:
-    # https://docs.aws.amazon.com/lambda/latest/dg/python-layers.html: the function's code, then its layers.
+    # The function's code, then its layers (https://docs.aws.amazon.com/lambda/latest/dg/python-layers.html); last what
+    # Lambda itself provides. Each as a site directory, whose .pth files count.
     task_root = os.path.abspath(os.environ.get("LAMBDA_TASK_ROOT", ""))
     os.chdir(task_root)
     layer = "/opt/python"
     layer_packages = f"{layer}/lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
     before = [path for path in (task_root, layer_packages, layer) if os.path.isdir(path)]
-    sys.path[:] = [*before, *(path for path in sys.path if path not in before)]
+    behind = [path for path in (os.environ.get("LAMBDA_RUNTIME_DIR", ""),) if os.path.isdir(path)]
+    known = [*before, *behind]
+    sys.path[:] = [*before, *(path for path in sys.path if path not in known), *behind]
+    for path in before:
+        if any(name.endswith(".pth") for name in os.listdir(path)):
+            from site import addsitedir
+
+            addsitedir(path)
 
 
 def _snapshot(api: RuntimeApi) -> int:

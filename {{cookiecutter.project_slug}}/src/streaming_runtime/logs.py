@@ -27,6 +27,8 @@ _ERROR = 40  # the level's number in `logging`
 # Types of frames: these, and for a level of 10 and above 4 more, and 4 for each 10.
 _JSON_FRAME, _TEXT_FRAME = 0xA55A0002, 0xA55A0003
 
+#: Environment variable: a descriptor that takes log entries in frames.
+FRAMES_VARIABLE = "_LAMBDA_TELEMETRY_LOG_FD"
 #: Environment variable: the CloudWatch namespace for the metrics. Without it none are written.
 NAMESPACE_VARIABLE = "STREAMING_RUNTIME_METRICS_NAMESPACE"
 
@@ -52,7 +54,7 @@ def setup() -> None:
     level = os.environ.get("AWS_LAMBDA_LOG_LEVEL", "").upper()
     if level == "TRACE":
         level = "DEBUG"
-    descriptor = os.environ.pop("_LAMBDA_TELEMETRY_LOG_FD", "")
+    descriptor = os.environ.pop(FRAMES_VARIABLE, "")
     _frames = int(descriptor) if descriptor.isdecimal() else None
     _namespace = os.environ.get(NAMESPACE_VARIABLE, "")
     for stream in (sys.stdout, sys.stderr):
@@ -99,7 +101,7 @@ def error(report: dict[str, Any]) -> None:
         _write(to_json(entry) + ("" if _frames is not None else "\n"), _frame_type(_JSON_FRAME, _ERROR))
         return
     head = ": ".join(part for part in (report["errorType"], report["errorMessage"]) if part)
-    lines = [*f"[ERROR] {head}".splitlines(), "Traceback (most recent call last):"]
+    lines = [f"[ERROR] {head}", "Traceback (most recent call last):"]
     for entry in report["stackTrace"]:
         for line in entry.splitlines():
             # Spaces at the start of a line would be lost on their way to CloudWatch.
@@ -109,14 +111,16 @@ def error(report: dict[str, Any]) -> None:
         _write("\n".join(lines), _frame_type(_TEXT_FRAME, _ERROR))
     else:
         # A carriage return breaks the line within a log entry; a line feed would start another entry.
-        _write("\r".join(lines) + "\n", _TEXT_FRAME)
+        _write("\r".join(lines).replace("\n", "\r") + "\n", _TEXT_FRAME)
 
 
-def record(text: str, levelno: int) -> None:
+def record(text: str, levelno: int, as_json: bool) -> None:
     """Writes what `logging` made of a record of that level."""
-    base = _JSON_FRAME if json_format else _TEXT_FRAME
+    if _frames is None and not text.endswith("\n"):  # a formatter of the function's made it
+        text += "\n"
+    base = _JSON_FRAME if as_json else _TEXT_FRAME
     # awslambdaric tells the level of a text only where a level was asked for.
-    _write(text + "\n", _frame_type(base, levelno if json_format or level else 0))
+    _write(text, _frame_type(base, levelno if json_format or level else 0))
 
 
 def metrics(invocation: Invocation, stream: ResponseStream) -> None:

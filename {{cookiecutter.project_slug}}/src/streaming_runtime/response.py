@@ -149,12 +149,14 @@ def item_bytes(item: Item) -> bytes:
 
 
 def _json(value: object) -> bytes:
-    """`value` as JSON, a `decimal.Decimal` with all of its digits, as awslambdaric encodes it."""
+    """`value` as JSON, a `decimal.Decimal` with all of its digits and `bytes` as text, as awslambdaric encodes it."""
     decimals: list[str] = []
     mark = ""
 
     def default(other: object) -> object:
         nonlocal mark
+        if isinstance(other, bytes):
+            return other.decode()
         decimal = sys.modules.get("decimal")
         if decimal is None or not isinstance(other, decimal.Decimal):
             raise TypeError(

@@ -63,11 +63,11 @@ class Invocation:
         self.content_type = headers.get("content-type", "application/json")
         self.deadline_ms = int(deadline)
         self.function_arn = headers.get("lambda-runtime-invoked-function-arn")
-        self.trace_id = headers.get("lambda-runtime-trace-id")
+        self.trace_id = headers.get("lambda-runtime-trace-id") or None
         self.client_context = headers.get("lambda-runtime-client-context")
         self.cognito_identity = headers.get("lambda-runtime-cognito-identity")
-        self.tenant_id = headers.get("lambda-runtime-aws-tenant-id")
-        self.invocation_id = headers.get("lambda-runtime-invocation-id")
+        self.tenant_id = headers.get("lambda-runtime-aws-tenant-id") or None
+        self.invocation_id = headers.get("lambda-runtime-invocation-id") or None
         self.received_at = time.monotonic()
 
     @property
@@ -141,7 +141,8 @@ class RuntimeApi:
         Raises:
             RuntimeApiError: The Runtime API did not take it.
         """
-        headers = [(_XRAY_CAUSE, errors.xray_cause(error)), *_ids(invocation)]
+        cause = errors.xray_cause(error)
+        headers = [*([(_XRAY_CAUSE, cause)] if cause is not None else []), *_ids(invocation)]
         report = errors.report(error, invocation.request_id)
         self._post_error(f"{invocation.path}/error", report, None, headers)
 
