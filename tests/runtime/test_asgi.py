@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import os
+import re
 import time
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
@@ -205,6 +206,8 @@ def test_the_scope_of_a_rest_api_event() -> None:
         (function_url(headers={"cookie": "a=1"}, cookies=["a=1", "b=2"]), {"headers": [(b"cookie", b"a=1; b=2")]}),
         (function_url(path="/%ff"), {"path": "/\N{REPLACEMENT CHARACTER}", "raw_path": b"/%ff"}),
         (rest_api(multiValueHeaders=None, headers={"X-A": "1"}), {"headers": [(b"x-a", b"1")]}),
+        (rest_api(multiValueHeaders={"A": ["1"], "a": ["2"]}), {"headers": [(b"a", b"1"), (b"a", b"2")]}),
+        (rest_api(requestContext={**rest_api()["requestContext"], "protocol": "HTTP/2.0"}), {"http_version": "2"}),
         (rest_api(multiValueHeaders=None, headers=None), {"headers": [], "server": (HOST, 443)}),
         (
             rest_api(multiValueQueryStringParameters=None, queryStringParameters={"a": "1 2"}),
@@ -232,6 +235,7 @@ STAGE_WITHOUT_A_PATH = {**rest_api()["requestContext"], "path": "/prod"}
         (rest_api(path="/prod/x"), "", "", "/prod/x", b"/prod/x"),
         (rest_api(path="/v1/x"), "/v1", "/v1", "/v1/x", b"/v1/x"),
         (rest_api(requestContext=STAGE_WITHOUT_A_PATH), "", "/prod", "/prod/", b"/prod/"),
+        (rest_api(path="/prod/x", stage="/prod"), "", "/prod", "/prod/prod/x", b"/prod/prod/x"),
     ],
 )
 def test_the_path_holds_the_root_path_once(
@@ -469,6 +473,42 @@ def test_the_disconnect_comes_when_the_response_is_complete_and_not_before() -> 
 
     run(serve(app, function_url()))
     assert log == ["sends the end", "has sent the end", "http.disconnect"]
+
+
+def test_a_request_whose_response_is_complete_is_disconnected_for_whoever_only_looks() -> None:
+    """As Starlette's ``request.is_disconnected()`` does: it cancels what does not answer at once."""
+    seen = []
+
+    async def is_disconnected(receive: Receive) -> bool:
+        task = asyncio.ensure_future(receive())
+        await asyncio.sleep(0)
+        task.cancel()
+        return (await asyncio.gather(task, return_exceptions=True))[0] == {"type": "http.disconnect"}
+
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
+        await receive()
+        await send(START)
+        seen.append(await is_disconnected(receive))
+        await send(END)
+        seen.append(await is_disconnected(receive))
+
+    run(serve(app, function_url()))
+    assert seen == [False, True]
+
+
+@pytest.mark.parametrize("status", [204, 304])
+def test_a_response_that_has_no_content_is_sent_without(status: int) -> None:
+    assert run(serve(answering({**START, "status": status}, part(b"x", more=False)), function_url()))[1] == [b""]
+
+
+@pytest.mark.parametrize("sent", [[], [START], [START, part(b"1")]], ids=len)
+def test_a_stop_of_an_iteration_is_an_error_and_not_the_end(sent: list[Message]) -> None:
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
+        await answering(*sent)(scope, receive, send)
+        raise StopAsyncIteration
+
+    with pytest.raises(RuntimeError, match=r"^ASGI callable raised StopAsyncIteration$"):
+        run(serve(app, function_url()))
 
 
 def test_a_body_that_was_not_read_is_gone_once_the_response_is_complete() -> None:
@@ -1370,6 +1410,64 @@ def test_when_the_connection_breaks_the_application_ends_and_the_next_invocation
     assert [call.method for call in ended.requests] == ["GET", "POST", "GET", "POST", "GET"]
     log = [line for line in ended.output.splitlines() if line == "closed" or "RuntimeApiError" in line]
     assert [line == "closed" for line in log] == [False, True] * 2
+
+
+TASKS = """
+    import asyncio, json
+    from streaming_runtime import AsgiHandler
+    async def app(scope, receive, send):
+        if scope["type"] == "lifespan":
+            return
+        await send({"type": "http.response.start", "status": 200})
+        try:
+            await send({"type": "http.response.body", "body": b"served"})
+        except OSError:
+            print("told")
+    application = AsgiHandler(app)
+    async def handler(event, context):
+        response = await application(event, context)
+        if "spoil" in event:
+            response.status_code = 0
+        return response
+    """
+
+
+def test_an_application_whose_response_cannot_be_sent_is_told(sandbox: Sandbox) -> None:
+    spoiled, good = (json.dumps(request).encode() for request in (function_url(spoil=True), function_url()))
+    ended = sandbox.run(TASKS, event(spoiled), event(good))
+    assert json.loads(ended.bodies[0])["errorType"] == "ValueError"
+    assert ended.output.count("[ERROR] ") == ended.output.count("told") == 1
+    assert split(ended.bodies[1])[1] == b"served"
+
+
+def test_a_process_that_is_terminated_in_an_invocation_ends_what_runs_on_its_event_loop(sandbox: Sandbox) -> None:
+    code = """
+        import asyncio, threading
+        from streaming_runtime import AsgiHandler
+        async def app(scope, receive, send):
+            if scope["type"] == "lifespan":
+                await receive()
+                await send({"type": "lifespan.startup.complete"})
+                await receive()
+                print("down")
+                return await send({"type": "lifespan.shutdown.complete"})
+            closing = threading.Event()
+            threading.Thread(target=closing.wait).start()  # as AnyIO's, which ends when the event loop does
+            await send({"type": "http.response.start", "status": 200})
+            try:
+                await send({"type": "http.response.body", "body": b"marker", "more_body": True})
+                await asyncio.sleep(60)
+            finally:
+                print("cleaned up")
+                closing.set()
+        handler = AsgiHandler(app)
+        """
+    running = sandbox.start(code, event(json.dumps(function_url()).encode()), hold=True)
+    running.api.wait_until(b"marker", request=1)
+    running.process.terminate()
+    ended = running.end()
+    assert ended.status == 128 + 15
+    assert re.findall("^(down|cleaned up)$", ended.output, re.MULTILINE) == ["down", "cleaned up"]
 
 
 def test_at_the_deadline_the_log_shows_where_the_application_was(sandbox: Sandbox) -> None:

@@ -688,6 +688,27 @@ def test_what_hangs_while_an_item_is_encoded_is_raised_in(sandbox: Sandbox, defi
     assert ended.output.count("# here") == 1
 
 
+def test_the_deadline_does_not_come_between_the_start_of_a_heartbeat_and_whoever_is_to_stop_it(
+    sandbox: Sandbox,
+) -> None:
+    code = """
+        import threading, time
+        from streaming_runtime import EventSourceResponse
+        start = threading.Thread.start
+        def start_slowly(self):
+            start(self)
+            time.sleep(1)
+        def handler(event, context):
+            if event == 2:
+                return [thread.name for thread in threading.enumerate()]
+            threading.Thread.start = start_slowly
+            return EventSourceResponse(["x"], ping=60)
+        """
+    ended = sandbox.run(code, due(b"1"), event(b"2"), environment=HUGE)
+    assert ended.bodies[1] == b'["MainThread"]'
+    check_trailers(ended, 0, ended.bodies[0])
+
+
 def test_a_signal_that_comes_late_reaches_nobody() -> None:
     assert deadline._current is None
     deadline._on_alarm(signal.SIGALRM, None)

@@ -6,6 +6,8 @@ import json
 import os
 import re
 from dataclasses import dataclass, field
+from decimal import Decimal
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,8 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.runtime.conftest import Reset, Sandbox, event, response_head
 from tests.runtime.test_errors import error_report, trailers
+from tests.runtime.test_json import REMEDY
 
 from streaming_runtime import EventSourceResponse, ServerSentEvent
+from streaming_runtime.event_stream import Heartbeat
 
 HTTP = "application/vnd.awslambda.http-integration-response"
 METADATA = (
@@ -101,6 +105,7 @@ ENCODED: dict[str, tuple[ServerSentEvent, bytes]] = {
     "NUL": (ServerSentEvent("a\0b"), b"data: a\0b\n\n"),
     "not ASCII": (ServerSentEvent("zwölf 😀"), "data: zwölf 😀\n\n".encode()),
     "dict": (ServerSentEvent({"zwölf": [1, None, "a\nb"]}), 'data: {"zwölf": [1, null, "a\\nb"]}\n\n'.encode()),
+    "decimal": (ServerSentEvent([Decimal("1.50")]), b"data: [1.50]\n\n"),
     "list": (ServerSentEvent([]), b"data: []\n\n"),
     "false": (ServerSentEvent(False), b"data: false\n\n"),
     "zero": (ServerSentEvent(0), b"data: 0\n\n"),
@@ -140,8 +145,8 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         f"retry {retry!r}": ({"retry": retry}, ValueError, f"retry must be milliseconds, not {retry!r}")
         for retry in (True, False, -1, 1.5, "1000")
     },
-    "data that is no JSON value": ({"data": {1}}, TypeError, "Object of type set is not JSON serializable"),
-    "bytes": ({"data": b"a"}, TypeError, "Object of type bytes is not JSON serializable"),
+    "data that is no JSON value": ({"data": {1}}, TypeError, f"Object of type set is not JSON serializable{REMEDY}"),
+    "bytes": ({"data": b"a"}, TypeError, "data of an event must be a str or a JSON value, not bytes"),
 }
 
 
@@ -151,6 +156,12 @@ def test_a_field_that_would_not_arrive_as_it_is_is_refused(
 ) -> None:
     with pytest.raises(kind, match=f"^{re.escape(message)}$"):
         ServerSentEvent(**fields).encode()
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("-inf"), Decimal("Infinity"), Decimal("NaN")], ids=str)
+def test_a_number_that_a_browser_could_not_parse_is_refused(number: float | Decimal) -> None:
+    with pytest.raises(ValueError, match=r"^Out of range float values are not JSON compliant"):
+        ServerSentEvent([number]).encode()
 
 
 CHARACTERS = st.one_of(st.sampled_from(" :\n\r\u2028\u2029\x85\x0b\0\ufeffa"), st.characters(exclude_categories=["Cs"]))
@@ -276,7 +287,7 @@ WRONG: dict[str, tuple[str, str, str]] = {
         "TypeError",
         "an event has no field 2; to send a dict as JSON, use ServerSentEvent(data=…)",
     ),
-    "no JSON": ("{'data': {1}}", "TypeError", "Object of type set is not JSON serializable"),
+    "no JSON": ("{'data': {1}}", "TypeError", f"Object of type set is not JSON serializable{REMEDY}"),
     "line break": (
         "{'id': 'a\\nb'}",
         "ValueError",
@@ -507,3 +518,10 @@ def test_pings_and_events_do_not_run_into_each_other(sandbox: Sandbox, definitio
     events = [b"id: %d\ndata: %b\n\n" % (number, b"x" * (number % 7 * 5000)) for number in range(600)]
     assert [item for item in sent if item != PING] == events
     assert PING in sent
+
+
+def test_a_heartbeat_writes_nothing_to_a_stream_that_has_ended() -> None:
+    written: list[bytes] = []
+    stream: Any = SimpleNamespace(ended=True, write=lambda data, payload: written.append(data))
+    Heartbeat(stream, 0.0).stop()
+    assert written == []

@@ -26,13 +26,15 @@ if TYPE_CHECKING:
     Scope = dict[str, Any]
 
 _PIECE = 64 * 1024  # bytes of the request's body in one message
+_WITHOUT_CONTENT = (204, 304)  # RFC 9110, section 6.4.1
 _GRACE = 0.1  # seconds for an application to end by itself once it was told of a disconnect
 
 
 class AsgiHandler:
     """A handler that serves each event as an HTTP request to an ASGI application and streams its response.
 
-    The application's lifespan runs once: it starts before the first invocation and ends with the process.
+    It is to be made once, as the function's module is imported. The application's lifespan runs once: it starts before the
+    first invocation and ends with the process.
     """
 
     def __init__(self, app: Application, root_path: str = "") -> None:
@@ -219,6 +221,9 @@ class _Exchange:
             await app(scope, self._receive, self._send)
         except _Disconnected:
             pass  # of which the runtime knows
+        except StopAsyncIteration as error:  # to whoever iterates this would be the response's end
+            raised = RuntimeError("ASGI callable raised StopAsyncIteration")
+            self._raised.append(raised.with_traceback(error.__traceback__))
         except BaseException as error:
             # A task would hand SystemExit to the event loop, past all that report it.
             self._raised.append(error)
@@ -229,8 +234,9 @@ class _Exchange:
         if self._request and not self._over:
             piece = self._request.popleft()
             return {"type": "http.request", "body": piece, "more_body": bool(self._request)}
-        await self._until(lambda: self._over)
-        await asyncio.sleep(0)  # whoever has just sent the end goes on first: a listener might cancel it
+        if not self._over:
+            await self._until(lambda: self._over)
+            await asyncio.sleep(0)  # whoever has just sent the end goes on first: a listener might cancel it
         return {"type": "http.disconnect"}
 
     async def _send(self, message: Message) -> None:
@@ -244,6 +250,7 @@ class _Exchange:
             raise RuntimeError(f"Expected ASGI message '{expected}', but got '{kind}'.")
         if self._response is None:
             self._response = _response(self, message)
+            self._bodiless = self._bodiless or message["status"] in _WITHOUT_CONTENT
             self._notify()
             return
         part = message.get("body", b"")
@@ -316,12 +323,16 @@ def _request(event: Any, root_path: str) -> tuple[Scope, bytes]:
     else:
         method, protocol, source_ip = event["httpMethod"], context["protocol"], context["identity"]["sourceIp"]
         raw_path = event["path"]
-        root_path = root_path or _stage_path(context, raw_path)
+        if not root_path:
+            root_path = _stage_path(context, raw_path)
+            raw_path = quote(root_path) + raw_path
         query = urlencode(
             event.get("multiValueQueryStringParameters") or event.get("queryStringParameters") or {}, doseq=True
         )
         single = {name: [value] for name, value in (event.get("headers") or {}).items()}
-        headers = {name.lower(): values for name, values in (event.get("multiValueHeaders") or single).items()}
+        headers = {}
+        for name, values in (event.get("multiValueHeaders") or single).items():
+            headers.setdefault(name.lower(), []).extend(values)
 
     def header(name: str, default: str) -> str:
         return str(headers.get(name, [default])[0])
@@ -334,7 +345,7 @@ def _request(event: Any, root_path: str) -> tuple[Scope, bytes]:
     scope = {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.4"},
-        "http_version": protocol.removeprefix("HTTP/"),
+        "http_version": protocol.removeprefix("HTTP/").replace("2.0", "2"),
         "method": method.upper(),
         "scheme": header("x-forwarded-proto", "https"),
         "path": path,

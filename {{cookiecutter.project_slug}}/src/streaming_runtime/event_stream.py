@@ -5,12 +5,11 @@ The names are sse-starlette's.
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 
 from . import errors
-from .response import StreamingResponse
+from .response import StreamingResponse, to_json
 from .runtime_api import RuntimeApiError
 
 TYPE_CHECKING = False
@@ -54,7 +53,8 @@ class ServerSentEvent:
         """The event as it is sent, with the empty line that ends it.
 
         Raises:
-            ValueError: A line break in `event` or `id`, or a NUL in `id`; `retry` is no number of milliseconds.
+            ValueError: A line break or NUL in `event` or `id`; `retry` is no number of milliseconds; `data` holds a
+                number that is not finite, which a browser's JSON does not have.
             TypeError: `event` or `comment` is no text, or `data` has no JSON form.
         """
         lines = []
@@ -64,8 +64,10 @@ class ServerSentEvent:
             lines.append(f"id: {_one_line('id', str(self.id))}")
         if self.event is not None:
             lines.append(f"event: {_one_line('event', _text('event', self.event))}")
+        if isinstance(self.data, bytes):
+            raise TypeError("data of an event must be a str or a JSON value, not bytes")
         if self.data is not None:
-            text = self.data if isinstance(self.data, str) else json.dumps(self.data, ensure_ascii=False)
+            text = self.data if isinstance(self.data, str) else to_json(self.data, allow_nan=False)
             lines += [f"data: {line}" for line in _lines(text)]
         if self.retry is not None:
             if isinstance(self.retry, bool) or not isinstance(self.retry, int) or self.retry < 0:
@@ -175,7 +177,7 @@ class Heartbeat:
 
     def _watch(self) -> None:
         with self._changed:
-            while not self._stopped:
+            while not self._stopped and not self._stream.ended:
                 left = self._last + self._interval - time.monotonic()
                 if left > 0:
                     self._changed.wait(left)

@@ -10,7 +10,7 @@ from . import errors, logs
 from .context import LambdaContext
 from .deadline import HANDLER, IDLE, SENDING, Deadline, StreamDeadlineExceeded
 from .errors import RuntimeFault
-from .response import item_bytes, reply_to
+from .response import StreamingResponse, item_bytes, reply_to
 from .runtime_api import RuntimeApiError
 
 TYPE_CHECKING = False
@@ -78,6 +78,12 @@ def run_coroutine(
             deadline.release()
 
 
+def close_event_loop() -> None:
+    """Cancels what still runs on the event loop of the process, so that no thread of it keeps the process alive."""
+    if _runner is not None:
+        _runner.close()
+
+
 class _Exchange:
     """The event and what is sent for it."""
 
@@ -100,6 +106,7 @@ class _Exchange:
                 self._report(error)
 
     def _serve(self, handler: Handler) -> None:
+        result: Any = None
         with self._handlers_code:
             result = handler(_event(self._invocation), _context(self._invocation))
             if hasattr(type(result), "__await__"):
@@ -109,8 +116,13 @@ class _Exchange:
             if reply.response is not None and reply.response.ping:
                 from .event_stream import Heartbeat
 
+                self._deadline.doing = IDLE  # one that has started must be known, or nobody would stop it
                 self._heartbeat = Heartbeat(self.stream, reply.response.ping)
         if self.stream.ended or self._reply is None:
+            # Sync content ends as it is dropped; async content, which may be a task at work, has to be told.
+            content = result.content if isinstance(result, StreamingResponse) else None
+            if hasattr(type(content), "aclose"):
+                self._run_async(self._close_async([content]))
             return
         encode = item_bytes if reply.response is None else reply.response.encode
         if hasattr(type(reply.items), "__aiter__"):
@@ -160,6 +172,9 @@ class _Exchange:
                 deadline.doing = HANDLER
             deadline.doing = SENDING
             self._end()
+        await self._close_async(opened)
+
+    async def _close_async(self, opened: Iterable[Any]) -> None:
         for closing in opened:
             with self._handlers_code:
                 close = getattr(closing, "aclose", None)

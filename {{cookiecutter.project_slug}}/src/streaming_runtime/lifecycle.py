@@ -10,7 +10,7 @@ import sys
 
 from . import deadline, errors, logs
 from .errors import RuntimeFault
-from .invocation import run_coroutine, serve
+from .invocation import close_event_loop, run_coroutine, serve
 from .runtime_api import RuntimeApi, RuntimeApiError
 
 TYPE_CHECKING = False
@@ -93,6 +93,8 @@ def run(api: RuntimeApi, handler_name: str) -> int:
     finally:
         for hook in shutdown_hooks:
             run_coroutine(hook())
+        if shutdown_hooks:
+            close_event_loop()
 
 
 def load(name: str) -> Handler:

@@ -127,7 +127,7 @@ def reply_to(result: Any) -> Reply:
     if isinstance(result, _BYTES):
         return Reply(_BINARY, None, [result])
     try:
-        encoded = _json(result)
+        encoded = to_json(result).encode()
     except Exception as error:  # whatever the value's own methods raise
         raise RuntimeFault("Runtime.MarshalError", f"Unable to marshal response: {error}") from error
     return Reply("application/json", None, [encoded])
@@ -148,8 +148,13 @@ def item_bytes(item: Item) -> bytes:
     raise TypeError(f"a stream is made of bytes or str, not {type(item).__name__}")
 
 
-def _json(value: object) -> bytes:
-    """`value` as JSON, a `decimal.Decimal` with all of its digits and `bytes` as text, as awslambdaric encodes it."""
+def to_json(value: object, allow_nan: bool = True) -> str:
+    """`value` as JSON, a `decimal.Decimal` with all of its digits and `bytes` as text, as awslambdaric encodes it.
+
+    Raises:
+        TypeError: A part of it has no JSON form.
+        ValueError: It holds itself; or, without `allow_nan`, a float or Decimal that is no finite number.
+    """
     decimals: list[str] = []
     mark = ""
 
@@ -163,8 +168,8 @@ def _json(value: object) -> bytes:
                 f"Object of type {type(other).__name__} is not JSON serializable; "
                 "make it a JSON value first, such as a date by isoformat()"
             )
-        if other.is_nan():
-            return float("nan")
+        if not other.is_finite():
+            return float("nan") if other.is_nan() else float(other)
         # The encoder takes no ready-made number. A string that no value can hold keeps its place.
         from os import urandom
 
@@ -172,9 +177,9 @@ def _json(value: object) -> bytes:
         decimals.append(str(other))
         return mark
 
-    encoded = json.dumps(value, ensure_ascii=False, default=default)
+    encoded = json.dumps(value, ensure_ascii=False, allow_nan=allow_nan, default=default)
     first, *others = encoded.split(f'"{mark}"') if mark else [encoded]
-    return "".join([first, *(part for pair in zip(decimals, others, strict=True) for part in pair)]).encode()
+    return "".join([first, *(part for pair in zip(decimals, others, strict=True) for part in pair)])
 
 
 def _content_type(media_type: str | None) -> str:
