@@ -33,8 +33,8 @@ _GRACE = 0.1  # seconds for an application to end by itself once it was told of 
 class AsgiHandler:
     """A handler that serves each event as an HTTP request to an ASGI application and streams its response.
 
-    It is to be made once, as the function's module is imported. The application's lifespan runs once: it starts before the
-    first invocation and ends with the process.
+    Make it once, as the function's module is imported. The application's lifespan runs once: it starts before the first
+    invocation and ends with the process.
     """
 
     def __init__(self, app: Application, root_path: str = "") -> None:
