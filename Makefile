@@ -46,8 +46,9 @@ lint: $(ready)
 	@shellcheck .ci/run '{{cookiecutter.project_slug}}/src/bootstrap'
 	@zizmor --quiet --offline --persona pedantic .github
 
-bench: $(ready) ## Measure the runtime beside its peers, and draw benchmarks/chart.svg
-	@UV_PROJECT_ENVIRONMENT=build/bench uv sync --quiet --locked --only-group bench --python "$(BENCH_PYTHON)"
+bench: $(ready) ## Measure the runtime beside its peers, and draw benchmarks/chart.svg [BENCH_PYTHON=3.13]
+	@UV_PROJECT_ENVIRONMENT=build/bench uv sync --quiet --locked --only-group bench --python "$(BENCH_PYTHON)" || { \
+		echo "No Python $(BENCH_PYTHON) here, nor to be had; name one, 3.12 or later, with BENCH_PYTHON=…" >&2; exit 1; }
 	@build/bench/bin/python -m benchmarks --chart benchmarks/chart.svg
 
 clean: ## Remove what the other commands made: all that git ignores

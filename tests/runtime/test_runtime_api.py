@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 from tests.runtime.conftest import REQUEST_ID, Answer, Sandbox, event, event_head, refusal
 
-from streaming_runtime import runtime_api
+from streaming_runtime import connection
 
 ECHO = "def handler(e, c):\n    yield repr(e)\n"
 BODY = b'{"key": "value"}'
@@ -169,22 +169,22 @@ def test_a_variable_that_must_be_set_is_named(sandbox: Sandbox, name: str) -> No
 def test_a_connection_that_was_ended_is_noticed_where_the_system_does_not_tell_its_state(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(runtime_api, "_TCP_INFO", None)  # as on macOS
+    monkeypatch.setattr(connection, "_TCP_INFO", None)  # as on macOS
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        assert not runtime_api._ended(ours)
+        assert not connection._ended(ours)
         theirs.close()
-        assert runtime_api._ended(ours)
+        assert connection._ended(ours)
         ours.close()
-        assert runtime_api._ended(ours)
+        assert connection._ended(ours)
 
 
 def test_what_has_no_connection_any_more_can_be_broken_off_all_the_same() -> None:
-    api = runtime_api.RuntimeApi("127.0.0.1:1")
-    api.break_off()
-    api._socket = socket.socket()  # which is not connected, as one that the other side has reset
-    api.break_off()
-    assert api._socket.fileno() == -1
+    ours = connection.Connection("127.0.0.1:1")
+    ours.break_off()
+    ours._socket = socket.socket()  # which is not connected, as one that the other side has reset
+    ours.break_off()
+    assert ours._socket.fileno() == -1
 
 
 @pytest.mark.parametrize("body", [b'{"a": 1} \n', b' {"a": 1}', b'{"a": 1}'], ids=["behind", "before", "none"])

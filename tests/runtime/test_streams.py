@@ -459,3 +459,24 @@ def test_a_timeout_and_a_context_variable_may_span_the_items_of_an_async_stream(
         """
     ended = sandbox.run(code, event(), event())
     assert ended.bodies == [b"unsetset", b"unsetset"]
+
+
+@pytest.mark.parametrize("kind", ["def", "async def"])
+def test_signals_in_the_middle_of_large_chunks_lose_and_repeat_nothing(sandbox: Sandbox, kind: str) -> None:
+    code = f"""
+        import signal, threading
+        seen = []
+        signal.signal(signal.SIGUSR1, lambda *_: seen.append(1))
+        def disturb(thread, stopped):
+            while not stopped.wait(0.0005):
+                signal.pthread_kill(thread, signal.SIGUSR1)
+        {kind} handler(event, context):
+            stopped = threading.Event()
+            threading.Thread(target=disturb, args=(threading.get_ident(), stopped)).start()
+            for number in range(5):
+                yield bytes([number]) * 2_000_000  # all together more than the buffers hold
+            stopped.set()
+            yield f"{{len(seen) > 8}}"
+        """
+    ended = sandbox.run(code, event())
+    assert ended.bodies == [b"".join(bytes([number]) * 2_000_000 for number in range(5)) + b"True"]

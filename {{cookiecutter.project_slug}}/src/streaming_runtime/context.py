@@ -103,8 +103,9 @@ class LambdaContext:
         self.invoked_function_arn = invoked_function_arn
 
         trace = client_context.pop("w3c", None) if client_context else None
-        fields = trace if isinstance(trace, dict) else {}
-        self._w3c = {name: fields[name] for name in _W3C_FIELDS if isinstance(fields.get(name), str)}
+        self._w3c: dict[str, str] = {}
+        if isinstance(trace, dict):
+            self._w3c = {name: trace[name] for name in _W3C_FIELDS if isinstance(trace.get(name), str)}
         self.client_context = None if client_context is None else ClientContext(client_context)
 
         self.identity = CognitoIdentity(cognito_identity or {})

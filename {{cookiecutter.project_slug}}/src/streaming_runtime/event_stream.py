@@ -9,8 +9,8 @@ import threading
 import time
 
 from . import errors
+from .connection import RuntimeApiError
 from .response import StreamingResponse, to_json
-from .runtime_api import RuntimeApiError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

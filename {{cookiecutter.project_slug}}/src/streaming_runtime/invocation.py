@@ -7,11 +7,12 @@ import os
 from _contextvars import copy_context
 
 from . import errors, logs
+from .connection import RuntimeApiError
 from .context import LambdaContext
 from .deadline import HANDLER, IDLE, SENDING, Deadline, StreamDeadlineExceeded
 from .errors import RuntimeFault
 from .response import StreamingResponse, item_bytes, reply_to
-from .runtime_api import RuntimeApiError
+from .runtime_api import ResponseStream
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     from .event_stream import Heartbeat
     from .lifecycle import Handler
     from .response import Reply
-    from .runtime_api import Invocation, RuntimeApi
+    from .runtime_api import RuntimeApi
+    from .wire import Invocation
 
 _decode = json.JSONDecoder().raw_decode
 _runner: Runner | None = None
@@ -92,9 +94,9 @@ class _Exchange:
     _async_context: Context | None = None
 
     def __init__(self, api: RuntimeApi, invocation: Invocation) -> None:
-        self.stream = api.respond(invocation)
+        self.stream = ResponseStream(api, invocation)
         self._invocation = invocation
-        self._deadline = Deadline(invocation.deadline_ms, api.break_off)
+        self._deadline = Deadline(invocation.deadline_ms, api.connection.break_off)
         self._handlers_code = _HandlersCode(self._deadline, self._report)
 
     def run(self, handler: Handler) -> None:
@@ -144,6 +146,8 @@ class _Exchange:
                 if deadline.passed:
                     raise deadline.exceeded()
                 deadline.doing = HANDLER
+                if self._heartbeat is None and self.stream.chunks_sent:
+                    self.stream.write_rest(iterator, encode, deadline)
             deadline.doing = SENDING
             self._end()
         for closing in opened:

@@ -9,9 +9,10 @@ import os
 import sys
 
 from . import deadline, errors, logs
+from .connection import RuntimeApiError
 from .errors import RuntimeFault
 from .invocation import close_event_loop, run_coroutine, serve
-from .runtime_api import RuntimeApi, RuntimeApiError
+from .runtime_api import RuntimeApi
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
     from typing import Any, TextIO
 
-    from .runtime_api import Invocation, ResponseStream
+    from .runtime_api import ResponseStream
+    from .wire import Invocation
 
 _TIME = "%Y-%m-%dT%H:%M:%S"
 _NO_BREAK_SPACE = "\u00a0"

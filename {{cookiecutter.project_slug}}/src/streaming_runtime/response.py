@@ -20,6 +20,21 @@ _BINARY = "application/octet-stream"
 _BYTES = (bytes, bytearray, memoryview)
 
 
+def item_bytes(item: Item) -> bytes:
+    """The bytes of one item of a stream.
+
+    Raises:
+        TypeError: The item is neither ``bytes`` nor ``str``.
+    """
+    if type(item) is bytes:
+        return item
+    if isinstance(item, str):
+        return item.encode()
+    if isinstance(item, _BYTES):
+        return bytes(item)
+    raise TypeError(f"a stream is made of bytes or str, not {type(item).__name__}")
+
+
 class StreamingResponse:
     """A stream with a status, headers and cookies of its own.
 
@@ -31,9 +46,11 @@ class StreamingResponse:
         headers: Header values by name.
         cookies: Values of the ``Set-Cookie`` headers.
         ping: Seconds of silence after which a heartbeat is sent, or None; here always None.
+        encode: Makes bytes of one item of the content.
     """
 
     ping: float | None = None
+    encode = staticmethod(item_bytes)
 
     def __init__(
         self,
@@ -74,14 +91,6 @@ class StreamingResponse:
         headers = {wire.check_header_name(name).lower(): value for name, value in self.headers.items()}
         cookies = [headers.pop("set-cookie")] if "set-cookie" in headers else []
         return wire.http_metadata(self.status_code, headers, [*self.cookies, *cookies])
-
-    def encode(self, item: Any) -> bytes:
-        """The bytes of one item of the content.
-
-        Raises:
-            TypeError: The item is neither ``bytes`` nor ``str``.
-        """
-        return item_bytes(item)
 
     def last_words(self, error: BaseException) -> bytes:
         """What is sent at the end of a stream whose deadline has passed; here nothing."""
@@ -131,21 +140,6 @@ def reply_to(result: Any) -> Reply:
     except Exception as error:  # whatever the value's own methods raise
         raise RuntimeFault("Runtime.MarshalError", f"Unable to marshal response: {error}") from error
     return Reply("application/json", None, [encoded])
-
-
-def item_bytes(item: Item) -> bytes:
-    """The bytes of one item of a stream.
-
-    Raises:
-        TypeError: The item is neither ``bytes`` nor ``str``.
-    """
-    if type(item) is bytes:
-        return item
-    if isinstance(item, str):
-        return item.encode()
-    if isinstance(item, _BYTES):
-        return bytes(item)
-    raise TypeError(f"a stream is made of bytes or str, not {type(item).__name__}")
 
 
 def to_json(value: object, allow_nan: bool = True) -> str:

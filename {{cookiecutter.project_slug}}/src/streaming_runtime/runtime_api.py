@@ -5,78 +5,30 @@ https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html
 
 from __future__ import annotations
 
-# The C module: importing `socket` around it takes longer than importing this package.
-import _socket
 import json
 import time
 from binascii import b2a_base64
 
 from . import errors, wire
+from .connection import Connection, RuntimeApiError
+from .deadline import HANDLER, SENDING
+from .response import item_bytes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from typing import Any
+
+    from .deadline import Deadline
+    from .wire import Invocation
 
 _VERSION = "/2018-06-01/runtime"
 _ERROR_TYPE = "Lambda-Runtime-Function-Error-Type"
 _ERROR_BODY = "Lambda-Runtime-Function-Error-Body"
 _XRAY_CAUSE = "Lambda-Runtime-Function-XRay-Error-Cause"
-_RECEIVE_SIZE = 64 * 1024
 # From this size on, copying a chunk into one piece with its frame takes longer than sending it in three.
 _SCATTER_SIZE = 16 * 1024
-_TCP_INFO: int | None = getattr(_socket, "TCP_INFO", None)  # Linux has it
-_ESTABLISHED = b"\x01"
 _ID = "{id}"  # stands for the request id in a head that is kept
-# What needs no escape in a path (RFC 3986, section 2.3).
-_UNRESERVED = frozenset("-._~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
-
-
-class RuntimeApiError(Exception):
-    """The Runtime API cannot be reached, broke off, or refused a request."""
-
-
-class Invocation:
-    """One event and what Lambda says about it.
-
-    Attributes:
-        request_id: Id of the invocation.
-        body: The event as it came.
-        content_type: Of the event.
-        deadline_ms: When Lambda ends the invocation, in milliseconds since the epoch; 0 if it did not say.
-        function_arn: What was invoked.
-        trace_id: AWS X-Ray tracing header, or None.
-        client_context: JSON text of the client context, or None.
-        cognito_identity: JSON text of the identity, or None.
-        tenant_id: Tenant, or None.
-        invocation_id: To be handed back with the response, or None.
-        received_at: When the event came, by `time.monotonic`.
-    """
-
-    def __init__(self, headers: dict[str, str], body: bytes) -> None:
-        deadline = headers.get("lambda-runtime-deadline-ms", "0")
-        if not (deadline.isascii() and deadline.isdigit() and len(deadline) <= 20):
-            raise RuntimeApiError(f"invocation with a deadline that is no number: {deadline[:80]!r}")
-        self.request_id = headers.get("lambda-runtime-aws-request-id", "")
-        if not self.request_id:
-            raise RuntimeApiError("invocation without a request id")
-        self.body = body
-        self.content_type = headers.get("content-type", "application/json")
-        self.deadline_ms = int(deadline)
-        self.function_arn = headers.get("lambda-runtime-invoked-function-arn")
-        self.trace_id = headers.get("lambda-runtime-trace-id") or None
-        self.client_context = headers.get("lambda-runtime-client-context")
-        self.cognito_identity = headers.get("lambda-runtime-cognito-identity")
-        self.tenant_id = headers.get("lambda-runtime-aws-tenant-id") or None
-        self.invocation_id = headers.get("lambda-runtime-invocation-id") or None
-        self.received_at = time.monotonic()
-
-    @property
-    def path(self) -> str:
-        """Where answers to the invocation are posted, below the version of the Runtime API."""
-        request_id = self.request_id
-        if not (request_id.isascii() and request_id.replace("-", "").isalnum()):
-            request_id = "".join(c if c in _UNRESERVED else f"%{ord(c):02X}" for c in request_id)
-        return f"/invocation/{request_id}"
 
 
 class RuntimeApi:
@@ -84,12 +36,11 @@ class RuntimeApi:
 
     def __init__(self, address: str) -> None:
         """`address` is the value of ``AWS_LAMBDA_RUNTIME_API``: host and port, perhaps with a path behind them."""
-        self._host, _, path = address.partition("/")
+        host, _, path = address.partition("/")
         self._prefix = ("/" + path.rstrip("/") if path else "") + _VERSION
-        self._next_head = wire.request_head("GET", self._prefix + "/invocation/next", self._host, [])
+        self.connection = Connection(host)
+        self._next_head = self._head("GET", "/invocation/next")
         self._response_heads: dict[str, tuple[bytes, bytes]] = {}
-        self._socket: _socket.socket | None = None
-        self._broken_off = False
 
     def next_invocation(self) -> Invocation:
         """Waits for an invocation, for as long as it takes.
@@ -97,16 +48,15 @@ class RuntimeApi:
         Raises:
             RuntimeApiError: The Runtime API gave none; there is no sense in going on.
         """
-        answer = self._request(self._next_head)
+        answer = self.connection.request(self._next_head)
         if answer.status != 200:
             raise RuntimeApiError(f"no next invocation: status {answer.status}, {answer.body[:500]!r}")
         if not answer.keep_alive:
-            self._close()
-        return Invocation(answer.headers, answer.body)
-
-    def respond(self, invocation: Invocation) -> ResponseStream:
-        """The response to `invocation`, of which nothing is sent yet."""
-        return ResponseStream(self, invocation)
+            self.connection.close()
+        try:
+            return wire.Invocation(answer.headers, answer.body)
+        except wire.WireError as error:
+            raise RuntimeApiError(str(error)) from None
 
     def restore_next(self) -> None:
         """Tells that the process is ready for its snapshot; comes back when it was restored from it.
@@ -114,8 +64,8 @@ class RuntimeApi:
         Raises:
             RuntimeApiError: The Runtime API refused.
         """
-        answer = self._request(wire.request_head("GET", self._prefix + "/restore/next", self._host, []))
-        self._close()  # a connection does not outlive the machine it was made on
+        answer = self.connection.request(self._head("GET", "/restore/next"))
+        self.connection.close()  # a connection does not outlive the machine it was made on
         if answer.status != 200:
             raise RuntimeApiError(f"no restore: status {answer.status}, {answer.body[:500]!r}")
 
@@ -146,115 +96,46 @@ class RuntimeApi:
         report = errors.report(error, invocation.request_id)
         self._post_error(f"{invocation.path}/error", report, None, headers)
 
-    def break_off(self) -> None:
-        """Makes a send that blocks fail, and what was sent an incomplete response. Safe in a signal's handler."""
-        if self._socket is not None:
-            self._broken_off = True
-            try:
-                self._socket.shutdown(_socket.SHUT_RDWR)
-            except OSError:
-                self._socket.close()  # the other side was first
-
     def _post_error(
         self, target: str, report: dict[str, Any], error_type: str | None, headers: list[tuple[str, str]]
     ) -> None:
         body = json.dumps(report).encode()
-        headers = [
+        head = self._head(
+            "POST",
+            target,
             ("Content-Type", "application/json"),
             (_ERROR_TYPE, _ascii(error_type or report["errorType"])),
             *headers,
             ("Content-Length", str(len(body))),
-        ]
-        answer = self._request(wire.request_head("POST", self._prefix + target, self._host, headers) + body)
-        self._close()
+        )
+        answer = self.connection.request(head + body)
+        self.connection.close()
         if not self._error_accepted(target, answer.status):
             raise RuntimeApiError(f"error not accepted: status {answer.status}, {answer.body[:500]!r}")
 
     def _error_accepted(self, _target: str, status: int) -> bool:
         return status < 400
 
-    def _response_head(self, invocation: Invocation, content_type: str) -> bytes:
+    def _head(self, method: str, target: str, *headers: tuple[str, str]) -> bytes:
+        return wire.request_head(method, self._prefix + target, self.connection.host, headers)
+
+    def response_head(self, invocation: Invocation, content_type: str) -> bytes:
+        """The head of the request that carries a response."""
         kept = self._response_heads.get(content_type)
         if kept is None:
-            headers = [
+            head = self._head(
+                "POST",
+                f"{_ID}/response",
                 ("Content-Type", content_type),
                 ("Lambda-Runtime-Function-Response-Mode", "streaming"),
                 ("Transfer-Encoding", "chunked"),
                 ("Trailer", f"{_ERROR_TYPE}, {_ERROR_BODY}"),
-            ]
-            head = wire.request_head("POST", f"{self._prefix}{_ID}/response", self._host, headers)
+            )
             before, _, after = head.partition(_ID.encode())
             kept = self._response_heads[content_type] = before, after.removesuffix(b"\r\n")
         before, after = kept
         ids = "".join([f"{name}: {value}\r\n" for name, value in _ids(invocation)])
         return b"%b%b%b%b\r\n" % (before, invocation.path.encode(), after, ids.encode("latin-1"))
-
-    def _request(self, request: bytes) -> wire.ResponseParser:
-        self._drop_ended()
-        self._send(request)
-        return self._receive()
-
-    def _drop_ended(self) -> None:
-        """A connection that the other side has ended is not used for what comes next."""
-        if self._socket is not None and _ended(self._socket):
-            self._close()
-
-    def _send(self, data: bytes) -> None:
-        """Sends all of `data`. This blocks until the other side has room: that is the backpressure."""
-        try:
-            (self._socket or self._connect()).sendall(data)
-        except (OSError, ValueError) as error:  # ValueError: the port is not a number
-            raise self._broken(error) from None
-
-    def _send_chunk(self, data: bytes, size: int) -> None:
-        """Sends a large chunk without a copy of it."""
-        frame = b"%x\r\n" % size
-        try:
-            left = len(frame) + size + 2 - self._socket.sendmsg((frame, data, b"\r\n"))  # type: ignore[union-attr]
-            if left:  # a signal came in between
-                self._send(wire.chunk(data)[-left:])
-        except OSError as error:
-            raise self._broken(error) from None
-
-    def _connect(self) -> _socket.socket:
-        host, _, port = self._host.rpartition(":")
-        failure: OSError | None = None
-        # As bytes, since a name as text would bring in the codec for international ones.
-        for *kind, _, address in _socket.getaddrinfo(host.strip("[]").encode(), int(port), 0, _socket.SOCK_STREAM):
-            connection = _socket.socket(*kind)
-            try:
-                connection.connect(address)
-            except OSError as error:
-                connection.close()
-                failure = error
-                continue
-            # A chunk goes out when it is made, not when the one before was acknowledged.
-            connection.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
-            self._socket = connection
-            return connection
-        assert failure is not None
-        raise failure
-
-    def _receive(self) -> wire.ResponseParser:
-        assert self._socket is not None
-        answer = wire.ResponseParser()
-        try:
-            while not answer.feed(self._socket.recv(_RECEIVE_SIZE)):
-                pass
-        except (OSError, wire.WireError) as error:
-            raise self._broken(error) from None
-        return answer
-
-    def _broken(self, error: Exception) -> RuntimeApiError:
-        self._close()
-        reason = "broken off, since the time was up" if self._broken_off else error
-        self._broken_off = False
-        return RuntimeApiError(f"Runtime API at {self._host}: {reason}")
-
-    def _close(self) -> None:
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
 
 
 class ResponseStream:
@@ -282,6 +163,7 @@ class ResponseStream:
 
     def __init__(self, api: RuntimeApi, invocation: Invocation) -> None:
         self._api = api
+        self._connection = api.connection
         self._invocation = invocation
 
     def prepare(self, content_type: str, metadata: bytes | None) -> None:
@@ -300,11 +182,9 @@ class ResponseStream:
         size = len(data)
         try:
             if not self.started:
-                self._api._send(self._head() + (wire.chunk(data) if size else b""))
-            elif size >= _SCATTER_SIZE:
-                self._api._send_chunk(data, size)
+                self._connection.send(self._head() + (wire.chunk(data) if size else b""))
             elif size:
-                self._api._send(wire.chunk(data))
+                self._connection.send(wire.chunk(data))
         except RuntimeApiError:
             self.ended = self.failed = True
             raise
@@ -313,6 +193,51 @@ class ResponseStream:
                 self.first_byte_at = time.monotonic()
             self.chunks_sent += 1
             self.bytes_sent += size
+
+    def write_rest(self, items: Iterator[Any], encode: Callable[[Any], bytes], deadline: Deadline) -> None:
+        """Sends each of `items` as `write` would, once that has sent a part of the payload, if nobody else writes.
+
+        Between two small chunks Python takes as long as the system takes to send one. So all that is to be done is in
+        one place here, on local variables.
+
+        Args:
+            items: What `encode` takes.
+            encode: Makes bytes of an item.
+            deadline: Is told what goes on.
+
+        Raises:
+            RuntimeApiError: The connection broke.
+            StreamDeadlineExceeded: The time was up while something was sent.
+            BaseException: Whatever `items` and `encode` raise.
+        """
+        as_it_is = bytes if encode is item_bytes else None
+        sendall, sendmsg = self._connection.socket.sendall, self._connection.socket.sendmsg
+        chunks = total = 0
+        try:
+            for item in items:
+                data = item if type(item) is as_it_is else encode(item)
+                size = len(data)
+                deadline.doing = SENDING
+                try:
+                    if size >= _SCATTER_SIZE:
+                        frame = b"%x\r\n" % size
+                        left = len(frame) + size + 2 - sendmsg((frame, data, b"\r\n"))
+                        if left:  # a signal came in between
+                            sendall(wire.chunk(data)[-left:])
+                    elif size:
+                        sendall(b"%x\r\n%b\r\n" % (size, data))
+                except OSError as error:
+                    self.ended = self.failed = True
+                    raise self._connection.broken(error) from None
+                if size:
+                    chunks += 1
+                    total += size
+                if deadline.passed:
+                    raise deadline.exceeded()
+                deadline.doing = HANDLER
+        finally:
+            self.chunks_sent += chunks
+            self.bytes_sent += total
 
     def end(self) -> None:
         """Ends a response that is whole.
@@ -339,8 +264,8 @@ class ResponseStream:
 
     def _head(self) -> bytes:
         self.started = True
-        self._api._drop_ended()
-        head = self._api._response_head(self._invocation, self._content_type)
+        self._connection.drop_ended()
+        head = self._api.response_head(self._invocation, self._content_type)
         if self._metadata is not None:
             # The delimiter is a chunk of its own: an emulator takes the first chunk for the whole metadata.
             head += wire.chunk(self._metadata) + wire.chunk(wire.METADATA_DELIMITER)
@@ -349,12 +274,12 @@ class ResponseStream:
     def _finish(self, data: bytes) -> None:
         self.ended = True
         try:
-            self._api._send(data)
-            answer = self._api._receive()
+            self._connection.send(data)
+            answer = self._connection.receive()
         except RuntimeApiError:
             self.failed = True
             raise
-        self._api._close()
+        self._connection.close()
         if answer.status >= 400:
             self.failed = True
             raise RuntimeApiError(f"response not accepted: status {answer.status}, {answer.body[:500]!r}")
@@ -364,20 +289,6 @@ def _ids(invocation: Invocation) -> list[tuple[str, str]]:
     if invocation.invocation_id is None:
         return []
     return [("Lambda-Runtime-Invocation-Id", invocation.invocation_id)]
-
-
-def _ended(connection: _socket.socket) -> bool:
-    """Whether the other side has ended an idle connection."""
-    if _TCP_INFO is not None:
-        return connection.getsockopt(_socket.IPPROTO_TCP, _TCP_INFO, 1) != _ESTABLISHED
-    # Anything that can be read from it says so, which takes longer to find out.
-    try:
-        connection.recv(1, _socket.MSG_PEEK | _socket.MSG_DONTWAIT)
-    except BlockingIOError:
-        return False
-    except OSError:
-        pass
-    return True
 
 
 def _ascii(text: str) -> str:

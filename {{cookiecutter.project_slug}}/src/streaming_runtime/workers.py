@@ -11,14 +11,15 @@ import socket
 import time
 
 from . import errors, logs
-from .runtime_api import RuntimeApi, RuntimeApiError
+from .connection import RuntimeApiError
+from .runtime_api import RuntimeApi
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
-    from .runtime_api import Invocation
+    from .wire import Invocation
 
 _ATTEMPTS = 5
 _FIRST_DELAY = 0.1  # seconds; doubles each time

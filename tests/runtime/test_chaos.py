@@ -1,0 +1,109 @@
+"""Deadlines that come at any moment, one after the other: each invocation has its own outcome, and only that."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Iterator
+
+import pytest
+from tests.runtime.conftest import Answer, Reset, Sandbox, event
+from tests.runtime.test_faults import invariants
+
+FUNCTION = """
+    import asyncio, threading, time
+    from streaming_runtime import AsgiHandler, EventSourceResponse
+
+    def sync(number, ping):
+        for _ in range(60):
+            yield f"{number};"
+            time.sleep(0.001)
+
+    async def asynchronous(number, ping):
+        for _ in range(60):
+            yield f"{number};"
+            await asyncio.sleep(0.001)
+
+    def events(number, ping):
+        return EventSourceResponse(sync(number, ping), ping=ping)
+
+    def late_events(number, ping):
+        time.sleep(0.03)
+        return EventSourceResponse(asynchronous(number, ping), ping=ping)
+
+    async def application(scope, receive, send):
+        if scope["type"] == "lifespan":
+            return
+        await send({"type": "http.response.start", "status": 200})
+        for left in range(59, -1, -1):
+            body = scope["aws.event"]["number"].encode() + b";"
+            await send({"type": "http.response.body", "body": body, "more_body": left > 0})
+            await asyncio.sleep(0.001)
+
+    asgi = AsgiHandler(application)
+
+    def handler(event, context):
+        if event["kind"] == "look":
+            return [thread.name for thread in threading.enumerate()]
+        if event["kind"] == "asgi":
+            return asgi(event, context)
+        return globals()[event["kind"]](event["number"], 0.0005)
+    """
+HTTP = {
+    "rawPath": "/",
+    "rawQueryString": "",
+    "headers": {},
+    "requestContext": {"http": {"method": "GET", "protocol": "HTTP/1.1", "sourceIp": "::1"}},
+}
+KINDS = ("sync", "asynchronous", "events", "late_events", "asgi")
+
+
+class Events(list[Answer | Reset]):
+    """Each event with a deadline that is counted from when it is asked for; every other one has time enough."""
+
+    def __init__(self, kinds: list[tuple[str, str, float]]) -> None:
+        self._kinds = kinds
+
+    def __bool__(self) -> bool:
+        return bool(self._kinds)
+
+    def pop(self, _index: object = 0) -> Answer:
+        kind, number, seconds = self._kinds.pop(0)
+        body = json.dumps({"kind": kind, "number": number, **HTTP}).encode()
+        return event(body, Lambda_Runtime_Deadline_Ms=f"{(time.time() + seconds) * 1000:.0f}")
+
+
+def invocations(seed: int) -> Iterator[tuple[str, str, float]]:
+    chance = random.Random(seed)
+    for number in range(60):
+        yield chance.choice(KINDS), f"n{number}", chance.uniform(0.015, 0.11)
+        yield "look", "", 10.0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2))
+def test_wherever_the_deadline_comes_nothing_of_an_invocation_is_left_in_the_next(sandbox: Sandbox, seed: int) -> None:
+    script = list(invocations(seed))
+    running = sandbox.start(FUNCTION, environment={"STREAMING_RUNTIME_DEADLINE_MARGIN_MS": "5"})
+    running.api._events = Events(script.copy())
+    ended = running.end()
+    invariants(ended)
+    assert len(ended.posts) == len(script)
+    failed = set()
+    for (kind, number, _), post in zip(script, ended.posts, strict=True):
+        if kind == "look":
+            assert [name for name in json.loads(post.body) if not name.startswith("asyncio")] == ["MainThread"]
+            continue
+        error = post.trailers or post.target.endswith("/error")
+        if error:
+            failed.add(kind)
+        if post.target.endswith("/response"):
+            payload = post.body.rpartition(bytes(8))[2].partition(b"event: error")[0]
+            for event_streams in (b": ping\n\n", b"data: ", b"\n\n"):
+                payload = payload.replace(event_streams, b"")
+            parts = payload.count(b";")
+            assert payload == b"%b;" % number.encode() * parts
+            assert post.whole
+            assert error or parts == 60
+    assert failed == set(KINDS)
