@@ -55,7 +55,7 @@ class Connection:
             RuntimeApiError: The connection broke.
         """
         try:
-            self.socket.sendall(data)
+            (self._socket or self._connect()).sendall(data)
         except (OSError, ValueError) as error:
             raise self.broken(error) from None
 

@@ -134,8 +134,8 @@ class RuntimeApi:
             before, _, after = head.partition(_ID.encode())
             kept = self._response_heads[content_type] = before, after.removesuffix(b"\r\n")
         before, after = kept
-        ids = "".join([f"{name}: {value}\r\n" for name, value in _ids(invocation)])
-        return b"%b%b%b%b\r\n" % (before, invocation.path.encode(), after, ids.encode("latin-1"))
+        ids = "".join([f"{name}: {value}\r\n" for name, value in _ids(invocation)]).encode("latin-1")
+        return b"%b%b%b%b\r\n" % (before, invocation.path.encode(), after, ids)
 
 
 class ResponseStream:
@@ -211,7 +211,8 @@ class ResponseStream:
             BaseException: Whatever `items` and `encode` raise.
         """
         as_it_is = bytes if encode is item_bytes else None
-        sendall, sendmsg = self._connection.socket.sendall, self._connection.socket.sendmsg
+        socket = self._connection.socket
+        sendall, sendmsg = socket.sendall, socket.sendmsg
         chunks = total = 0
         try:
             for item in items:

@@ -170,37 +170,29 @@ class ResponseParser:
             return False
         status_line, *lines = self._buffer[:end].decode("latin-1").split("\r\n")
         self._buffer = self._buffer[end + 4 :]
-        version, _, rest = status_line.partition(" ")
-        code = rest.partition(" ")[0]
-        is_code = len(code) == 3 and code.isascii() and code.isdigit() and code >= "100"
-        if version not in ("HTTP/1.1", "HTTP/1.0") or not is_code:
+        version, code = status_line[:9], status_line[9:12]
+        is_code = len(code) == 3 and code.isdecimal() and code >= "100" and status_line[12:13] in ("", " ")
+        if version not in ("HTTP/1.1 ", "HTTP/1.0 ") or not is_code:
             raise WireError(f"not an HTTP response: {status_line[:80]!r}")
+        if code < "200":  # interim: the response that was asked for is still to come
+            return self._read_head()
         headers = self.headers
         for line in lines:
             name, colon, value = line.partition(":")
             if not colon:
                 raise WireError(f"not a header: {line[:80]!r}")
             headers[name.lower()] = value.strip(" \t")
-        if code < "200":  # interim: the response that was asked for is still to come
-            headers.clear()
-            return self._read_head()
         self.status = int(code)
-        self._frame_body(version)
-        return True
-
-    def _frame_body(self, version: str) -> None:
         # RFC 9112, section 6.3, as far as it concerns a client that sends GET and POST.
-        length = self.headers.get("content-length")
-        self._chunked = self.headers.get("transfer-encoding", "").lower() == "chunked"
-        if self.status == 204:
-            self._length = 0
-        elif length is not None and not self._chunked:
+        length = "0" if code == "204" else headers.get("content-length")
+        self._chunked = code != "204" and headers.get("transfer-encoding", "").lower() == "chunked"
+        if length is not None and not self._chunked:
             if not (length.isascii() and length.isdigit()):
                 raise WireError(f"not a content length: {length[:80]!r}")
             self._length = int(length)
         framed = self._chunked or self._length is not None
-        connection = self.headers.get("connection", "").lower()
-        self.keep_alive = framed and version == "HTTP/1.1" and connection != "close"
+        self.keep_alive = framed and version == "HTTP/1.1 " and headers.get("connection", "").lower() != "close"
+        return True
 
     def _read_chunks(self) -> bool:
         self._buffer = buffer = bytearray(self._buffer)
