@@ -1,6 +1,7 @@
 """What is generated: exactly these files, with every answer where it belongs and nowhere else."""
 
 import json
+import re
 import stat
 import tomllib
 from pathlib import Path
@@ -204,7 +205,7 @@ def test_the_tools_of_projects_and_of_the_template_check_alike(project: Path) ->
 
     # So that what is tested here with these tools is what a project installs.
     def bounds(configuration: dict[str, Any]) -> dict[str, str]:
-        return dict(requirement.split(">=") for requirement in configuration["dependency-groups"]["dev"])
+        return dict(re.split("[>=]=", requirement) for requirement in configuration["dependency-groups"]["dev"])
 
     assert bounds(theirs).items() <= bounds(ours).items()
 
