@@ -82,8 +82,8 @@ def run_coroutine(
 
 def close_event_loop() -> None:
     """Cancels what still runs on the event loop of the process, so that no thread of it keeps the process alive."""
-    if _runner is not None:
-        _runner.close()
+    assert _runner is not None
+    _runner.close()
 
 
 class _Exchange:
