@@ -13,6 +13,8 @@ import h11
 _RECEIVE_SIZE = 256 * 1024
 # An error trailer or an X-Ray header may take up to 1 MiB.
 _HEAD_LIMIT = 2 * 1024 * 1024
+# Turns of the event loop that asyncio takes from accepting a connection to handing it over.
+_HAND_OVER_TURNS = 3
 _NO_BODY = frozenset({204, 304})
 # With SO_LINGER: a close that the peer sees as an error (RST), not as an end.
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -122,6 +124,7 @@ class Server:
         self._serve = serve
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
 
     async def start(self, host: str, port: int) -> tuple[str, int]:
         """Listens on `host` and `port`, 0 for any free one; returns both as they are.
@@ -140,27 +143,37 @@ class Server:
 
     async def close(self) -> None:
         """Stops listening and breaks off what is being served."""
+        self._closed = True
         if self._server is not None:
+            # asyncio would leave behind what it has accepted and not handed over yet.
+            for listener in self._server.sockets:
+                asyncio.get_running_loop().remove_reader(listener)
+            for _ in range(_HAND_OVER_TURNS):
+                await asyncio.sleep(0)
             self._server.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._closed:  # while the connection was being taken up
+            writer.transport.abort()
+            return
+        task = asyncio.create_task(self._converse(reader, writer))
         self._tasks.add(task)
+        # Not at the end of the task's own code, of which nothing runs if it is cancelled before it has begun.
+        task.add_done_callback(lambda _: writer.transport.abort())
+        task.add_done_callback(self._tasks.discard)
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = Connection(reader, writer)
         try:
             while (request := await connection.next_request()) is not None:
                 await self._serve(connection, request)
             writer.close()
             await writer.wait_closed()
-        except (ClientGone, OSError, asyncio.CancelledError):
-            pass  # asyncio up to 3.12 reports a connection that was cancelled as an error of the program
-        finally:
-            writer.transport.abort()
-            self._tasks.discard(task)
+        except (ClientGone, OSError):
+            pass  # of which the client knows
 
 
 def fields(event: h11.Request | h11.EndOfMessage) -> dict[str, str]:
