@@ -48,7 +48,7 @@ lint: $(ready)
 
 bench: $(ready) ## Measure the runtime beside its peers, and draw benchmarks/chart.svg [BENCH_PYTHON=3.13]
 	@UV_PROJECT_ENVIRONMENT=build/bench uv sync --quiet --locked --only-group bench --python "$(BENCH_PYTHON)" || { \
-		echo "No Python $(BENCH_PYTHON) here, nor to be had; name one, 3.12 or later, with BENCH_PYTHON=…" >&2; exit 1; }
+		echo "uv could not set build/bench up; if it finds no Python $(BENCH_PYTHON), name one with BENCH_PYTHON=…" >&2; exit 1; }
 	@build/bench/bin/python -m benchmarks --chart benchmarks/chart.svg
 
 clean: ## Remove what the other commands made: all that git ignores

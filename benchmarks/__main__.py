@@ -26,7 +26,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measures the runtime beside its peers.")
     parser.add_argument("--quick", action="store_true", help="take fewer samples: for a first impression")
     parser.add_argument("--chart", metavar="FILE", type=Path, help="draw the figures as SVG")
-    parser.add_argument("--json", metavar="FILE", type=Path, help="write the figures as JSON")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, _terminate)
 
@@ -42,8 +41,6 @@ def main() -> int:
     titles = {peer.name: peer.title for peer in measured_peers}
     for line in table(found, titles):
         print(line)
-    if options.json:
-        options.json.write_text(json.dumps([figure._asdict() for figure in found], indent=2) + "\n", encoding="utf-8")
     if options.chart:
         from .chart import draw
 

@@ -12,7 +12,8 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +21,7 @@ import h11
 import pytest
 
 SOURCE = Path(__file__).parents[2] / "{{cookiecutter.project_slug}}" / "src"
+BOOTSTRAP = str(SOURCE / "bootstrap")
 REQUEST_ID = "8476a536-e9f4-11e8-9739-2dfe598c3fcd"
 ARN = "arn:aws:lambda:us-east-1:123456789012:function:hello"
 PATIENCE = 30.0  # seconds until a test that hangs is given up
@@ -46,6 +48,17 @@ class Reset:
     at: bytes
 
 
+@dataclass(frozen=True)
+class Deaf:
+    """In place of an answer: of the request no more than its first bytes is received, until the connection is reset."""
+
+    released: threading.Event = field(default_factory=threading.Event)
+
+
+#: What comes to a `/next`: an answer, or what makes one when it is asked for.
+Event = Answer | Reset | Callable[[], Answer]
+Post = Answer | Reset | Deaf
+
 ACCEPTED = Answer((b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n",))
 
 
@@ -65,6 +78,11 @@ def event_head(**headers: str | None) -> bytes:
 def event(body: bytes = b"{}", **headers: str | None) -> Answer:
     """An answer to `/next` as Lambda gives it."""
     return Answer((event_head(**headers) + b"Content-Length: %d\r\n\r\n%b" % (len(body), body),))
+
+
+def due(body: bytes = b"{}", milliseconds: int = 400) -> Callable[[], Answer]:
+    """An event whose deadline is that many milliseconds after the runtime asked for it."""
+    return lambda: event(body, Lambda_Runtime_Deadline_Ms=f"{time.time() * 1000 + milliseconds:.0f}")
 
 
 def refusal(status: str, body: bytes = b"{}") -> Answer:
@@ -107,7 +125,7 @@ class ScriptedApi:
     `hold` kept open.
     """
 
-    def __init__(self, events: Sequence[Answer | Reset], posts: Sequence[Answer | Reset], hold: bool) -> None:
+    def __init__(self, events: Sequence[Event], posts: Sequence[Post], hold: bool) -> None:
         self.requests: list[Request] = []
         self._events, self._posts, self._hold = list(events), list(posts), hold
         self._received = threading.Condition()
@@ -159,7 +177,7 @@ class ScriptedApi:
         """One request and its answer; False when the connection is over."""
         request = Request(self._closed)
         parser = h11.Connection(h11.SERVER, max_incomplete_event_size=4 * 1024 * 1024)
-        post: Answer | Reset = ACCEPTED
+        post: Post = ACCEPTED
         while not request.whole:
             try:
                 data = connection.recv(65536)
@@ -176,13 +194,17 @@ class ScriptedApi:
                 parser.receive_data(data)
                 _read_events(parser, request)
                 self._received.notify_all()
-            if isinstance(post, Reset) and post.at in request.raw:
+            if isinstance(post, Deaf):
+                assert post.released.wait(2 * PATIENCE)
+            if isinstance(post, Deaf) or (isinstance(post, Reset) and post.at in request.raw):
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 return False
         assert isinstance(post, Answer)
-        answer: Answer | Reset | None = post
+        answer: Event | None = post
         if request.method == "GET":
             answer = self._events.pop(0) if self._events else None
+        if callable(answer):
+            answer = answer()
         if answer is None and self._hold:
             return bool(connection.recv(1))
         if not isinstance(answer, Answer):
@@ -283,10 +305,10 @@ class Sandbox:
     def start(
         self,
         code: str,
-        *events: Answer | Reset,
-        posts: Sequence[Answer | Reset] = (),
+        *events: Event,
+        posts: Sequence[Post] = (),
         hold: bool = False,
-        command: Sequence[str] = (str(SOURCE / "bootstrap"),),
+        command: Sequence[str] = (BOOTSTRAP,),
         cwd: Path | None = None,
         environment: Mapping[str, str | None] | None = None,
     ) -> Running:
@@ -317,14 +339,21 @@ class Sandbox:
     def run(
         self,
         code: str,
-        *events: Answer | Reset,
-        posts: Sequence[Answer | Reset] = (),
-        command: Sequence[str] = (str(SOURCE / "bootstrap"),),
+        *events: Event,
+        posts: Sequence[Post] = (),
+        command: Sequence[str] = (BOOTSTRAP,),
         cwd: Path | None = None,
         environment: Mapping[str, str | None] | None = None,
     ) -> Ended:
         """As `start`, and waits for the end, which comes after the last of `events` at the latest."""
         return self.start(code, *events, posts=posts, command=command, cwd=cwd, environment=environment).end()
+
+    def python_without_site(self) -> str:
+        """An interpreter that does not look at site-packages as it starts: what it imports is the runtime's doing."""
+        python = self.task / "python"
+        python.write_text(f'#!/bin/sh\nexec "{self.python}" -S "$@"\n')
+        python.chmod(0o755)
+        return str(python)
 
     def stop(self) -> None:
         """Ends what still runs."""

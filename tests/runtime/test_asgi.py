@@ -1412,6 +1412,36 @@ def test_when_the_connection_breaks_the_application_ends_and_the_next_invocation
     assert [line == "closed" for line in log] == [False, True] * 2
 
 
+def test_a_lifespan_that_fails_to_end_keeps_nothing_else_from_ending(sandbox: Sandbox) -> None:
+    code = """
+        from streaming_runtime import AsgiHandler
+        def application(name):
+            async def app(scope, receive, send):
+                await receive()
+                await send({"type": "lifespan.startup.complete"})
+                await receive()
+                print(name, "down")
+                raise ValueError(name)
+            return app
+        AsgiHandler(application("first"))
+        AsgiHandler(application("second"))
+        def handler(event, context):
+            return "served"
+        """
+    running = sandbox.start(code, hold=True)
+    running.api.wait_until(b"/next", request=0)
+    running.process.terminate()
+    ended = running.end()
+    assert ended.status == 128 + 15
+    assert re.findall(r"^\w+ down$|^\[ERROR\] .*?(?=\r)", ended.output, re.MULTILINE) == [
+        "first down",
+        "[ERROR] ValueError: first",
+        "second down",
+        "[ERROR] ValueError: second",
+    ]
+    assert ended.errors == ""
+
+
 TASKS = """
     import asyncio, json
     from streaming_runtime import AsgiHandler

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import random
-import time
 from collections.abc import Iterator
 
 import pytest
-from tests.runtime.conftest import Answer, Reset, Sandbox, event
+from tests.runtime.conftest import Sandbox, due
 from tests.runtime.test_faults import invariants
 
 FUNCTION = """
@@ -59,35 +58,20 @@ HTTP = {
 KINDS = ("sync", "asynchronous", "events", "late_events", "asgi")
 
 
-class Events(list[Answer | Reset]):
-    """Each event with a deadline that is counted from when it is asked for; every other one has time enough."""
-
-    def __init__(self, kinds: list[tuple[str, str, float]]) -> None:
-        self._kinds = kinds
-
-    def __bool__(self) -> bool:
-        return bool(self._kinds)
-
-    def pop(self, _index: object = 0) -> Answer:
-        kind, number, seconds = self._kinds.pop(0)
-        body = json.dumps({"kind": kind, "number": number, **HTTP}).encode()
-        return event(body, Lambda_Runtime_Deadline_Ms=f"{(time.time() + seconds) * 1000:.0f}")
-
-
-def invocations(seed: int) -> Iterator[tuple[str, str, float]]:
+def invocations(seed: int) -> Iterator[tuple[str, str, int]]:
+    """Kind, number and time in milliseconds; every other one, which has enough of it, looks at what was left."""
     chance = random.Random(seed)
     for number in range(60):
-        yield chance.choice(KINDS), f"n{number}", chance.uniform(0.015, 0.11)
-        yield "look", "", 10.0
+        yield chance.choice(KINDS), f"n{number}", chance.randrange(15, 110)
+        yield "look", "", 10_000
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 def test_wherever_the_deadline_comes_nothing_of_an_invocation_is_left_in_the_next(sandbox: Sandbox, seed: int) -> None:
     script = list(invocations(seed))
-    running = sandbox.start(FUNCTION, environment={"STREAMING_RUNTIME_DEADLINE_MARGIN_MS": "5"})
-    running.api._events = Events(script.copy())
-    ended = running.end()
+    events = [due(json.dumps({"kind": kind, "number": n, **HTTP}).encode(), left) for kind, n, left in script]
+    ended = sandbox.run(FUNCTION, *events, environment={"STREAMING_RUNTIME_DEADLINE_MARGIN_MS": "5"})
     invariants(ended)
     assert len(ended.posts) == len(script)
     failed = set()

@@ -10,10 +10,9 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from tests.runtime.conftest import PATIENCE, SOURCE, UNTRACED, Sandbox
+from tests.runtime.conftest import ACCEPTED, PATIENCE, SOURCE, UNTRACED, Sandbox
 
 INVOCATIONS, WARM = 20_000, 2_000
-ACCEPTED = b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n"
 
 HANDLER = '''
 import asyncio
@@ -68,7 +67,7 @@ def value(seen):
 EVENTS = ("sync", "asynchronous", "events", "metadata", "early", "late", "value")
 
 
-class FastApi:
+class EndlessApi:
     """Serves one connection after the other; knows of HTTP no more than it needs."""
 
     def __init__(self) -> None:
@@ -127,7 +126,7 @@ class FastApi:
             if not came:
                 return False
             data += came
-        connection.sendall(ACCEPTED)
+        connection.sendall(ACCEPTED.pieces[0])
         self._judge(number, kind, data)
         return connection.recv(1) == b""
 
@@ -165,7 +164,7 @@ def measure(pid: int) -> tuple[int, int, int]:
 @pytest.mark.timeout(240)
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="reads /proc, which is Linux's")
 def test_nothing_grows_and_nothing_is_shared_in_twenty_thousand_invocations(sandbox: Sandbox) -> None:
-    api = FastApi()
+    api = EndlessApi()
     command = ("sh", "-c", 'exec "$0" > log', str(SOURCE / "bootstrap"))
     # coverage.py keeps something of every thread that there was.
     environment = {"AWS_LAMBDA_RUNTIME_API": api.host} | UNTRACED

@@ -1,7 +1,8 @@
 """Every kind of failure at every place: what the platform receives, what the log says, and how it goes on.
 
 Whatever happens, three things hold: nothing is posted to `/error` once a response has begun, no text of a trailer is
-within a body, and no chunk but the last is empty. `invariants` proves them on the bytes, and each test here calls it.
+within a body, and no chunk but the last is empty. `invariants` proves them on the bytes of each test that runs the
+bootstrap.
 """
 
 from __future__ import annotations
@@ -14,7 +15,18 @@ import time
 from urllib.parse import unquote
 
 import pytest
-from tests.runtime.conftest import ACCEPTED, REQUEST_ID, Answer, Ended, Reset, Sandbox, event, event_head, refusal
+from tests.runtime.conftest import (
+    ACCEPTED,
+    REQUEST_ID,
+    Answer,
+    Ended,
+    Request,
+    Reset,
+    Sandbox,
+    event,
+    event_head,
+    refusal,
+)
 
 from streaming_runtime import errors
 
@@ -59,7 +71,7 @@ def invariants(ended: Ended) -> None:
         assert b"Lambda-Runtime-Function-Error" not in b"".join(parts)
         if end is not None:
             *trailers, empty, nothing = end.split(b"\r\n")
-            assert (empty, nothing) == (b"", b"") or (trailers, empty, nothing) == ([], b"", b"")
+            assert (empty, nothing) == (b"", b"")
             names = [line.partition(b":")[0] for line in trailers]
             assert names in ([], [b"Lambda-Runtime-Function-Error-Type", b"Lambda-Runtime-Function-Error-Body"])
 
@@ -240,7 +252,7 @@ def test_an_answer_that_never_ends_is_given_up_at_the_deadline(sandbox: Sandbox)
         posts=[Answer((b"HTTP/1.1 202 Accepted\r\nContent-Length: 9\r\n\r\n{",)), ACCEPTED],
     )
     invariants(ended)
-    assert "[ERROR] StreamDeadlineExceeded: the handler was still at work " in ended.output
+    assert "[ERROR] StreamDeadlineExceeded: the invocation was not over " in ended.output
     assert ended.posts[-1].body == b"served"
 
 
@@ -318,14 +330,15 @@ def test_a_trace_id_of_any_text_reaches_the_environment_and_the_children(sandbox
 def test_a_deadline_of_any_size_is_served_or_named(sandbox: Sandbox, deadline: str) -> None:
     ended = sandbox.run(STREAM, event(b'"serve"', Lambda_Runtime_Deadline_Ms=deadline))
     invariants(ended)
-    assert ended.bodies == [b"served"] or ended.errors.startswith("streaming_runtime: invocation with a deadline")
-    assert "Traceback" not in ended.errors
+    served = len(deadline) <= 20
+    assert ended.bodies == ([b"served"] if served else [])
+    assert ended.errors.startswith("streaming_runtime: invocation with a deadline") is not served
 
 
 @pytest.mark.parametrize(
     "body",
-    [b"[" * 200_000, b'{"a":' * 200_000, b"\xff", b"", b"\xef\xbb\xbf{}"],
-    ids=["lists", "objects", "not UTF-8", "empty", "byte order mark"],
+    [b"[" * 200_000, b'{"a":' * 200_000, b"\xff", b""],
+    ids=["lists", "objects", "not UTF-8", "empty"],
 )
 def test_an_event_that_cannot_be_read_is_an_error_of_the_invocation(sandbox: Sandbox, body: bytes) -> None:
     ended = sandbox.run(STREAM, event(body), SERVED)
@@ -486,7 +499,22 @@ def test_an_exception_that_lies_is_reported(sandbox: Sandbox, lie: str, kind: st
     assert second.body == b"served"
 
 
-def test_the_invariants_find_what_they_are_for() -> None:
+VIOLATIONS = {
+    "an error behind a response": [(RESPONSE, b"1\r\nx\r\n0\r\n\r\n"), (ERROR, b"{}")],
+    "trailers in a body": [(RESPONSE, b"22\r\nLambda-Runtime-Function-Error-Type\r\n0\r\n\r\n")],
+    "another trailer": [(RESPONSE, b"0\r\nX: y\r\n\r\n")],
+    "something behind the end": [(RESPONSE, b"0\r\n\r\n0\r\n\r\n")],
+}
+
+
+@pytest.mark.parametrize("sent", VIOLATIONS.values(), ids=list(VIOLATIONS))
+def test_the_invariants_find_what_they_are_for(sent: list[tuple[str, bytes]]) -> None:
+    head = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with pytest.raises(AssertionError):
+        invariants(Ended("", [Request(0, head + body, "POST", target) for target, body in sent], 0, "", ""))
+
+
+def test_the_chunks_of_a_body_are_taken_apart() -> None:
     assert chunks(b"1\r\nx\r\n0\r\n\r\n") == ([b"x"], b"\r\n")
     assert chunks(b"2\r\nx") == ([b"x"], None)
     assert chunks(b"0\r\nA: b\r\n\r\n") == ([], b"A: b\r\n\r\n")

@@ -36,10 +36,7 @@ def test_a_sync_handler_is_served_without_anything_heavy(sandbox: Sandbox, faili
                 raise ValueError
             yield " ".join(sys.modules)
         """
-    python = sandbox.task / "python"
-    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "$@"\n')
-    python.chmod(0o755)
-    ended = sandbox.run(code, event(b"1"), event(b"2"), environment={"PYTHON": str(python)})
+    ended = sandbox.run(code, event(b"1"), event(b"2"), environment={"PYTHON": sandbox.python_without_site()})
     modules = set(ended.bodies[-1].decode().split())
     assert "streaming_runtime.invocation" in modules
     assert HEAVY & modules <= imported_by("import " + ", ".join(sorted(NEEDED)))

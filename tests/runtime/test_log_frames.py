@@ -11,9 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import pytest
-from tests.runtime.conftest import PATIENCE, REQUEST_ID, SOURCE, Answer, Ended, Sandbox, event
+from tests.runtime.conftest import BOOTSTRAP, PATIENCE, REQUEST_ID, Answer, Ended, Sandbox, event
 
-BOOTSTRAP = str(SOURCE / "bootstrap")
 # awslambdaric's types of frames.
 JSON = {"": 0xA55A0002, "DEBUG": 0xA55A000A, "INFO": 0xA55A000E, "WARNING": 0xA55A0012}
 JSON |= {"ERROR": 0xA55A0016, "CRITICAL": 0xA55A001A}
@@ -249,11 +248,8 @@ def test_logging_that_was_imported_before_the_runtime_is_set_up_too(sandbox: San
 
 
 def test_a_handler_that_logs_nothing_never_has_logging_imported(sandbox: Sandbox) -> None:
-    python = sandbox.task / "python"  # what site-packages import at the start is none of the runtime's
-    python.write_text(f'#!/bin/sh\nexec "{sandbox.python}" -S "$@"\n')
-    python.chmod(0o755)
     code = "import sys\ndef handler(e, c):\n    if e == 1:\n        1 / 0\n    yield str('logging' in sys.modules)\n"
-    ended = sandbox.run(code, event(), event(b"1"), event(), environment={"PYTHON": str(python)})
+    ended = sandbox.run(code, event(), event(b"1"), event(), environment={"PYTHON": sandbox.python_without_site()})
     assert (ended.bodies[0], ended.bodies[2]) == (b"False", b"False")
 
 
@@ -270,11 +266,8 @@ def test_a_module_of_the_functions_called_logging_does_not_stand_in_for_pythons(
 @pytest.mark.parametrize("name", ["token", "traceback", "linecache", "tokenize", "textwrap", "collections"])
 def test_an_error_is_reported_whatever_the_functions_modules_are_called(sandbox: Sandbox, name: str) -> None:
     (sandbox.task / f"{name}.py").write_text("def issue():\n    return 'mine'\n")
-    python = sandbox.task / "python"
-    python.write_text(f'#!/bin/sh\nexec "{sandbox.python}" -S "$@"\n')
-    python.chmod(0o755)
     code = "def handler(e, c):\n    if e:\n        yield b'x'\n    raise ValueError('it broke')\n"
-    ended = sandbox.run(code, event(), event(b"1"), event(), environment={"PYTHON": str(python)})
+    ended = sandbox.run(code, event(), event(b"1"), event(), environment={"PYTHON": sandbox.python_without_site()})
     assert [post.target.rpartition("/")[2] for post in ended.posts] == ["error", "response", "error"]
     assert ended.posts[1].trailers["lambda-runtime-function-error-type"] == "ValueError"
     assert ended.output.count("[ERROR] ValueError: it broke") == 3

@@ -1,6 +1,6 @@
 """awslambdaric itself, on the same function and the same events: what both post and log has to be the same.
 
-What differs on purpose is in the table of a generated project's README; those cases are not here.
+What differs on purpose is in the table of a generated project's README; `DIFFERENCES` shows it.
 """
 
 from __future__ import annotations
@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from tests.runtime.conftest import UNTRACED, Answer, ConcurrentApi, Ended, Sandbox, event
-from tests.runtime.test_log_frames import BOOTSTRAP, Frames
+from tests.runtime.conftest import BOOTSTRAP, UNTRACED, Answer, ConcurrentApi, Ended, Request, Sandbox, event, refusal
+from tests.runtime.test_log_frames import Frames
 
 # The interpreter that awslambdaric is installed for.
 pytestmark = pytest.mark.own_interpreter
@@ -83,6 +83,7 @@ CASES: dict[str, Case] = {
     "nothing": Case("def handler(e, c):\n    pass\n"),
     "a value without JSON": Case("def handler(e, c):\n    return {1}\n"),
     "an event that is no JSON": Case("def handler(e, c):\n    return e\n", (event(b"{"),)),
+    "an event with a byte order mark": Case("def handler(e, c):\n    return e\n", (event(b"\xef\xbb\xbf{}"),)),
     "an event of another type": Case("def handler(e, c):\n    return len(e)\n", (event(b"{", Content_Type="x/y"),)),
     "context": Case(
         CONTEXT,
@@ -176,14 +177,14 @@ CASES: dict[str, Case] = {
 WORDS = re.compile(r"(Unable to (un)?marshal \w+: |Unable to parse [\w ]+: |Bad handler 'handler': )[^\r]*")
 
 
-def run_both(sandbox: Sandbox, case: Case) -> tuple[Ended, Ended]:
+def run_both(sandbox: Sandbox, case: Case, posts: Sequence[Answer] = ()) -> tuple[Ended, Ended]:
     """What awslambdaric and our runtime made of it."""
     sandbox.api_type = ConcurrentApi
     environment: dict[str, str | None] = {"PYTHONPATH": str(sandbox.task), **case.environment}
     name = environment.get("_HANDLER") or "app.handler"
     command = (*AWSLAMBDARIC, name)
-    theirs = sandbox.run(case.code, *case.events, command=command, environment=environment | UNTRACED)
-    return theirs, sandbox.run(case.code, *case.events, environment=environment)
+    theirs = sandbox.run(case.code, *case.events, posts=posts, command=command, environment=environment | UNTRACED)
+    return theirs, sandbox.run(case.code, *case.events, posts=posts, environment=environment)
 
 
 def posts(ended: Ended) -> list[dict[str, Any]]:
@@ -222,6 +223,90 @@ def test_awslambdaric_posts_and_logs_the_same(sandbox: Sandbox, case: Case) -> N
     assert theirs.posts, (theirs.output, theirs.errors)
     assert posts(ours) == posts(theirs)
     assert log(ours) == log(theirs)
+
+
+TWICE = (event(b"1"), event(b"2"))
+CONTEXT_VARIABLE = """
+    from contextvars import ContextVar
+    seen = ContextVar("seen", default=0)
+    def handler(event, context):
+        seen.set(seen.get() + 1)
+        return seen.get()
+    """
+CAUSES = """
+    def handler(event, context):
+        try:
+            1 / 0
+        except ZeroDivisionError as error:
+            raise ValueError from error
+    """
+#: A row of the table: a function, and what awslambdaric and our runtime make of its invocations.
+DIFFERENCES: dict[str, tuple[Case, list[object], list[object]]] = {
+    "dict with statusCode": (
+        Case("def handler(e, c):\n    return {'statusCode': 201, 'body': 'b'}\n"),
+        [{"statusCode": 201, "body": "b"}],
+        ['{"statusCode":201,"headers":{"content-type":"application/json"}}' + "\0" * 8 + "b"],
+    ),
+    "async": (Case("async def handler(e, c):\n    return 1\n"), ["Runtime.MarshalError"], [1]),
+    "named tuple": (
+        Case("import collections\ndef handler(e, c):\n    return collections.namedtuple('P', 'x')(1)\n"),
+        [{"x": 1}],
+        [[1]],
+    ),
+    "_asdict": (
+        Case("class P:\n    def _asdict(self):\n        return {'x': 1}\ndef handler(e, c):\n    return P()\n"),
+        [{"x": 1}],
+        ["Runtime.MarshalError"],
+    ),
+    "bytes as a key": (
+        Case("def handler(e, c):\n    return {b'x': 1}\n"),
+        [{"x": 1}],
+        ["Runtime.MarshalError"],
+    ),
+    "NaN": (Case("def handler(e, c):\n    return e != e\n", (event(b"NaN"),)), ["Runtime.UnmarshalError"], [True]),
+    "context variable": (Case(CONTEXT_VARIABLE, TWICE), [1, 2], [1, 1]),
+    "SystemExit": (Case("def handler(e, c):\n    raise SystemExit\n", TWICE), [], ["SystemExit"]),
+    "SystemExit at import": (Case("raise SystemExit\n"), [], ["SystemExit"]),
+    "KeyboardInterrupt": (Case("def handler(e, c):\n    raise KeyboardInterrupt\n", TWICE), [], ["KeyboardInterrupt"]),
+    "BaseException": (
+        Case("def handler(e, c):\n    if e == 1:\n        raise BaseException\n    return e\n", TWICE),
+        [],
+        ["BaseException", 2],
+    ),
+    "a log call that cannot be formatted": (Case(handler("logging.error('%d', 'x')")), ["TypeError"], [None]),
+    "charset": (
+        Case("def handler(e, c):\n    return len(e)\n", (event(Content_Type="application/json; charset=utf-8"),)),
+        [2],
+        [0],
+    ),
+}
+
+
+@pytest.mark.parametrize(("case", "theirs", "ours"), DIFFERENCES.values(), ids=list(DIFFERENCES))
+def test_what_differs_from_awslambdaric_does_so_as_the_readme_says(
+    sandbox: Sandbox, case: Case, theirs: list[object], ours: list[object]
+) -> None:
+    found = run_both(sandbox, case)
+    assert [[outcome(post) for post in ended.posts] for ended in found] == [theirs, ours]
+
+
+def outcome(post: Request) -> object:
+    """The type of the error, or the value that was returned."""
+    try:
+        body = json.loads(post.body)
+    except ValueError:
+        return post.body.decode()
+    return body["errorType"] if post.target.endswith("/error") else body
+
+
+def test_a_stack_trace_tells_of_the_causes_too(sandbox: Sandbox) -> None:
+    traces = [posts(ended)[0]["body"]["stackTrace"] for ended in run_both(sandbox, Case(CAUSES))]
+    assert ["Caused by ZeroDivisionError: division by zero\n" in trace for trace in traces] == [False, True]
+
+
+def test_a_response_that_is_refused_ends_awslambdaric_and_not_our_runtime(sandbox: Sandbox) -> None:
+    found = run_both(sandbox, Case("def handler(e, c):\n    return e\n", TWICE), posts=[refusal("413 Too Large")])
+    assert [len(ended.posts) for ended in found] == [1, 2]
 
 
 FRAMED = ("text logs", "JSON logs", "a record with an exception", "an error", "an error in JSON")

@@ -133,12 +133,13 @@ ENDINGS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("ending", ENDINGS.values(), ids=list(ENDINGS))
 def test_a_worker_that_ended_after_it_had_worked_is_replaced(instances: Sandbox, line: Line, ending: str) -> None:
     code = (
         TELL + "import time\n"
-        # No sleep in the test's place: a worker that has lived for less than a second is not replaced.
+        # The worker itself lives for more than a second: one that lived for less is not replaced.
         "def handler(event, context):\n"
         "    if event == 'end':\n"
         "        time.sleep(1.1)\n"
@@ -194,6 +195,7 @@ def test_whatever_ends_a_worker_leaves_a_trace_in_the_log(instances: Sandbox, st
 BUSY = refusal("500 Internal Server Error", b"busy")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 def test_a_worker_to_which_next_fails_tries_five_times_and_ends(instances: Sandbox) -> None:
     ended = instances.start(AN_INVOCATION, *[BUSY] * 5, event(), environment=workers(1)).end()
@@ -204,6 +206,7 @@ def test_a_worker_to_which_next_fails_tries_five_times_and_ends(instances: Sandb
     assert last.endswith(" ended with status 64")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 def test_a_worker_goes_on_when_next_works_again_and_has_all_its_attempts_again(instances: Sandbox) -> None:
     answers = [BUSY, Answer((b"HTTP/1.1 2",), close=True), event(), BUSY, BUSY, BUSY, event()]

@@ -74,7 +74,7 @@ class AsgiHandler:
         await self.startup()
         assert self._lifespan is not None
         scope |= {"state": self._lifespan.state.copy(), "aws.event": event, "aws.context": context}
-        return await _Exchange(self._app, scope, body).response()
+        return await _Cycle(self._app, scope, body).response()
 
     async def startup(self) -> None:
         """Starts the application's lifespan, unless it runs on this event loop already.
@@ -161,7 +161,7 @@ class _Disconnected(OSError):
     """What an application gets that sends to nobody."""
 
 
-class _Exchange:
+class _Cycle:
     """One request and the content of its response. The application runs in a task of its own.
 
     When the runtime asks for a part of the body, the one before is on the wire. Only then does the application's `send`
@@ -190,7 +190,7 @@ class _Exchange:
             raise self._failure("starting")
         return self._response
 
-    def __aiter__(self) -> _Exchange:
+    def __aiter__(self) -> _Cycle:
         return self
 
     async def __anext__(self) -> bytes:
@@ -295,7 +295,7 @@ class _Exchange:
         self._notify()
 
 
-def _response(content: _Exchange, message: Message) -> StreamingResponse:
+def _response(content: _Cycle, message: Message) -> StreamingResponse:
     headers: dict[str, str] = {}
     cookies: list[str] = []
     for raw_name, raw_value in message.get("headers", ()):

@@ -107,7 +107,7 @@ class Deadline:
     def exceeded(self) -> StreamDeadlineExceeded:
         """The exception to raise, which says how much time is left."""
         left = max(0, self._deadline_ms - int(time.time() * 1000))
-        return StreamDeadlineExceeded(f"the handler was still at work {left} ms before Lambda's deadline")
+        return StreamDeadlineExceeded(f"the invocation was not over {left} ms before Lambda's deadline")
 
     def settle(self, error: BaseException) -> BaseException:
         """Takes notice that `error` ended the handler; gives what to report, if that is the deadline in other words."""

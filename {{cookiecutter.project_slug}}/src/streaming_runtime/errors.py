@@ -49,15 +49,18 @@ def report(error: BaseException, request_id: str = "") -> dict[str, Any]:
     }
 
 
-def xray_cause(error: BaseException) -> str | None:
-    """The value of the header ``Lambda-Runtime-Function-XRay-Error-Cause``; None if it would be too long."""
+def xray_cause(error: BaseException, report: dict[str, Any]) -> str | None:
+    """The value of the header ``Lambda-Runtime-Function-XRay-Error-Cause``; None if it would be too long.
+
+    `report` is what `report` made of `error`: an exception may say another thing each time it is asked.
+    """
     frames = [] if _fault(error) else _frames(error)
-    kind = "LambdaValidationError" if _fault(error) else _type_name(error)
+    kind = "LambdaValidationError" if _fault(error) else report["errorType"]
     stack = [{"label": name, "path": path, "line": line} for path, line, name in frames]
     cause = json.dumps(
         {
             "working_directory": _working_directory(),
-            "exceptions": [{"message": _message(error), "type": kind, "stack": stack}],
+            "exceptions": [{"message": report["errorMessage"], "type": kind, "stack": stack}],
             "paths": sorted({path for path, _, _ in frames}),
         }
     )

@@ -8,7 +8,6 @@ from __future__ import annotations
 import threading
 import time
 
-from . import errors
 from .connection import RuntimeApiError
 from .response import StreamingResponse, to_json
 
@@ -134,9 +133,8 @@ class EventSourceResponse(StreamingResponse):
             )
         return ServerSentEvent(**item).encode()
 
-    def last_words(self, error: BaseException) -> bytes:
-        """An event of type ``error``, for a stream that is to end by `error`."""
-        report = errors.report(error)
+    def last_words(self, report: dict[str, Any]) -> bytes:
+        """An event of type ``error``, for a stream that is to end by the error of the `report`."""
         data = {name: report[name] for name in ("errorType", "errorMessage")}
         return ServerSentEvent(data, event="error").encode()
 

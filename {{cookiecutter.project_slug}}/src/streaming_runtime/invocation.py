@@ -147,6 +147,7 @@ class _Exchange:
                     raise deadline.exceeded()
                 deadline.doing = HANDLER
                 if self._heartbeat is None and self.stream.chunks_sent:
+                    # Nobody else writes: a faster loop takes the rest, and leaves nothing to this one.
                     self.stream.write_rest(iterator, encode, deadline)
             deadline.doing = SENDING
             self._end()
@@ -212,22 +213,23 @@ class _Exchange:
             late = self._deadline.exceeded()
             late.__cause__ = error
             error = late
-        logs.error(errors.report(error, self._invocation.request_id))
+        report = errors.report(error, self._invocation.request_id)
+        logs.error(report)
         self._deadline.doing = SENDING
         try:
             self._stop_heartbeat()
             if not self.stream.ended and not broken:
-                self._say_last_words(error)
-                self.stream.fail(error)
+                self._say_last_words(error, report)
+                self.stream.fail(error, report)
         except RuntimeApiError as failure:
             logs.error(errors.report(failure, self._invocation.request_id))
         self._deadline.doing = IDLE
         return not issubclass(type(error), (SystemExit, KeyboardInterrupt))
 
-    def _say_last_words(self, error: BaseException) -> None:
+    def _say_last_words(self, error: BaseException, report: dict[str, Any]) -> None:
         response = self._reply.response if self._reply is not None else None
         if response is not None and issubclass(type(error), StreamDeadlineExceeded) and self.stream.started:
-            self.stream.write(response.last_words(error))
+            self.stream.write(response.last_words(report))
 
 
 class _HandlersCode:
@@ -261,7 +263,7 @@ def _event(invocation: Invocation) -> Any:
             event, end = _decode(text)
             if end == len(text):
                 return event
-        return json.loads(text)
+        return json.loads(invocation.body)
     except (ValueError, RecursionError) as error:
         raise RuntimeFault("Runtime.UnmarshalError", f"Unable to unmarshal input: {error}") from error
 

@@ -66,15 +66,16 @@ def run(api: RuntimeApi, handler_name: str) -> int:
         Exit status.
 
     Raises:
-        SystemExit: The function ended the process.
+        SystemExit, KeyboardInterrupt: The function ended the process.
     """
     logs.setup()
     try:
         try:
             function = _initialize(handler_name)
         except (Exception, SystemExit) as error:
-            logs.error(errors.report(error))
-            api.post_init_error(error)
+            report = errors.report(error)
+            logs.error(report)
+            api.post_init_error(report)
             return 1
         if os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE") == "snap-start":
             status = _snapshot(api)
@@ -86,14 +87,18 @@ def run(api: RuntimeApi, handler_name: str) -> int:
             try:
                 serve(api, function, invocation)
             except SystemExit as wanted:
-                # A handler that ends its process has failed, even where it asked for status 0.
-                sys.exit(wanted.code or 1)
+                # A handler that ends its process has failed, even where it asked for a status of 0.
+                succeeded = wanted.code is None or (isinstance(wanted.code, int) and wanted.code % 256 == 0)
+                sys.exit(1 if succeeded else wanted.code)
     except RuntimeApiError as error:
         logs.complain(f"streaming_runtime: {error}\n")
         return 1
     finally:
         for hook in shutdown_hooks:
-            run_coroutine(hook())
+            try:
+                run_coroutine(hook())
+            except Exception as error:
+                logs.error(errors.report(error))
         if shutdown_hooks:
             close_event_loop()
 
@@ -177,15 +182,17 @@ def _snapshot(api: RuntimeApi) -> int:
         logs.flush()
         api.restore_next()
     except BaseException as error:
-        logs.error(errors.report(error))
-        api.post_init_error(error, "Runtime.BeforeSnapshotError")
+        report = errors.report(error)
+        logs.error(report)
+        api.post_init_error(report, "Runtime.BeforeSnapshotError")
         return _BEFORE_SNAPSHOT_FAILED
     try:
         for function, arguments, keywords in hooks.get_after_restore() if hooks else []:
             function(*arguments, **keywords)
     except BaseException as error:
-        logs.error(errors.report(error))
-        api.post_restore_error(error)
+        report = errors.report(error)
+        logs.error(report)
+        api.post_restore_error(report)
         return _AFTER_RESTORE_FAILED
     return 0
 

@@ -11,10 +11,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_TIME = "%Y-%m-%dT%H:%M:%S"
 _TEXT_FORMAT = "[%(levelname)s]\t%(asctime)s.%(msecs)03dZ\t%(aws_request_id)s\t%(message)s\n"
 _OF_EXCEPTIONS = ("stackTrace", "errorType", "errorMessage", "location")
-# Attributes that are no fields of a JSON line of their own.
+# Attributes that are no fields of a JSON line of their own. awslambdaric does not know of ``taskName``, which there is
+# since Python 3.12, and so it writes it.
 _RESERVED = {*vars(logging.makeLogRecord({})), "aws_request_id", "tenant_id", "message", *_OF_EXCEPTIONS} - {"taskName"}
 
 
@@ -22,7 +22,7 @@ def set_up() -> None:
     """Sends the root logger's records to Lambda's log, from the level that Lambda wants on."""
     logging.Formatter.converter = time.gmtime
     handler = _LambdaHandler()
-    handler.setFormatter(_JsonFormatter() if logs.json_format else logging.Formatter(_TEXT_FORMAT, _TIME))
+    handler.setFormatter(_JsonFormatter() if logs.json_format else logging.Formatter(_TEXT_FORMAT, logs.TIME_FORMAT))
     handler.addFilter(_add_ids)
     root = logging.getLogger()
     root.addHandler(handler)
@@ -49,7 +49,7 @@ class _LambdaHandler(logging.Handler):
 class _JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         entry: dict[str, Any] = {
-            "timestamp": self.formatTime(record, _TIME + "Z"),
+            "timestamp": self.formatTime(record, logs.TIME_FORMAT + "Z"),
             "level": logging.getLevelName(_standard_level(record)),
             "message": record.msg if isinstance(record.msg, dict) and not record.args else record.getMessage(),
             "logger": record.name,

@@ -2,7 +2,7 @@
 
 Text: ``[LEVEL]<tab>time<tab>request id<tab>message``. JSON: one object a line, with ``timestamp``, ``level``,
 ``message``, ``logger`` and ``requestId``. Lambda may give a descriptor that takes entries in frames, which keeps an
-entry of many lines together.
+entry of many lines together. The metrics of an invocation are a line of the log too.
 https://docs.aws.amazon.com/lambda/latest/dg/python-logging.html
 """
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from .runtime_api import ResponseStream
     from .wire import Invocation
 
-_TIME = "%Y-%m-%dT%H:%M:%S"
 _NO_BREAK_SPACE = "\u00a0"
 _ERROR = 40  # the level's number in `logging`
 # Types of frames: these, and for a level of 10 and above 4 more, and 4 for each 10.
@@ -33,6 +32,8 @@ FRAMES_VARIABLE = "_LAMBDA_TELEMETRY_LOG_FD"
 #: Environment variable: the CloudWatch namespace for the metrics. Without it none are written.
 NAMESPACE_VARIABLE = "STREAMING_RUNTIME_METRICS_NAMESPACE"
 
+#: How both formats write a time, in UTC.
+TIME_FORMAT = "%Y-%m-%dT%H:%M:%S"
 #: Of the invocation that is being served.
 request_id = ""
 tenant_id: str | None = None
@@ -98,7 +99,7 @@ def flush() -> None:
 def error(report: dict[str, Any]) -> None:
     """Logs what `errors.report` made of an exception, as one log entry."""
     if json_format:
-        entry = {"timestamp": time.strftime(_TIME + "Z", time.gmtime()), "level": "ERROR", **report}
+        entry = {"timestamp": time.strftime(TIME_FORMAT + "Z", time.gmtime()), "level": "ERROR", **report}
         _write(to_json(entry) + ("" if _frames is not None else "\n"), _frame_type(_JSON_FRAME, _ERROR))
         return
     head = ": ".join(part for part in (report["errorType"], report["errorMessage"]) if part)

@@ -92,8 +92,8 @@ class StreamingResponse:
         cookies = [headers.pop("set-cookie")] if "set-cookie" in headers else []
         return wire.http_metadata(self.status_code, headers, [*self.cookies, *cookies])
 
-    def last_words(self, error: BaseException) -> bytes:
-        """What is sent at the end of a stream whose deadline has passed; here nothing."""
+    def last_words(self, report: dict[str, Any]) -> bytes:
+        """What is sent at the end of a stream whose deadline has passed, as `report` says; here nothing."""
         return b""
 
 

@@ -69,35 +69,37 @@ class RuntimeApi:
         if answer.status != 200:
             raise RuntimeApiError(f"no restore: status {answer.status}, {answer.body[:500]!r}")
 
-    def post_init_error(self, error: BaseException, error_type: str | None = None) -> None:
+    def post_init_error(self, report: dict[str, Any], error_type: str | None = None) -> None:
         """Tells that the function could not be made ready; the process must then exit.
+
+        Args:
+            report: What `errors.report` made of the error.
+            error_type: What Lambda calls it, if that is not the type in the report.
 
         Raises:
             RuntimeApiError: The Runtime API did not take it.
         """
-        self._post_error("/init/error", errors.report(error), error_type, [])
+        self._post_error("/init/error", report, error_type)
 
-    def post_restore_error(self, error: BaseException) -> None:
+    def post_restore_error(self, report: dict[str, Any]) -> None:
         """Tells that a hook failed after the restore from a snapshot; the process must then exit.
 
         Raises:
             RuntimeApiError: The Runtime API did not take it.
         """
-        self._post_error("/restore/error", errors.report(error), "Runtime.AfterRestoreError", [])
+        self._post_error("/restore/error", report, "Runtime.AfterRestoreError")
 
-    def post_error(self, invocation: Invocation, error: BaseException) -> None:
+    def post_error(self, invocation: Invocation, report: dict[str, Any], xray_cause: str | None) -> None:
         """Tells that the handler failed. Only legal before the response has begun.
 
         Raises:
             RuntimeApiError: The Runtime API did not take it.
         """
-        cause = errors.xray_cause(error)
-        headers = [*([(_XRAY_CAUSE, cause)] if cause is not None else []), *_ids(invocation)]
-        report = errors.report(error, invocation.request_id)
-        self._post_error(f"{invocation.path}/error", report, None, headers)
+        causes = [(_XRAY_CAUSE, xray_cause)] if xray_cause is not None else []
+        self._post_error(f"{invocation.path}/error", report, None, *causes, *_ids(invocation))
 
     def _post_error(
-        self, target: str, report: dict[str, Any], error_type: str | None, headers: list[tuple[str, str]]
+        self, target: str, report: dict[str, Any], error_type: str | None, *headers: tuple[str, str]
     ) -> None:
         body = json.dumps(report).encode()
         head = self._head(
@@ -113,7 +115,8 @@ class RuntimeApi:
         if not self._error_accepted(target, answer.status):
             raise RuntimeApiError(f"error not accepted: status {answer.status}, {answer.body[:500]!r}")
 
-    def _error_accepted(self, _target: str, status: int) -> bool:
+    def _error_accepted(self, target: str, status: int) -> bool:
+        """Whether the answer to a report at `target`, which a subclass may look at, lets the process go on."""
         return status < 400
 
     def _head(self, method: str, target: str, *headers: tuple[str, str]) -> bytes:
@@ -210,13 +213,14 @@ class ResponseStream:
             StreamDeadlineExceeded: The time was up while something was sent.
             BaseException: Whatever `items` and `encode` raise.
         """
-        as_it_is = bytes if encode is item_bytes else None
+        # Bytes that are ready save a call for each chunk; None is the type of no item.
+        ready = bytes if encode is item_bytes else None
         socket = self._connection.socket
         sendall, sendmsg = socket.sendall, socket.sendmsg
         chunks = total = 0
         try:
             for item in items:
-                data = item if type(item) is as_it_is else encode(item)
+                data = item if type(item) is ready else encode(item)
                 size = len(data)
                 deadline.doing = SENDING
                 try:
@@ -248,8 +252,8 @@ class ResponseStream:
         """
         self._finish(wire.LAST_CHUNK if self.started else self._head() + wire.LAST_CHUNK)
 
-    def fail(self, error: BaseException) -> None:
-        """Reports `error`, unless it has ended: as an error while nothing was sent, in trailers afterwards.
+    def fail(self, error: BaseException, report: dict[str, Any]) -> None:
+        """Reports `error`, of which `report` was made: as an error while nothing was sent, in trailers afterwards.
 
         Raises:
             RuntimeApiError: The connection broke, or the Runtime API did not take the report.
@@ -257,9 +261,8 @@ class ResponseStream:
         self.failed = True
         if not self.started:
             self.ended = True
-            self._api.post_error(self._invocation, error)
+            self._api.post_error(self._invocation, report, errors.xray_cause(error, report))
             return
-        report = errors.report(error, self._invocation.request_id)
         body = b2a_base64(json.dumps(report).encode(), newline=False).decode()
         self._finish(wire.last_chunk([(_ERROR_TYPE, _ascii(report["errorType"])), (_ERROR_BODY, body)]))
 
