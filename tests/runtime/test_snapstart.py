@@ -140,37 +140,26 @@ FAILURES = {
 }
 
 
-@pytest.mark.parametrize(("statement", "kind", "message"), FAILURES.values(), ids=list(FAILURES))
-def test_a_hook_that_fails_before_the_snapshot_is_an_init_error_and_the_status_is_64(
-    snap_start: Sandbox, statement: str, kind: str, message: str
-) -> None:
-    ended = snap_start.run(failing("before_snapshot", statement), RESTORED, event(), environment=SNAP_START)
-    trace = f'  File "{snap_start.task / "app.py"}", line 6, in hook\n    {statement}\n'
-    report = {"errorMessage": message, "errorType": kind, "requestId": "", "stackTrace": [trace]}
-    assert [request.raw for request in ended.requests] == [
-        post(ended, "/init/error", "Runtime.BeforeSnapshotError", report)
-    ]
-    assert (ended.status, ended.errors) == (64, "")
-    first, *entries = ended.output.removesuffix("\n").split("\n")
-    assert first == "other 2"
-    assert len(entries) == 1
-    assert entries[0].startswith(f"[ERROR] {kind}{message and ': '}{message}\r")
+SIDES = {  # of the snapshot: where a failure is posted and as what, the exit status, and which hook had run before
+    "before_snapshot": ("/init/error", "Runtime.BeforeSnapshotError", 64, "other 2"),
+    "after_restore": ("/restore/error", "Runtime.AfterRestoreError", 65, "other 1"),
+}
 
 
+@pytest.mark.parametrize("side", SIDES)
 @pytest.mark.parametrize(("statement", "kind", "message"), FAILURES.values(), ids=list(FAILURES))
-def test_a_hook_that_fails_after_the_restore_is_a_restore_error_and_the_status_is_65(
-    snap_start: Sandbox, statement: str, kind: str, message: str
+def test_a_hook_that_fails_is_reported_by_its_side_of_the_snapshot_and_ends_the_process(
+    snap_start: Sandbox, side: str, statement: str, kind: str, message: str
 ) -> None:
-    ended = snap_start.run(failing("after_restore", statement), RESTORED, event(), environment=SNAP_START)
+    target, error_type, status, other = SIDES[side]
+    ended = snap_start.run(failing(side, statement), RESTORED, event(), environment=SNAP_START)
     trace = f'  File "{snap_start.task / "app.py"}", line 6, in hook\n    {statement}\n'
     report = {"errorMessage": message, "errorType": kind, "requestId": "", "stackTrace": [trace]}
-    assert [request.raw for request in ended.requests] == [
-        get(ended, "/restore/next"),
-        post(ended, "/restore/error", "Runtime.AfterRestoreError", report),
-    ]
-    assert (ended.status, ended.errors) == (65, "")
+    restored = [get(ended, "/restore/next")] if side == "after_restore" else []
+    assert [request.raw for request in ended.requests] == [*restored, post(ended, target, error_type, report)]
+    assert (ended.status, ended.errors) == (status, "")
     first, *entries = ended.output.removesuffix("\n").split("\n")
-    assert first == "other 1"
+    assert first == other
     assert len(entries) == 1
     assert entries[0].startswith(f"[ERROR] {kind}{message and ': '}{message}\r")
 

@@ -1,0 +1,50 @@
+"""The benchmark measures what it says: runtimes that are at work and send what they have to."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+from tests.support import ROOT, run
+
+# In a process of its own, since measuring ties a process to one processor.
+PROGRAM = """
+import json, sys
+from benchmarks.measure import Rounds, measure
+from benchmarks.peers import AWSLAMBDARIC, FLOOR, OURS, Peer
+from benchmarks.server import RuntimeFailed
+
+bootstrap = sys.argv[1]
+ours = Peer(OURS, "", (bootstrap,), "app.stream")
+whole = Peer(AWSLAMBDARIC, "", (sys.executable, "-m", "awslambdaric", "app.whole"), "app.whole", streams=False)
+floor = Peer(FLOOR, "", (sys.executable, "-c", "import floor"))
+measured = measure([ours, whole, floor], b"{}", Rounds(1, 1, 50, 1, 1, 1))
+samples = {name: {peer: len(times) for peer, times in getattr(measured, name).items()} for name in measured._fields}
+positive = all(time > 0 for name in measured._fields for times in getattr(measured, name).values() for time in times)
+try:
+    measure([Peer(OURS, "", (bootstrap,), "app.whole")], b"{}", Rounds(1, 1, 1, 1, 1, 1))
+    failure = ""
+except RuntimeFailed as error:
+    failure = str(error)
+print(json.dumps([samples, positive, failure]))
+"""
+
+
+def test_each_peer_is_measured_and_one_that_does_not_stream_where_it_should_is_named(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "{{cookiecutter.project_slug}}" / "src", tmp_path / "src")
+    done = run(sys.executable, "-c", PROGRAM, tmp_path / "src" / "bootstrap", cwd=ROOT)
+    samples, positive, failure = json.loads(done.stdout)
+    every = dict.fromkeys(("streaming_runtime", "awslambdaric", "floor"), 1)
+    streaming = dict.fromkeys(("streaming_runtime", "floor"), 1)
+    assert samples == {
+        "cold_start": every,
+        "warm": dict.fromkeys(every, 50),
+        "many_small": streaming,
+        "many_large": streaming,
+        "memory": every,
+        "memory_huge": streaming,
+    }
+    assert positive
+    assert failure == "streaming_runtime sent 1 chunks, 100000 bytes"
