@@ -589,6 +589,7 @@ def test_a_process_that_is_terminated_in_an_invocation_ends_what_runs_on_its_eve
     assert re.findall("^(down|cleaned up)$", ended.output, re.MULTILINE) == ["down", "cleaned up"]
 
 
+@pytest.mark.slow
 def test_at_the_deadline_the_log_shows_where_the_application_was(sandbox: Sandbox) -> None:
     code = """
         import asyncio

@@ -382,6 +382,7 @@ NOT_ARMED: dict[str, tuple[dict[str, str], int]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("environment", "milliseconds"), NOT_ARMED.values(), ids=list(NOT_ARMED))
 @pytest.mark.parametrize("definition", ["def", "async def"])
 def test_without_margin_or_time_nothing_is_interrupted(
@@ -666,6 +667,7 @@ def test_what_hangs_while_an_item_is_encoded_is_raised_in(sandbox: Sandbox, defi
     assert ended.output.count("# here") == 1
 
 
+@pytest.mark.slow
 def test_the_deadline_does_not_come_between_the_start_of_a_heartbeat_and_whoever_is_to_stop_it(
     sandbox: Sandbox,
 ) -> None:

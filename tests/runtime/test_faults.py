@@ -243,6 +243,7 @@ def test_after_a_broken_response_a_next_that_is_refused_ends_the_process(sandbox
     assert ended.errors == "streaming_runtime: no next invocation: status 403, b'InvalidStateTransition'\n"
 
 
+@pytest.mark.slow
 def test_an_answer_that_never_ends_is_given_up_at_the_deadline(sandbox: Sandbox) -> None:
     deadline = str(int(time.time() * 1000) + 3000)
     ended = sandbox.run(

@@ -245,6 +245,7 @@ def provider(monkeypatch: pytest.MonkeyPatch, sandbox: Sandbox) -> Iterator[Prov
     provider.close()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 def test_every_worker_has_log_streams_of_its_own(instances: Sandbox, line: Line, provider: Provider) -> None:
     code = (
@@ -281,6 +282,7 @@ def test_every_worker_has_log_streams_of_its_own(instances: Sandbox, line: Line,
     assert re.fullmatch(r"(streaming_runtime: worker \d+ ended with status 64\n){2}", ended.errors)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 def test_workers_do_not_share_the_descriptor_for_frames(instances: Sandbox) -> None:
     (instances.task / "frames").touch()
@@ -357,6 +359,7 @@ def test_a_number_of_workers_that_cannot_be_is_named(instances: Sandbox, value: 
     assert ended.errors == (f"streaming_runtime: AWS_LAMBDA_MAX_CONCURRENCY is no number above 0: {value!r}\n")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 def test_one_worker_is_a_process_too(instances: Sandbox) -> None:
     running = instances.start(
