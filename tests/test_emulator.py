@@ -120,3 +120,12 @@ def test_after_an_error_the_next_invocation_is_served(
         else:
             error = json.loads(body)
             assert (error["errorType"], error["errorMessage"]) == ("KeyError", "'planned'")
+
+
+def test_an_error_with_a_long_story_after_the_first_byte_is_taken(
+    project: Path, emulate: Emulate, tmp_path: Path
+) -> None:
+    (tmp_path / "failing.py").write_text("def handler(e, c):\n    yield b'begun'\n    raise ValueError('m' * 20_000)\n")
+    emulator = emulate(project / "src" / "bootstrap", "failing.handler", LAMBDA_TASK_ROOT=str(tmp_path))
+    for _ in range(2):
+        assert emulator.invoke({}) == (200, b"begun")

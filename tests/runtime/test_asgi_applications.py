@@ -531,6 +531,31 @@ def test_a_lifespan_that_fails_to_end_keeps_nothing_else_from_ending(sandbox: Sa
     assert ended.errors == ""
 
 
+def test_a_second_signal_to_terminate_does_not_break_the_end_of_the_lifespan_off(sandbox: Sandbox) -> None:
+    os.mkfifo(sandbox.task / "gate")
+    code = """
+        from streaming_runtime import AsgiHandler
+        async def app(scope, receive, send):
+            await receive()
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            print("ending", flush=True)
+            open("gate").read()
+            print("ended")
+            await send({"type": "lifespan.shutdown.complete"})
+        handler = AsgiHandler(app)
+        """
+    running = sandbox.start(code, hold=True)
+    running.api.wait_until(b"/next", request=0)
+    running.process.terminate()
+    assert running.process.stdout is not None
+    assert running.process.stdout.readline() == b"ending\n"
+    running.process.terminate()
+    (sandbox.task / "gate").write_text("go")
+    ended = running.end()
+    assert (ended.status, ended.output) == (128 + 15, "ended\n")
+
+
 TASKS = """
     import asyncio, json
     from streaming_runtime import AsgiHandler

@@ -694,6 +694,17 @@ def test_a_signal_that_comes_late_reaches_nobody() -> None:
     deadline._on_alarm(signal.SIGALRM, None)
 
 
+def test_a_task_is_cancelled_though_a_call_for_the_one_before_came_too_late() -> None:
+    called: list[Callable[[], object]] = []
+    loop = cast(asyncio.AbstractEventLoop, SimpleNamespace(call_soon_threadsafe=called.append))
+    watched = Deadline(int(time.time() * 1000) + 1000, lambda: None)
+    watched.doing = deadline.HANDLER
+    for _ in range(2):
+        watched.watch(loop, None)
+        watched.expire(None)
+    assert len(called) == 2
+
+
 def test_an_event_loop_that_waits_is_not_raised_in() -> None:
     called: list[Callable[[], object]] = []
     loop = SimpleNamespace(call_soon_threadsafe=called.append)

@@ -322,6 +322,7 @@ INIT = {
     ),
     "exception": ("raise KeyError('TABLE')\n", "app.handler", "KeyError", "'TABLE'"),
     "exit": ("import sys\nsys.exit(0)\n", "app.handler", "SystemExit", "0"),
+    "bare": ("raise BaseException('odd')\n", "app.handler", "BaseException", "odd"),
 }
 
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 import signal
 import time
+from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
@@ -19,6 +21,7 @@ from tests.runtime.conftest import (
     ACCEPTED,
     REQUEST_ID,
     Answer,
+    Deaf,
     Ended,
     Request,
     Reset,
@@ -231,6 +234,45 @@ def test_a_post_that_breaks_is_logged_and_the_next_invocation_served_on_a_new_co
     assert kinds[-1][0] == "RuntimeApiError"
     assert kinds[-1][1].startswith(message)
     assert len(kinds) == (1 if body == b"{}" else 2)
+
+
+SIGNALLED = {  # what the runtime does when the signal comes
+    "sending the first item": ("yield b'x' * 20_000_000", b"POST"),
+    "sending another": ("yield b'first'\n    yield b'x' * 20_000_000", b"first"),
+    "waiting for the answer": ("yield b'first'", b"0\r\n\r\n"),
+}
+
+
+@pytest.mark.parametrize("kind", ["def", "async def"])
+@pytest.mark.parametrize(("items", "seen"), SIGNALLED.values(), ids=list(SIGNALLED))
+def test_what_a_handler_of_signals_raises_in_the_middle_of_a_response_breaks_that_off(
+    sandbox: Sandbox, items: str, seen: bytes, kind: str
+) -> None:
+    code = (
+        "import os, signal\ndef fail(*_):\n    raise LookupError('signalled')\n"
+        "signal.signal(signal.SIGUSR1, fail)\n"
+        f"{kind} items():\n    {items}\n"
+        "def handler(e, c):\n    return b'served' if e == 'serve' else items()\n"
+    )
+    deaf = Deaf()
+    running = sandbox.start(code, event(), SERVED, posts=[deaf])
+    running.api.wait_until(seen[:1] if seen == b"POST" else b"POST", request=1)
+    wait_until_it_waits(running.process.pid)
+    running.process.send_signal(signal.SIGUSR1)
+    deaf.released.set()
+    ended = running.end()
+    assert ended.output.count("[ERROR] LookupError: signalled") == ended.output.count("[ERROR]") == 1
+    assert not ended.posts[0].whole or ended.posts[0].trailers == {}
+    assert ended.posts[1].body == b"served"
+
+
+def wait_until_it_waits(pid: int) -> None:
+    """Waits until the main thread of a process has nothing to do but to wait for the other side."""
+    waits = 0
+    while waits < 20:  # looks in a row
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        waits = waits + 1 if state == "S" else 0
+        os.sched_yield()
 
 
 @pytest.mark.parametrize("close", [False, True])
@@ -471,6 +513,9 @@ def test_a_stack_trace_tells_of_twenty_exceptions_at_most() -> None:
 
 
 LIARS = {
+    "cause": ("__cause__ = property(lambda self: 1 / 0)", "Liar", "x"),
+    "context": ("__context__ = __suppress_context__ = property(lambda self: 1 / 0)", "Liar", "x"),
+    "traceback": ("__traceback__ = property(lambda self: 1 / 0)", "Liar", "x"),
     "class": ("__class__ = property(lambda self: int)", "Liar", "x"),
     "text that is none": ("__str__ = lambda self: 5", "Liar", "<no message: __str__ raised TypeError>"),
     "text without end": ("__str__ = lambda self: str(self)", "Liar", "<no message: __str__ raised RecursionError>"),
@@ -519,3 +564,29 @@ def test_the_chunks_of_a_body_are_taken_apart() -> None:
     assert chunks(b"1\r\nx\r\n0\r\n\r\n") == ([b"x"], b"\r\n")
     assert chunks(b"2\r\nx") == ([b"x"], None)
     assert chunks(b"0\r\nA: b\r\n\r\n") == ([], b"A: b\r\n\r\n")
+
+
+LONG = {  # an exception, and what is left of it in the trailers
+    "frames": "raised(200)",
+    "message": "raise ValueError('m' * 100_000)",
+    "type": "raise type('T' * 5_000, (Exception,), {})",
+}
+
+
+@pytest.mark.parametrize("statement", LONG.values(), ids=list(LONG))
+def test_trailers_are_no_longer_than_a_server_of_gos_takes_and_the_log_tells_all(
+    sandbox: Sandbox, statement: str
+) -> None:
+    frames = "\n".join(f"def f{n}():\n    f{n + 1}()" for n in range(200))
+    code = (
+        f"{frames}\ndef f200():\n    raise KeyError('innermost')\ndef raised(_):\n    f0()\n"
+        f"def handler(e, c):\n    yield b'x'\n    {statement}\n"
+    )
+    ended = sandbox.run(code, event(), event())
+    for post in ended.posts:
+        assert len(post.raw.rpartition(b"\r\n0\r\n")[2]) <= 4096
+        report = json.loads(base64.b64decode(post.trailers["lambda-runtime-function-error-body"]))
+        assert set(report) == {"errorMessage", "errorType", "requestId", "stackTrace"}
+        if "raised" in statement:
+            assert report["stackTrace"][-1].endswith("raise KeyError('innermost')\n")
+    assert max(ended.output.count("in f"), ended.output.count("m"), ended.output.count("T")) > 200

@@ -480,3 +480,22 @@ def test_signals_in_the_middle_of_large_chunks_lose_and_repeat_nothing(sandbox: 
         """
     ended = sandbox.run(code, event())
     assert ended.bodies == [b"".join(bytes([number]) * 2_000_000 for number in range(5)) + b"True"]
+
+
+def test_an_iterator_that_has_ended_is_not_asked_again(sandbox: Sandbox) -> None:
+    code = """
+        class Items:
+            left = 3
+            def __iter__(self):
+                return self
+            def __next__(self):
+                assert self.left >= 0, "asked again"
+                self.left -= 1
+                if self.left < 0:
+                    raise StopIteration
+                return b"x"
+        def handler(event, context):
+            return Items()
+        """
+    ended = sandbox.run(code, event())
+    assert [(post.body, post.trailers) for post in ended.posts] == [(b"xxx", {})]

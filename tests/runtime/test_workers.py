@@ -361,6 +361,19 @@ def test_a_number_of_workers_that_cannot_be_is_named(instances: Sandbox, value: 
 
 @pytest.mark.slow
 @pytest.mark.timeout(60)
+def test_a_child_that_a_wrapper_has_left_is_no_worker(instances: Sandbox) -> None:
+    wrapper = instances.task / "wrapper"
+    wrapper.write_text('#!/bin/sh\n/bin/true &\nexec "$@"\n')
+    wrapper.chmod(0o755)
+    variables = workers(1, STREAMING_RUNTIME_EXEC_WRAPPER=str(wrapper))
+    ended = instances.start(AN_INVOCATION, event(), environment=variables).end()
+    assert ended.bodies == [b"x"]
+    assert ended.errors.count(" ended with status ") == 1
+    assert "Traceback" not in ended.errors
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(60)
 def test_one_worker_is_a_process_too(instances: Sandbox) -> None:
     running = instances.start(
         "import os\ndef handler(e, c):\n    return os.getppid()\n", event(), environment=workers(1)

@@ -34,7 +34,6 @@ class Connection:
 
         Raises:
             OSError: It cannot be connected.
-            ValueError: The port is not a number.
         """
         return self._socket or self._connect()
 
@@ -56,7 +55,7 @@ class Connection:
         """
         try:
             (self._socket or self._connect()).sendall(data)
-        except (OSError, ValueError) as error:
+        except OSError as error:
             raise self.broken(error) from None
 
     def receive(self) -> wire.ResponseParser:
@@ -71,6 +70,9 @@ class Connection:
                 pass
         except (OSError, wire.WireError) as error:
             raise self.broken(error) from None
+        except BaseException:  # a signal's: what comes must not be taken for the answer to another request
+            self.close()
+            raise
         return answer
 
     def drop_ended(self) -> None:
@@ -102,6 +104,8 @@ class Connection:
 
     def _connect(self) -> _socket.socket:
         host, _, port = self.host.rpartition(":")
+        if not port.isdecimal():
+            raise OSError(f"not a port: {port!r}")
         failure: OSError | None = None
         # As bytes, since a name as text would bring in the codec for international ones.
         for *kind, _, address in _socket.getaddrinfo(host.strip("[]").encode(), int(port), 0, _socket.SOCK_STREAM):

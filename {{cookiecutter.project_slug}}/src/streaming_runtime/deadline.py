@@ -99,6 +99,7 @@ class Deadline:
     def watch(self, loop: AbstractEventLoop, task: Task[Any] | None) -> None:
         """From here on the handler runs as `task`, which is to be cancelled."""
         self._loop, self._task = loop, task
+        self._called = False  # a call for the task before may have come too late for that
 
     def release(self) -> None:
         """From here on the handler runs as sync code again, which is to be raised in."""
@@ -159,7 +160,9 @@ class Deadline:
 
 
 def _is_event_loop(frame: FrameType | None) -> bool:
-    return frame is not None and frame.f_globals.get("__name__") in ("selectors", "asyncio.base_events")
+    name = str(frame.f_globals.get("__name__")) if frame is not None else ""
+    # asyncio.events calls what may block.
+    return name == "selectors" or (name.startswith("asyncio.") and name != "asyncio.events")
 
 
 def _on_alarm(_signal_number: int, frame: FrameType | None) -> None:

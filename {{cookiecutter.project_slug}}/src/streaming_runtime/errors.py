@@ -26,6 +26,8 @@ _MACHINERY = (
     os.path.join(_LIBRARY, "importlib", ""),
     "<frozen importlib.",
 )
+# Asked for what an exception holds, since one may have attributes of the same names.
+_BASE: Any = BaseException
 _DEADLINE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "deadline.py")
 
 
@@ -76,9 +78,9 @@ def _stack_trace(error: BaseException, seen: set[int]) -> list[str]:
     """The frames of `error`; then, for each exception behind or within it, its name and its frames."""
     seen.add(id(error))
     entries = _formatted(_frames(error))
-    behind = error.__cause__
-    if behind is None and not error.__suppress_context__:
-        behind = error.__context__
+    behind = _BASE.__cause__.__get__(error)
+    if behind is None and not _BASE.__suppress_context__.__get__(error):
+        behind = _BASE.__context__.__get__(error)
     inner = BaseExceptionGroup.exceptions.__get__(error) if issubclass(type(error), BaseExceptionGroup) else ()
     for label, other in (("Caused by", behind), *(("Holds", member) for member in inner)):
         # The chain may lead back to where it came from.
@@ -137,7 +139,7 @@ def _working_directory() -> str:
 def _frames(error: BaseException) -> list[Frame]:
     """The frames of the user's code: the runtime's own, which come first and last, are left out."""
     frames: list[Frame] = []
-    trace = error.__traceback__
+    trace = _BASE.__traceback__.__get__(error)
     while trace is not None:
         code = trace.tb_frame.f_code
         frames.append((code.co_filename, trace.tb_lineno, code.co_name))

@@ -147,8 +147,9 @@ class _Exchange:
                     raise deadline.exceeded()
                 deadline.doing = HANDLER
                 if self._heartbeat is None and self.stream.chunks_sent:
-                    # Nobody else writes: a faster loop takes the rest, and leaves nothing to this one.
+                    # Nobody else writes: a faster loop takes the rest.
                     self.stream.write_rest(iterator, encode, deadline)
+                    break
             deadline.doing = SENDING
             self._end()
         for closing in opened:

@@ -72,7 +72,7 @@ def run(api: RuntimeApi, handler_name: str) -> int:
     try:
         try:
             function = _initialize(handler_name)
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             report = errors.report(error)
             logs.error(report)
             api.post_init_error(report)
@@ -198,4 +198,7 @@ def _snapshot(api: RuntimeApi) -> int:
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> None:
+    import signal
+
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # another one must not break the hooks off
     raise SystemExit(_TERMINATED)

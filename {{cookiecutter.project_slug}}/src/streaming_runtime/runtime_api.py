@@ -28,6 +28,9 @@ _ERROR_BODY = "Lambda-Runtime-Function-Error-Body"
 _XRAY_CAUSE = "Lambda-Runtime-Function-XRay-Error-Cause"
 # From this size on, copying a chunk into one piece with its frame takes longer than sending it in three.
 _SCATTER_SIZE = 16 * 1024
+# Go's HTTP server, of which Lambda's emulator is made, takes no more trailers than its buffer holds.
+_TRAILERS_LIMIT = 4096  # bytes
+_TYPE_LIMIT = 128  # characters of an error's type among them
 _ID = "{id}"  # stands for the request id in a head that is kept
 
 
@@ -188,8 +191,8 @@ class ResponseStream:
                 self._connection.send(self._head() + (wire.chunk(data) if size else b""))
             elif size:
                 self._connection.send(wire.chunk(data))
-        except RuntimeApiError:
-            self.ended = self.failed = True
+        except BaseException:
+            self._break_off()
             raise
         if size and payload:
             if not self.chunks_sent:
@@ -234,6 +237,9 @@ class ResponseStream:
                 except OSError as error:
                     self.ended = self.failed = True
                     raise self._connection.broken(error) from None
+                except BaseException:
+                    self._break_off()
+                    raise
                 if size:
                     chunks += 1
                     total += size
@@ -263,8 +269,12 @@ class ResponseStream:
             self.ended = True
             self._api.post_error(self._invocation, report, errors.xray_cause(error, report))
             return
-        body = b2a_base64(json.dumps(report).encode(), newline=False).decode()
-        self._finish(wire.last_chunk([(_ERROR_TYPE, _ascii(report["errorType"])), (_ERROR_BODY, body)]))
+        self._finish(_trailers(report))
+
+    def _break_off(self) -> None:
+        # Beside a broken connection it may be a handler of signals that raised: nobody knows how much is out then.
+        self.ended = self.failed = True
+        self._connection.close()
 
     def _head(self) -> bytes:
         self.started = True
@@ -280,13 +290,29 @@ class ResponseStream:
         try:
             self._connection.send(data)
             answer = self._connection.receive()
-        except RuntimeApiError:
-            self.failed = True
+        except BaseException:
+            self._break_off()
             raise
         self._connection.close()
         if answer.status >= 400:
             self.failed = True
             raise RuntimeApiError(f"response not accepted: status {answer.status}, {answer.body[:500]!r}")
+
+
+def _trailers(report: dict[str, Any]) -> bytes:
+    """The end of a response that failed. What is too much of the report is left out; the log has all of it."""
+    stack, message = report["stackTrace"], report["errorMessage"]
+    kind = report["errorType"][:_TYPE_LIMIT]
+    while True:
+        shown = {**report, "errorType": kind, "errorMessage": message, "stackTrace": stack}
+        body = b2a_base64(json.dumps(shown).encode(), newline=False).decode()
+        end = wire.last_chunk([(_ERROR_TYPE, _ascii(kind)), (_ERROR_BODY, body)])
+        if len(end) <= _TRAILERS_LIMIT or not (stack or message):
+            return end
+        if stack:  # whose last entries say most
+            stack = stack[len(stack) // 2 + 1 :]
+        else:
+            message = message[: len(message) // 2]
 
 
 def _ids(invocation: Invocation) -> list[tuple[str, str]]:

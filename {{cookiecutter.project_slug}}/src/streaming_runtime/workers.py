@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import time
+from contextlib import suppress
 
 from . import errors, logs
 from .connection import RuntimeApiError
@@ -68,7 +69,8 @@ def supervise(count: int, work: Callable[[], int]) -> int:
         nonlocal terminated
         terminated = True
         for worker in workers:
-            os.kill(worker, number)
+            with suppress(ProcessLookupError):  # of one that has just ended by itself
+                os.kill(worker, number)
 
     def start() -> None:
         # The signal waits until the parent knows of the worker, and the worker has left the parent's handling.
@@ -82,9 +84,10 @@ def supervise(count: int, work: Callable[[], int]) -> int:
         start()
     while workers:
         worker, ended = os.wait()
-        lived = time.monotonic() - workers.pop(worker)
-        if terminated:
+        started = workers.pop(worker, None)
+        if terminated or started is None:  # a child that a wrapper had before this process was ours is no worker
             continue
+        lived = time.monotonic() - started
         status = os.waitstatus_to_exitcode(ended)
         logs.complain(f"streaming_runtime: worker {worker} ended with status {status}\n")
         if status != _RETURNED and lived > _SHORT_LIFE:
