@@ -186,11 +186,14 @@ class ResponseStream:
             RuntimeApiError: The connection broke.
         """
         size = len(data)
+        message = wire.chunk(data) if size else b""
+        if not self.started:
+            message = self._head() + message
+        elif not size:
+            return
         try:
-            if not self.started:
-                self._connection.send(self._head() + (wire.chunk(data) if size else b""))
-            elif size:
-                self._connection.send(wire.chunk(data))
+            self.started = True
+            self._connection.send(message)
         except BaseException:
             self._break_off()
             raise
@@ -277,7 +280,6 @@ class ResponseStream:
         self._connection.close()
 
     def _head(self) -> bytes:
-        self.started = True
         self._connection.drop_ended()
         head = self._api.response_head(self._invocation, self._content_type)
         if self._metadata is not None:
@@ -286,7 +288,7 @@ class ResponseStream:
         return head
 
     def _finish(self, data: bytes) -> None:
-        self.ended = True
+        self.started = self.ended = True
         try:
             self._connection.send(data)
             answer = self._connection.receive()
