@@ -734,3 +734,23 @@ def test_the_deadline_in_the_very_moment_in_which_the_handler_is_done_is_reporte
     ended = sandbox.run(code, event(b"1"), event(b"2"))
     assert ended.bodies == [b'"served"', b'"served"']
     assert ended.output.startswith("[ERROR] StreamDeadlineExceeded: late")
+
+
+def test_the_deadline_does_not_come_between_the_call_of_async_code_and_its_task(sandbox: Sandbox) -> None:
+    code = """
+        import asyncio, time
+        begin = asyncio.BaseEventLoop.run_until_complete
+        def begin_late(loop, task):
+            time.sleep(0.3)  # the time is up here, where there is a task that has not run yet
+            return begin(loop, task)
+        async def wait():
+            await asyncio.sleep(60)
+        async def look():
+            return len(asyncio.all_tasks())
+        def handler(event, context):
+            asyncio.BaseEventLoop.run_until_complete = begin_late if event == 1 else begin
+            return wait() if event == 1 else look()
+        """
+    ended = sandbox.run(code, due(b"1"), event(b"2"), environment=HUGE)
+    check_error(ended, 0)
+    assert ended.bodies[1] == b"1"

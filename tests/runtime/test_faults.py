@@ -590,3 +590,58 @@ def test_trailers_are_no_longer_than_a_server_of_gos_takes_and_the_log_tells_all
         if "raised" in statement:
             assert report["stackTrace"][-1].endswith("raise KeyError('innermost')\n")
     assert max(ended.output.count("in f"), ended.output.count("m"), ended.output.count("T")) > 200
+
+
+def test_a_generator_within_another_that_broke_off_is_closed_before_the_next_invocation(sandbox: Sandbox) -> None:
+    code = """
+        import asyncio
+        async def inner():
+            try:
+                while True:
+                    yield b"marker"
+            finally:
+                print("inner begins")
+                await asyncio.sleep(0.01)
+                print("inner ends")
+        async def outer():
+            async for item in inner():
+                yield item
+        async def handler(event, context):
+            if event != "serve":
+                return outer()
+            print("next")
+            return b"served"
+        """
+    ended = sandbox.run(code, event(), SERVED, posts=[Reset(at=b"marker")])
+    printed = [line for line in ended.output.split("\n") if line in ("inner begins", "inner ends", "next")]
+    assert printed == ["inner begins", "inner ends", "next"]
+
+
+def test_an_exit_in_another_task_is_reported(sandbox: Sandbox) -> None:
+    code = """
+        import asyncio, sys
+        async def watchdog():
+            sys.exit(7)
+        async def handler(event, context):
+            yield b"first"
+            task = asyncio.create_task(watchdog())
+            await asyncio.sleep(30)
+        """
+    ended = sandbox.run(code, event(), SERVED)
+    invariants(ended)
+    assert [post.trailers["lambda-runtime-function-error-type"] for post in ended.posts] == ["SystemExit"]
+    assert (ended.status, ended.output.count("[ERROR] SystemExit")) == (7, 1)
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_a_handler_that_closes_the_runtimes_descriptor_costs_one_invocation(sandbox: Sandbox, place: str) -> None:
+    code = (
+        "import os\ndef handler(e, c):\n    if e == 'serve':\n        return b'served'\n"
+        f"    return {place}()\n"
+        "def before():\n    os.closerange(3, 64)\n    return b'x'\n"
+        "def after():\n    def items():\n        yield b'x'\n        os.closerange(3, 64)\n        yield b'y'\n"
+        "    return items()\n"
+    )
+    ended = sandbox.run(code, event(), SERVED)
+    assert "Traceback" not in ended.errors
+    assert ended.posts[-1].body == b"served"

@@ -97,10 +97,12 @@ class Connection:
 
     def close(self) -> None:
         """Ends the connection, if there is one."""
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
-        self._broken_off = False
+        ended, self._socket, self._broken_off = self._socket, None, False
+        if ended is not None:
+            try:
+                ended.close()
+            except OSError:
+                return  # the function has closed its descriptor
 
     def _connect(self) -> _socket.socket:
         host, _, port = self.host.rpartition(":")
@@ -127,7 +129,10 @@ class Connection:
 def _ended(connection: _socket.socket) -> bool:
     """Whether the other side has ended an idle connection."""
     if _TCP_INFO is not None:
-        return connection.getsockopt(_socket.IPPROTO_TCP, _TCP_INFO, 1) != _ESTABLISHED
+        try:
+            return connection.getsockopt(_socket.IPPROTO_TCP, _TCP_INFO, 1) != _ESTABLISHED
+        except OSError:  # the function has closed its descriptor
+            return True
     # Anything that can be read from it says so, which takes longer to find out.
     try:
         connection.recv(1, _socket.MSG_PEEK | _socket.MSG_DONTWAIT)

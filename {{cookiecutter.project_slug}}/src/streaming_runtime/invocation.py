@@ -65,12 +65,17 @@ def run_coroutine(
     import asyncio
 
     global _runner
+    # Until the task runs, a deadline would be raised within asyncio, and leave the task to the next invocation.
+    doing = IDLE
+    if deadline is not None:
+        doing, deadline.doing = deadline.doing, IDLE
     if _runner is None:
         _runner = asyncio.Runner()
 
     async def watched() -> Any:
         if deadline is not None:
             deadline.watch(asyncio.get_running_loop(), asyncio.current_task())
+            deadline.doing = doing
         return await coroutine
 
     try:
@@ -89,6 +94,7 @@ def close_event_loop() -> None:
 class _Exchange:
     """The event and what is sent for it."""
 
+    _reported: BaseException | None = None
     _reply: Reply | None = None
     _heartbeat: Heartbeat | None = None
     _async_context: Context | None = None
@@ -104,8 +110,10 @@ class _Exchange:
         with self._deadline:
             try:
                 self._serve(handler)
-            except StreamDeadlineExceeded as error:  # it came in the very moment in which the handler was done
-                self._report(error)
+            except BaseException as error:
+                # The deadline in the moment in which the handler was done; or what left the event loop past its task.
+                if error is self._reported or not self._report(error):
+                    raise
 
     def _serve(self, handler: Handler) -> None:
         result: Any = None
@@ -186,6 +194,13 @@ class _Exchange:
                 close = getattr(closing, "aclose", None)
                 if close is not None:
                     await close()
+        with self._handlers_code:
+            # Generators within that were dropped: the event loop closes each in a task of its own.
+            from asyncio import all_tasks, sleep, wait
+
+            await sleep(0)
+            while left := [task for task in all_tasks() if type(task.get_coro()).__name__ == "async_generator_athrow"]:
+                await wait(left)
 
     def _run_async(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         # All coroutines of an invocation see the same context variables.
@@ -206,6 +221,7 @@ class _Exchange:
 
     def _report(self, error: BaseException) -> bool:
         """Logs `error` and reports it to Lambda; False if it is to end the process."""
+        self._reported = error
         error = self._deadline.settle(error)
         # By its type, since an exception may say of itself what it likes.
         broken = issubclass(type(error), RuntimeApiError)
