@@ -39,7 +39,7 @@ SLUG_LENGTH = 40
 RESERVED_SLUGS = frozenset(
     (
         # A project cannot depend on itself, so these packages could not be installed.
-        *("botocore", "h11", "mypy", "pytest", "pyyaml", "ruff", "types-pyyaml", "watchfiles"),
+        *("botocore", "h11", "mypy", "pytest", "pyyaml", "rich", "ruff", "types-pyyaml", "watchfiles"),
         # SAM's own stack, in which it keeps the bucket for deployments.
         "aws-sam-cli-managed-default",
         # Windows has no folders of these names.

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from tests.support import ROOT, Bake, defaults, run, source_files
 
-from local.template import TemplateLoader
+from local.function import TemplateLoader
 
 TEMPLATE = ROOT / "{{cookiecutter.project_slug}}"
 MOST_FILES = 45
@@ -190,11 +190,12 @@ def test_free_text_survives_in_every_file(text: str, bake: Bake) -> None:
 
 def test_the_events_are_those_of_function_urls_but_for_the_plain_one(project: Path) -> None:
     events = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in (project / "events").iterdir()}
-    assert set(events) == {"get", "plain", "post-base64", "query-and-cookies"}
+    assert set(events) == {"get", "plain", "post"}
     assert "requestContext" not in events.pop("plain")
     assert {event["version"] for event in events.values()} == {"2.0"}
-    assert events["post-base64"]["isBase64Encoded"] is True
-    assert events["query-and-cookies"]["cookies"] == ["session=abc123", "theme=dark"]
+    assert events["post"]["isBase64Encoded"] is True
+    assert events["post"]["cookies"] == ["session=abc123", "theme=dark"]
+    assert events["post"]["queryStringParameters"] == {"name": "a b", "tag": "x,y"}
 
 
 def test_the_tools_of_projects_and_of_the_template_check_alike(project: Path) -> None:

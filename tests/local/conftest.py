@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import itertools
 import os
 import select
 import socket
@@ -11,12 +12,14 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
-from local.server import running
-from local.template import Function
+from local import running
+from local.function import Function
+from local.sandboxes import Observer
 
 PROJECT = Path(__file__).parents[2] / "{{cookiecutter.project_slug}}"
 PATIENCE = 60.0  # seconds until a test that hangs is given up
@@ -64,6 +67,16 @@ class Fifo:
     def close(self) -> None:
         """Closes the test's end."""
         os.close(self._descriptor)
+
+
+class Pieces(Observer):
+    """Collects what a function writes to its log."""
+
+    def __init__(self) -> None:
+        self.pieces: list[str] = []
+
+    def log(self, text: str, request_id: str) -> None:
+        self.pieces.append(text)
 
 
 @dataclass
@@ -144,15 +157,23 @@ def stack() -> Iterator[ExitStack]:
 
 @pytest.fixture
 def serve(stack: ExitStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Serve:
-    """Serves a handler's source; more keywords are variables of its environment, or fields of the `Function`."""
+    """Serves a handler's source; `url` has settings of the URL, and more keywords are variables of its environment."""
     monkeypatch.delenv("PYTHONPATH", raising=False)
+    numbers = itertools.count()
 
     def start(
-        source: str, *, timeout: float = PATIENCE, limit: int = 10, code: Path | None = None, **variables: str
+        source: str,
+        *,
+        timeout: float = PATIENCE,
+        limit: int = 10,
+        limits: bool = False,
+        code: Path | None = None,
+        url: dict[str, Any] | None = None,
+        **variables: str,
     ) -> Served:
-        folder = tmp_path / "handlers"
+        folder = tmp_path / f"served-{next(numbers)}"
         write_handler(folder, source)
-        gate, told = Fifo(tmp_path / "gate"), Fifo(tmp_path / "told")
+        gate, told = Fifo(folder / "gate"), Fifo(folder / "told")
         stack.callback(gate.close)
         stack.callback(told.close)
         names = {"PYTHONPATH": str(folder), "GATE": str(gate.path), "TOLD": str(told.path)}
@@ -164,9 +185,10 @@ def serve(stack: ExitStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
             timeout=timeout,
             memory=256,
             environment={**names, **variables},
+            **(url or {}),
         )
-        pieces: list[str] = []
-        url = stack.enter_context(running(function, limit, pieces.append))
-        return Served(url, gate, told, folder, pieces, stack)
+        log = Pieces()
+        address = stack.enter_context(running(function, limit, log, limits))
+        return Served(address, gate, told, folder, log.pieces, stack)
 
     return start

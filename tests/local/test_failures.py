@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
 import http.client
 import os
 import shutil
+import signal
+import threading
 from pathlib import Path
 
 import pytest
 from tests.local.conftest import PATIENCE, PROJECT, Serve, exchange, rest, write_handler
 
-REFUSAL = (502, b'{"Message":"Internal Server Error"}')
+REFUSAL = (502, b"Internal Server Error")
 GOOD = "def handler(event, context):\n    return 'good'\n"
 
 BEFORE_THE_FIRST_BYTE = {
@@ -294,3 +298,110 @@ def test_no_process_is_left_when_the_url_is_closed(serve: Serve) -> None:
     for pid in pids:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
+
+
+def test_a_stream_without_pause_keeps_no_other_client_waiting(serve: Serve) -> None:
+    served = serve("""
+        def handler(event, context):
+            if event["rawPath"] == "/":
+                return "served"
+            return StreamingResponse(endless())
+
+        def endless():
+            while True:
+                yield b"x"
+        """)
+    endless = served.start("/endless")
+    ended = threading.Event()
+
+    def read() -> None:
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            while not ended.is_set() and endless.read1(65536):
+                pass
+        endless.close()
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        for _ in range(3):
+            assert served.get() == (200, b'"served"')
+        assert reader.is_alive()
+    finally:
+        ended.set()
+        reader.join()
+
+
+def test_the_url_can_be_closed_while_processes_start(serve: Serve) -> None:
+    served = serve(GOOD, limit=20)
+    for _ in range(20):
+        served.socket().sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    served.stack.close()
+
+
+def test_a_process_that_cannot_be_started_takes_no_place(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    served = serve(GOOD, limit=1)
+
+    def no_more() -> tuple[int, int]:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("local.sandbox.os.pipe", no_more)
+        assert served.get() == REFUSAL
+        assert "Too many open files" in served.log
+    assert served.get() == (200, b'"good"')
+
+
+def test_a_child_that_keeps_the_connection_open_does_not_hold_the_client_up(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("local.sandbox._LAST_WORDS_TIME", 0.2)
+    monkeypatch.setattr("local.invocation._PATIENCE", 1000)
+    served = serve("""
+        import signal
+
+        def handler(event, context):
+            yield b"first"
+            if not os.fork():
+                os.setsid()  # out of reach of whoever ends the process
+                tell(b"%8d" % os.getpid())
+                signal.pause()
+            wait()
+            os._exit(3)
+        """)
+    response = served.start()
+    child = int(served.told.read(8))
+    try:
+        served.gate.write(b"1")
+        with pytest.raises(http.client.IncompleteRead):
+            response.read()
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_a_client_that_takes_nothing_gives_its_place_back_some_time_after_the_timeout(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("local.invocation._PATIENCE", 0.2)
+    served = serve(
+        """
+        def handler(event, context):
+            if event["rawPath"] == "/good":
+                return "good"
+            return StreamingResponse(endless())
+
+        def endless():
+            while True:
+                yield bytes(65536)
+        """,
+        limit=1,
+        timeout=1,
+        **NO_DEADLINE,
+    )
+    stalled = served.socket()
+    stalled.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert stalled.recv(1) == b"H"
+    while (answer := served.get("/good"))[0] == 429:
+        pass
+    assert answer == (200, b'"good"')
+    assert "Task timed out after 1.00 seconds" in served.log

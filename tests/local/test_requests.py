@@ -66,7 +66,7 @@ def test_an_event_is_what_aws_documents(serve: Serve) -> None:
             "x-many": "1,2",
             "content-type": "text/plain",
             "content-length": "4",
-            "connection": "close",
+            "cookie": "one=1; two=a,b; three=3",
             "x-forwarded-for": "127.0.0.1",
             "x-forwarded-port": "3000",
             "x-forwarded-proto": "http",
@@ -74,8 +74,8 @@ def test_an_event_is_what_aws_documents(serve: Serve) -> None:
         "queryStringParameters": {"name": "a b c", "tag": "x,y", "empty": "", "plain": ""},
         "requestContext": {
             "accountId": "anonymous",
-            "apiId": "localhost",
-            "domainName": "url-id.lambda-url.eu-west-1.on.aws:3000",
+            "apiId": "url-id",
+            "domainName": "url-id.lambda-url.eu-west-1.on.aws",
             "domainPrefix": "url-id",
             "http": {
                 "method": "POST",
@@ -153,7 +153,7 @@ def test_a_request_of_6_mib_is_served_and_a_longer_one_refused_on_a_connection_t
         connection.request("POST", "/", body, {"Content-Type": "text/plain"})
         response = connection.getresponse()
         answers.append((response.status, json.loads(response.read())))
-    message = "Request must be smaller than 6291456 bytes"
+    message = "Request must be smaller than 6291456 bytes for the InvokeFunction operation"
     assert answers == [(200, LIMIT), (413, {"Message": message}), (200, 10)]
 
 
@@ -211,3 +211,15 @@ def test_a_request_that_breaks_off_starts_nothing(serve: Serve, request_: bytes)
 
 def test_the_url_is_on_loopback(serve: Serve) -> None:
     assert urlsplit(serve(ECHO).url).hostname == "127.0.0.1"
+
+
+def test_a_request_for_a_tunnel_is_refused(serve: Serve) -> None:
+    served = serve(ECHO)
+    assert exchange(served.socket(), b"CONNECT x:443 HTTP/1.1\r\nHost: x:443\r\n\r\n").startswith(b"HTTP/1.1 405 ")
+    assert served.get()[0] == 200
+
+
+def test_a_target_in_absolute_form_is_a_path(serve: Serve) -> None:
+    request = b"GET http://host/a/b?c=1 HTTP/1.1\r\nHost: host\r\nConnection: close\r\n\r\n"
+    event = event_of(serve(ECHO), request)
+    assert (event["rawPath"], event["rawQueryString"]) == ("/a/b", "c=1")

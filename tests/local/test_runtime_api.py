@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from tests.local.conftest import Serve, Served
 
-REFUSAL = (502, b'{"Message":"Internal Server Error"}')
+REFUSAL = (502, b"Internal Server Error")
 
 # A runtime as simple as can be; the test adds `serve()`, which answers one event.
 RUNTIME = """
@@ -29,6 +29,7 @@ RUNTIME = """
         return call("POST", f"/invocation/{request_id}/response", iter(chunks), headers)[0].status
 
     connection = http.client.HTTPConnection(os.environ["AWS_LAMBDA_RUNTIME_API"])
+    kept = []
     while True:
         response, event = call("GET", "/invocation/next")
         request_id = response.headers["Lambda-Runtime-Aws-Request-Id"]
@@ -91,6 +92,7 @@ MALFORMED = {
     "header injection": """b'{"headers": {"a": "1\\\\r\\\\nb: 2"}}' + bytes(8)""",
     "header beyond latin-1": """b'{"headers": {"a": "\\\\u20ac"}}' + bytes(8)""",
     "cookies that are none": """b'{"cookies": [1]}' + bytes(8)""",
+    "deeply nested": 'b"[" * 16000 + bytes(8)',
     "too long": """b'{"a": "%s"}' % (b"x" * 16384) + bytes(8)""",
     "without end": 'b"{" + b" " * (1 << 20)',
 }
@@ -187,3 +189,68 @@ def test_the_runtime_api_listens_on_loopback_only(serve_runtime: Callable[..., S
     assert host == "127.0.0.1"
     with pytest.raises(OSError, match="refused"):
         socket.create_connection(("127.0.0.2", int(port)), 5)
+
+
+def test_a_response_that_is_left_open_is_aborted_when_the_runtime_asks_for_the_next_event(
+    serve_runtime: Callable[..., Served], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("local.invocation._PATIENCE", 1000)
+    served = serve_runtime("""
+        if b'"/good"' in event:
+            post([b"good"], "text/plain")
+            return
+        left = http.client.HTTPConnection(os.environ["AWS_LAMBDA_RUNTIME_API"])
+        left.putrequest("POST", f"/2018-06-01/runtime/invocation/{request_id}/response")
+        left.putheader("Content-Type", "text/plain")
+        left.putheader("Transfer-Encoding", "chunked")
+        left.endheaders()
+        left.send(b"5\\r\\nfirst\\r\\n")
+        kept.append(left)
+        open(os.environ["GATE"], "rb", buffering=0).read(1)
+        """)
+    response = served.start()
+    assert response.read1() == b"first"
+    served.gate.write(b"1")
+    with pytest.raises(http.client.IncompleteRead):
+        response.read()
+    assert served.get("/good") == (200, b"good")
+
+
+def test_an_event_is_not_lost_on_a_call_that_the_runtime_has_given_up(serve_runtime: Callable[..., Served]) -> None:
+    served = serve_runtime("""
+        global request_id
+        post([b"first"], "text/plain")
+        given_up = http.client.HTTPConnection(os.environ["AWS_LAMBDA_RUNTIME_API"])
+        given_up.request("GET", "/2018-06-01/runtime/invocation/next")
+        call("GET", "/nothing")  # so that the one before has been taken
+        given_up.close()
+        connection.request("GET", "/2018-06-01/runtime/invocation/next")
+        with open(os.environ["TOLD"], "wb") as told:
+            told.write(b"!")
+        response = connection.getresponse()
+        response.read()
+        request_id = response.headers["Lambda-Runtime-Aws-Request-Id"]
+        post([b"second"], "text/plain")
+        """)
+    assert served.get() == (200, b"first")
+    assert served.told.read(1) == b"!"
+    assert served.get() == (200, b"second")
+
+
+def test_a_trailer_that_is_not_base64_is_an_error_all_the_same(serve_runtime: Callable[..., Served]) -> None:
+    served = serve_runtime("""
+        broken = http.client.HTTPConnection(os.environ["AWS_LAMBDA_RUNTIME_API"])
+        broken.putrequest("POST", f"/2018-06-01/runtime/invocation/{request_id}/response")
+        broken.putheader("Content-Type", "text/plain")
+        broken.putheader("Transfer-Encoding", "chunked")
+        broken.endheaders()
+        value = b"\\xff=" if b'"/latin"' in event else b"a"
+        broken.send(b"5\\r\\nfirst\\r\\n0\\r\\n")
+        broken.send(b"Lambda-Runtime-Function-Error-Type: E\\r\\n")
+        broken.send(b"Lambda-Runtime-Function-Error-Body: " + value + b"\\r\\n\\r\\n")
+        broken.getresponse().read()
+        """)
+    for path in ("/latin", "/short"):
+        with pytest.raises(http.client.IncompleteRead) as raised:
+            served.get(path)
+        assert raised.value.partial == b"first"

@@ -9,9 +9,9 @@ import re
 import pytest
 from tests.local.conftest import PROJECT, Serve
 
-from local.environment import environment
-from local.template import Function
+from local.function import Function, environment
 
+THROTTLED = {"Reason": "ConcurrentInvocationLimitExceeded", "Type": "User", "message": "Rate Exceeded."}
 GATED = """
     count = 0
 
@@ -31,7 +31,7 @@ def test_parallel_requests_start_sandboxes_up_to_the_limit_which_are_used_again(
     assert len(processes) == 3
     for _ in range(2):
         status, body = served.get()
-        assert (status, json.loads(body)) == (429, {"Reason": "ConcurrentInvocationLimitExceeded"})
+        assert (status, json.loads(body)) == (429, THROTTLED)
     served.gate.write(b"123")
     assert [response.read() for response in first] == [b"", b"", b""]
 
@@ -142,7 +142,7 @@ def test_the_handler_sees_its_environment_and_context(serve: Serve, monkeypatch:
     )
     seen = json.loads(served.get()[1])
     assert 15_000 < seen.pop("left") <= 20_000
-    assert re.fullmatch(r"Root=1-[0-9a-f]{8}-[0-9a-f]{24};Sampled=0", seen.pop("trace"))
+    assert re.fullmatch(r"Root=1-[0-9a-f]{8}-[0-9a-f]{24};Parent=[0-9a-f]{16};Sampled=0", seen.pop("trace"))
     assert re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", seen.pop("id"))
     assert int(seen.pop("memory")) == 256
     assert seen == {

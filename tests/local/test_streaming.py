@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import http.client
 import json
 import socket
 import struct
+from concurrent.futures import ThreadPoolExecutor
+from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 
 import pytest
@@ -236,3 +239,75 @@ def test_an_empty_first_item_sends_the_head_before_the_next_item_is_made(serve: 
     assert response.status == 201
     served.gate.write(b"1")
     assert response.read() == b"made"
+
+
+def test_a_response_names_its_invocation_and_its_trace(serve: Serve) -> None:
+    served = serve("""
+        def handler(event, context):
+            here = os.environ["_X_AMZN_TRACE_ID"].partition(";")[0]
+            return StreamingResponse([context.aws_request_id, " ", event["requestContext"]["requestId"], " ", here])
+        """)
+    response = served.start()
+    request_id, in_event, root = response.read().decode().split()
+    assert response.headers["x-amzn-requestid"] == request_id == in_event
+    assert response.headers["x-amzn-trace-id"] == root.replace("Root", "root")
+    assert parsedate_to_datetime(response.headers["date"]).tzinfo is not None
+
+
+def test_a_trace_that_the_client_has_begun_goes_on(serve: Serve) -> None:
+    connection = serve("""
+        def handler(event, context):
+            return [os.environ["_X_AMZN_TRACE_ID"].partition(";")[0], event["headers"]["x-amzn-trace-id"]]
+        """).connect()
+    root = "Root=1-5759e988-bd862e3fe1be46a994272793"
+    connection.request("GET", "/", headers={"X-Amzn-Trace-Id": f"{root};Parent=53995c3f42cd8ad8;Sampled=1"})
+    assert json.loads(connection.getresponse().read()) == [root, root]
+    connection.request("GET", "/", headers={"X-Amzn-Trace-Id": "no trace"})
+    assert json.loads(connection.getresponse().read()) != [root, root]
+
+
+def test_headers_that_are_the_urls_go_out_under_another_name(serve: Serve) -> None:
+    response = serve("""
+        def handler(event, context):
+            headers = {"Content-Length": "99", "WWW-Authenticate": "Basic", "Date": "yesterday"}
+            return StreamingResponse(["body"], headers=headers)
+        """).start()
+    assert response.read() == b"body"
+    assert response.headers["content-length"] is None
+    assert response.headers["www-authenticate"] is None
+    assert response.headers["date"] != "yesterday"
+    assert [response.headers[f"x-amzn-remapped-{name}"] for name in ("content-length", "www-authenticate", "date")] == [
+        "99",
+        "Basic",
+        "yesterday",
+    ]
+
+
+@pytest.mark.slow
+def test_a_hundred_clients_at_once_lose_no_byte(serve: Serve) -> None:
+    served = serve(
+        """
+        import hashlib
+
+        def handler(event, context):
+            number = int(event["rawPath"][1:])
+            for index in range(50):
+                yield hashlib.shake_128(b"%d %d" % (number, index)).digest(10_000 + index)
+        """,
+        limit=100,
+    )
+
+    def digest(number: int) -> str:
+        status, body = served.get(f"/{number}")
+        assert status == 200
+        return hashlib.sha256(body).hexdigest()
+
+    def expected(number: int) -> str:
+        whole = hashlib.sha256()
+        for index in range(50):
+            whole.update(hashlib.shake_128(b"%d %d" % (number, index)).digest(10_000 + index))
+        return whole.hexdigest()
+
+    with ThreadPoolExecutor(100) as clients:
+        for _ in range(2):  # with new sandboxes, and with those of the first time
+            assert list(clients.map(digest, range(100))) == [expected(number) for number in range(100)]

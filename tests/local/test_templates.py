@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from local.template import Function, TemplateError, load_function
+from local.function import Function, TemplateError, load_function
 
 WHOLE = """
 Parameters:
@@ -69,6 +69,8 @@ def test_a_function_has_its_own_properties_the_globals_and_defaults_of_parameter
         timeout=25.0,
         memory=1024,
         environment={},
+        has_url=False,
+        others=("Plain",),
     )
     assert function.environment == {
         "GLOBAL": "global",
@@ -79,7 +81,7 @@ def test_a_function_has_its_own_properties_the_globals_and_defaults_of_parameter
         "SECRET": "<Ref.Secret>",
         "TABLE": "<Ref.Table>",
         "ARN": "<GetAtt.Table.Arn>",
-        "URL": "<Sub.https://${Stage}/>",
+        "URL": "https://test/",
         "JOINED": "<Join.['-', ['a', {'Ref': 'Stage'}]]>",
         # as CloudFormation writes them
         "NUMBER": "1",
@@ -125,6 +127,10 @@ REFUSED = {
     "number": (
         "Resources: {F: {Type: 'AWS::Serverless::Function', Properties: {CodeUri: code, Timeout: soon}}}",
         "Timeout of F in .* must be a number, not 'soon'",
+    ),
+    "number that is none": (
+        "Resources: {F: {Type: 'AWS::Serverless::Function', Properties: {CodeUri: code, MemorySize: .nan}}}",
+        "MemorySize of F in .* must be a number, not nan",
     ),
     "number only AWS knows": (
         "Resources: {F: {Type: 'AWS::Serverless::Function', Properties: {CodeUri: code, MemorySize: !Ref Unknown}}}",

@@ -5,30 +5,39 @@ https://docs.aws.amazon.com/lambda/latest/dg/urls-invocation.html
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncIterator
+import asyncio
+import re
+import uuid
+from collections.abc import Callable
+from contextlib import aclosing
+from email.utils import formatdate
 
 import h11
 
-from .events import function_url_event
-from .http import ClientGone, Connection, response
-from .sandbox import Chunk, End, Head, Message
-from .sandboxes import Sandboxes
+from .function import Cors
+from .http import ClientGone, Connection, fields, response
+from .invocation import Chunk, End, Invocation, new_trace_id
+from .payload import Head, Response, function_url_event
+from .sandboxes import Sandboxes, Throttled
 
-_HTTP_INTEGRATION_RESPONSE = "application/vnd.awslambda.http-integration-response"
-_DELIMITER = bytes(8)
-_METADATA_LIMIT = 16 * 1024  # bytes, delimiter included
-_REQUEST_LIMIT = 6 * 1024 * 1024  # bytes of a request's body
-# The connection is ours: the body is sent in chunks, whatever length the function names.
-_OF_THE_CONNECTION = frozenset({"connection", "content-length", "keep-alive", "transfer-encoding", "upgrade"})
-_JSON = [("content-type", "application/json")]
+_MB = 1024 * 1024
+_REQUEST_LIMIT = 6 * _MB  # bytes of a request's body
+# Of a response that streams: https://docs.aws.amazon.com/lambda/latest/dg/configuration-response-streaming.html
+_RESPONSE_LIMIT = 200 * _MB
+_BURST = 6 * _MB
+_BANDWIDTH = 2 * _MB  # bytes a second
+_JSON = ("content-type", "application/json")
+_THROTTLED = b'{"Reason":"ConcurrentInvocationLimitExceeded","Type":"User","message":"Rate Exceeded."}'
+_TRACE_ROOT = re.compile(r"Root=1-[0-9a-f]{8}-[0-9a-f]{24}")
 
 
 class FunctionUrl:
     """Answers HTTP requests with what the function makes of them."""
 
-    def __init__(self, sandboxes: Sandboxes) -> None:
+    def __init__(self, sandboxes: Sandboxes, limits: bool) -> None:
+        """`limits` is whether Lambda's size and bandwidth of a response hold here."""
         self._sandboxes = sandboxes
+        self._limits = limits
 
     async def serve(self, connection: Connection, request: h11.Request) -> None:
         """Answers one request.
@@ -36,106 +45,152 @@ class FunctionUrl:
         Raises:
             ClientGone: The client broke the connection off.
         """
-        body = bytearray()
-        async for data in connection.body():
-            if len(body) <= _REQUEST_LIMIT:
-                body += data
+        headers = fields(request)
+        if request.method == b"CONNECT":  # it asks for a tunnel
+            await self._refuse(
+                connection, request, 405, [("connection", "close")], b"", "not a method of function URLs"
+            )
+            raise ClientGone("it would not speak HTTP from here on")
+        body = await connection.whole_body(_REQUEST_LIMIT)
+        request_id = str(uuid.uuid4())
+        known = _TRACE_ROOT.search(headers.get("x-amzn-trace-id", ""))
+        trace_id = known[0] if known else new_trace_id()
+        common = [
+            ("date", formatdate(usegmt=True)),
+            ("x-amzn-requestid", request_id),
+            ("x-amzn-trace-id", trace_id.replace("Root", "root")),
+        ]
+        cors = self._sandboxes.function.cors
+        if cors is not None and "origin" in headers:
+            preflight = request.method == b"OPTIONS" and "access-control-request-method" in headers
+            common += _cors_headers(cors, headers["origin"], preflight)
+            if preflight:
+                await self._refuse(connection, request, 200, common, b"", "answered by the URL, as CORS has it")
+                return
         if len(body) > _REQUEST_LIMIT:
-            await connection.respond(413, _JSON, b'{"Message":"Request must be smaller than 6291456 bytes"}')
+            why = f"Request must be smaller than {_REQUEST_LIMIT} bytes for the InvokeFunction operation"
+            await self._refuse(connection, request, 413, [*common, _JSON], b'{"Message":"%s"}' % why.encode(), why)
             return
-        sandbox = await self._sandboxes.acquire()
-        if sandbox is None:
-            await connection.respond(429, _JSON, b'{"Reason":"ConcurrentInvocationLimitExceeded"}')
-            return
-        event = function_url_event(request, bytes(body), connection.peer)
-        answer = _Answer(connection)
+        event = function_url_event(request, body, connection.peer, request_id, trace_id)
+        invocation = Invocation(event, request_id, trace_id)
+        invocation.give_up = connection.cut
+        answer = _Answer(connection, common, invocation)
         try:
-            await self._stream(answer, sandbox.invoke(json.dumps(event).encode()))
-        finally:
-            self._sandboxes.release(sandbox)
-        if answer.client_gone:
+            async with aclosing(await self._sandboxes.invoke(invocation)) as messages:
+                await self._pass_on(answer, messages)
+        except Throttled as error:
+            await self._refuse(connection, request, 429, [*common, _JSON], _THROTTLED, str(error))
+        if invocation.client_gone:
             raise ClientGone("the client went away before the end")
 
-    async def _stream(self, answer: _Answer, messages: AsyncIterator[Message]) -> None:
-        """Passes one invocation's response on, chunk by chunk as it is made."""
-        metadata: bytearray | None = None  # what has come of the HTTP metadata, while they are not whole
+    async def _refuse(
+        self,
+        connection: Connection,
+        request: h11.Request,
+        status: int,
+        headers: list[tuple[str, str]],
+        body: bytes,
+        why: str,
+    ) -> None:
+        line = f"{request.method.decode()} {request.target.decode('latin-1')}"
+        self._sandboxes.observer.refused(line, status, why)
+        await connection.respond(status, headers, body)
+
+    async def _pass_on(self, answer: _Answer, messages: Response) -> None:
+        """Sends a response chunk by chunk as it is made."""
+        bucket = _Bucket(asyncio.get_running_loop().time)
+        size = 0
         async for message in messages:
             match message:
-                case Head(content_type) if content_type == _HTTP_INTEGRATION_RESPONSE:
-                    metadata = bytearray()
-                case Head(content_type):
-                    await answer.send(response(200, [("content-type", content_type)]))
-                case Chunk(data) if metadata is not None:
-                    metadata += data
-                    try:
-                        whole = _split(bytes(metadata))
-                    except ValueError as error:
-                        self._sandboxes.log(f"The response's HTTP metadata are malformed: {error}\n")
-                        await answer.fail()
-                        metadata = None
-                        continue
-                    if whole is not None:
-                        metadata = None
-                        await answer.send(*whole)
+                case Head():
+                    await answer.begin(message)
                 case Chunk(data):
+                    size += len(data)
+                    if self._limits:
+                        await asyncio.sleep(bucket.take(len(data)))
+                        if size > _RESPONSE_LIMIT >= size - len(data):
+                            text = f"The response is longer than {_RESPONSE_LIMIT} bytes and breaks off\n"
+                            self._sandboxes.observer.log(text, answer.invocation.request_id)
+                            await answer.fail()
                     await answer.send(h11.Data(data=data))
-                case End("") if metadata is None:
+                case End(""):
                     await answer.send(h11.EndOfMessage())
                 case End():
                     await answer.fail()
 
 
+class _Bucket:
+    """A token bucket: what it holds may be sent at once, and it fills at Lambda's bandwidth."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._tokens: float = _BURST
+        self._filled_at = clock()
+
+    def take(self, size: int) -> float:
+        """Takes `size` bytes; gives the seconds to wait before they may be sent."""
+        now = self._clock()
+        self._tokens = min(_BURST, self._tokens + (now - self._filled_at) * _BANDWIDTH) - size
+        self._filled_at = now
+        return max(0.0, -self._tokens / _BANDWIDTH)
+
+
 class _Answer:
     """What goes to the client, of which nothing more goes once it is gone or the response has failed."""
 
-    def __init__(self, connection: Connection) -> None:
-        self.client_gone = False
+    def __init__(self, connection: Connection, headers: list[tuple[str, str]], invocation: Invocation) -> None:
+        """`headers` are sent with every head."""
         self._connection = connection
+        self._headers = headers
+        self.invocation = invocation
         self._started = self._failed = False
+
+    async def begin(self, head: Head) -> None:
+        """Sends the head of the function's response."""
+        self._started = True
+        await self.send(response(head.status, [*head.headers, *self._headers]))
 
     async def send(self, *events: h11.Event) -> None:
         """Sends `events`. A client that is gone does not stop the function, whose output is still taken in."""
-        if self.client_gone or self._failed:
+        if self.invocation.client_gone or self._failed:
             return
-        self._started = True
         try:
             await self._connection.send(*events)
         except ClientGone:
-            self.client_gone = True
+            self.invocation.client_gone = True
 
     async def fail(self) -> None:
         """Tells the client that there is no whole response: by status 502, or by an aborted connection."""
-        if self.client_gone or self._failed:
+        if self.invocation.client_gone or self._failed:
             return
         self._failed = True
         if self._started:
             self._connection.abort()
             return
         try:
-            await self._connection.respond(502, _JSON, b'{"Message":"Internal Server Error"}')
+            await self._connection.respond(502, [*self._headers, _JSON], b"Internal Server Error")
         except ClientGone:
-            self.client_gone = True
+            self.invocation.client_gone = True
 
 
-def _split(start: bytes) -> tuple[h11.Response, h11.Data] | None:
-    """The head that the metadata at the start of a response make, and what of the body has come with them.
+def _cors_headers(cors: Cors, origin: str, preflight: bool) -> list[tuple[str, str]]:
+    """What the URL adds to a response for a page of `origin`; nothing if that may not read it.
 
-    Returns:
-        None while the metadata are not whole.
-
-    Raises:
-        ValueError: They are not what Lambda takes.
+    https://docs.aws.amazon.com/lambda/latest/dg/urls-configuration.html#urls-cors
     """
-    encoded, delimiter, payload = start.partition(_DELIMITER)
-    if len(encoded) + len(_DELIMITER) > _METADATA_LIMIT:
-        raise ValueError(f"they take more than {_METADATA_LIMIT} bytes")
-    if not delimiter:
-        return None
-    try:
-        metadata = json.loads(encoded)
-        headers = [(name, str(value)) for name, value in (metadata.get("headers") or {}).items()]
-        headers = [(name, value) for name, value in headers if name.lower() not in _OF_THE_CONNECTION]
-        headers += [("set-cookie", cookie) for cookie in metadata.get("cookies") or []]
-        return response(metadata.get("statusCode", 200), headers), h11.Data(data=payload)
-    except (AttributeError, TypeError, h11.LocalProtocolError) as error:
-        raise ValueError(f"{error}: {encoded[:200]!r}") from error
+    if origin in cors.allow_origins:
+        headers = [("access-control-allow-origin", origin), ("vary", "Origin")]
+    elif "*" in cors.allow_origins:
+        headers = [("access-control-allow-origin", "*")]
+    else:
+        return []
+    if cors.allow_credentials:
+        headers.append(("access-control-allow-credentials", "true"))
+    if cors.expose_headers and not preflight:
+        headers.append(("access-control-expose-headers", ",".join(cors.expose_headers)))
+    if preflight:
+        headers.append(("access-control-allow-methods", ",".join(cors.allow_methods)))
+        headers.append(("access-control-allow-headers", ",".join(cors.allow_headers)))
+        if cors.max_age is not None:
+            headers.append(("access-control-max-age", str(cors.max_age)))
+    return headers

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
 import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -13,9 +15,12 @@ import h11
 _RECEIVE_SIZE = 256 * 1024
 # An error trailer or an X-Ray header may take up to 1 MiB.
 _HEAD_LIMIT = 2 * 1024 * 1024
-# Turns of the event loop that asyncio takes from accepting a connection to handing it over.
-_HAND_OVER_TURNS = 3
+# Connections that wait to be accepted, as when a hundred clients come at once.
+_BACKLOG = 512
+_RETRY_TIME = 1  # seconds
 _NO_BODY = frozenset({204, 304})
+# How long one connection may keep the others waiting while there is always more of it to read.
+_TURN = 0.005  # seconds
 # With SO_LINGER: a close that the peer sees as an error (RST), not as an end.
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
@@ -27,21 +32,15 @@ class ClientGone(Exception):
 class Connection:
     """One connection of a client; it carries one request after the other."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self._writer = writer
+    def __init__(self, client: socket.socket, peer: str) -> None:
+        """`client` does not block; `peer` is the client's address."""
+        self.peer = peer
+        #: The trailers of the last request whose body was read, by lower-case name.
+        self.trailers: dict[str, str] = {}
+        self._socket = client
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=_HEAD_LIMIT)
         self._method = b""
         self._bodiless = False  # whether the response's body may not be sent (RFC 9110, section 6.4.1)
-        #: The trailers of the last request whose body was read, by lower-case name.
-        self.trailers: dict[str, str] = {}
-
-    @property
-    def peer(self) -> str:
-        """The client's address."""
-        # None if the client was gone before it was accepted
-        address: tuple[str, int] | None = self._writer.get_extra_info("peername")
-        return address[0] if address else ""
 
     async def next_request(self) -> h11.Request | None:
         """The head of the next request; None when the client is done."""
@@ -57,15 +56,29 @@ class Connection:
 
     async def body(self) -> AsyncIterator[bytes]:
         """The body of the current request as it arrives; `trailers` is set once it is whole."""
+        clock = asyncio.get_running_loop().time
+        turn_ends = clock() + _TURN
         while True:
             event = await self._next_event()
             if isinstance(event, h11.Data):
                 yield bytes(event.data)
+                if clock() > turn_ends:
+                    # Neither reading nor sending waits as long as there is something to read and room for it.
+                    await asyncio.sleep(0)
+                    turn_ends = clock() + _TURN
             elif isinstance(event, h11.EndOfMessage):
                 self.trailers = fields(event)
                 return
             else:
                 raise ClientGone("the request broke off")
+
+    async def whole_body(self, limit: float = math.inf) -> bytes:
+        """The body of the current request, of which no more than the first `limit` bytes and some are kept."""
+        whole = bytearray()
+        async for data in self.body():
+            if len(whole) <= limit:
+                whole += data
+        return bytes(whole)
 
     async def send(self, *events: h11.Event) -> None:
         """Sends `events`, and waits while the client is slow to take them. A body that may not be is left out.
@@ -73,13 +86,14 @@ class Connection:
         Raises:
             ClientGone: The client broke the connection off.
         """
+        data = b""
         for event in events:
             if isinstance(event, h11.Response):
                 self._bodiless = self._method == b"HEAD" or event.status_code in _NO_BODY
             if not (self._bodiless and isinstance(event, h11.Data)):
-                self._writer.write(self._h11.send(event) or b"")
+                data += self._h11.send(event) or b""
         try:
-            await self._writer.drain()
+            await asyncio.get_running_loop().sock_sendall(self._socket, data)
         except OSError as error:
             raise ClientGone(str(error)) from error
 
@@ -92,8 +106,28 @@ class Connection:
         """Breaks the connection off after what was sent, so that the client cannot take it for a whole response."""
         if self._h11.their_http_version == b"1.0":
             # There the end of the connection is the end of the body.
-            self._writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-        self._writer.close()
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        self._socket.close()
+
+    @property
+    def gone(self) -> bool:
+        """Whether the peer has closed the connection, of which nothing has been read yet."""
+        try:
+            return not self._socket.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
+    def end_input(self) -> None:
+        """Lets nothing be read beyond what has arrived."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RD)
+
+    def cut(self) -> None:
+        """Lets whoever waits for the peer find it gone."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     async def _next_event(self) -> h11.Event:
         while True:
@@ -107,7 +141,7 @@ class Connection:
                 if self._h11.they_are_waiting_for_100_continue:
                     await self.send(h11.InformationalResponse(status_code=100, headers=[]))
                 try:
-                    self._h11.receive_data(await self._reader.read(_RECEIVE_SIZE))
+                    self._h11.receive_data(await asyncio.get_running_loop().sock_recv(self._socket, _RECEIVE_SIZE))
                 except OSError as error:
                     raise ClientGone(str(error)) from error
             elif isinstance(event, h11.Event):
@@ -122,9 +156,8 @@ class Server:
     def __init__(self, serve: Callable[[Connection, h11.Request], Awaitable[None]]) -> None:
         """`serve` answers one request, whose head it is given, on a connection."""
         self._serve = serve
-        self._server: asyncio.Server | None = None
+        self._listener: socket.socket | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._closed = False
 
     async def start(self, host: str, port: int) -> tuple[str, int]:
         """Listens on `host` and `port`, 0 for any free one; returns both as they are.
@@ -132,8 +165,11 @@ class Server:
         Raises:
             OSError: The address cannot be listened on.
         """
-        self._server = await asyncio.start_server(self._accept, host, port)
-        address: tuple[str, int] = self._server.sockets[0].getsockname()[:2]
+        family = (await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM))[0][0]
+        self._listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+        self._listener.setblocking(False)
+        self._listen()
+        address: tuple[str, int] = self._listener.getsockname()[:2]
         return address
 
     async def idle(self, seconds: float) -> None:
@@ -143,37 +179,41 @@ class Server:
 
     async def close(self) -> None:
         """Stops listening and breaks off what is being served."""
-        self._closed = True
-        if self._server is not None:
-            # asyncio would leave behind what it has accepted and not handed over yet.
-            for listener in self._server.sockets:
-                asyncio.get_running_loop().remove_reader(listener)
-            for _ in range(_HAND_OVER_TURNS):
-                await asyncio.sleep(0)
-            self._server.close()
+        if self._listener is not None:
+            asyncio.get_running_loop().remove_reader(self._listener)
+            self._listener.close()
+            self._listener = None
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._closed:  # while the connection was being taken up
-            writer.transport.abort()
-            return
-        task = asyncio.create_task(self._converse(reader, writer))
-        self._tasks.add(task)
-        # Not at the end of the task's own code, of which nothing runs if it is cancelled before it has begun.
-        task.add_done_callback(lambda _: writer.transport.abort())
-        task.add_done_callback(self._tasks.discard)
+    def _listen(self) -> None:
+        if self._listener is not None:
+            asyncio.get_running_loop().add_reader(self._listener, self._accept, self._listener)
 
-    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connection = Connection(reader, writer)
+    def _accept(self, listener: socket.socket) -> None:
         try:
+            client, address = listener.accept()
+        except (BlockingIOError, ConnectionError):  # it has gone again
+            return
+        except OSError:  # there are too many open files, of which some will be closed
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(listener)
+            loop.call_later(_RETRY_TIME, self._listen)
+            return
+        client.setblocking(False)
+        with contextlib.suppress(OSError):  # it has gone again, as its first read will show
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        task = asyncio.create_task(self._converse(Connection(client, address[0])))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        # Not at the end of the task's own code, of which nothing runs if it is cancelled before it has begun.
+        task.add_done_callback(lambda _: client.close())
+
+    async def _converse(self, connection: Connection) -> None:
+        with contextlib.suppress(ClientGone):  # of which the client knows
             while (request := await connection.next_request()) is not None:
                 await self._serve(connection, request)
-            writer.close()
-            await writer.wait_closed()
-        except (ClientGone, OSError):
-            pass  # of which the client knows
 
 
 def fields(event: h11.Request | h11.EndOfMessage) -> dict[str, str]:
@@ -197,3 +237,8 @@ def response(status: int, headers: list[tuple[str, str]]) -> h11.Response:
         reason=responses.get(status, "").encode(),
         headers=[(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers],
     )
+
+
+def url_of(host: str, port: int) -> str:
+    """The URL of a server that listens there."""
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}/"

@@ -6,104 +6,50 @@ https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html
 from __future__ import annotations
 
 import asyncio
-import base64
 import codecs
 import contextlib
 import io
+import json
 import os
 import signal
 import time
-import uuid
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
 
 import h11
 
-from .environment import environment, region
-from .http import Connection, Server, fields
-from .template import Function
+from .function import ACCOUNT, Function, environment, region
+from .http import ClientGone, Connection, Server, fields
+from .invocation import ERROR_TYPE, Chunk, End, Invocation, Message
 
 _VERSION = "/2018-06-01/runtime"
-_ACCOUNT = "123456789012"
-_ERROR_TYPE = "lambda-runtime-function-error-type"
-_ERROR_BODY = "lambda-runtime-function-error-body"
-# Chunks that may wait for a slow client before the function has to wait too.
-_QUEUED_CHUNKS = 16
+_JSON = [("content-type", "application/json")]
+_ACCEPTED = b'{"status":"OK"}\n'
 # What a function has at the least to become ready before its first event.
 # https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html#runtimes-lifecycle-ib
 _INIT_TIME = 10  # seconds
-# How long a slow client may hold up what a process has sent that has ended since.
+# How long what a process has sent may take to be read once it has ended.
 _LAST_WORDS_TIME = 5  # seconds
 
-
-@dataclass(frozen=True)
-class Head:
-    """The response has begun; `content_type` is the runtime's."""
-
-    content_type: str
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """Bytes of the response, metadata included, as the runtime sent them."""
-
-    data: bytes
-
-
-@dataclass(frozen=True)
-class End:
-    """The response is over; if `error_type` is set it failed, before a `Head` or after."""
-
-    error_type: str = ""
-    error_body: bytes = b""
-
-
-Message = Head | Chunk | End
-
-
-class Invocation:
-    """An event on its way to the function, and the messages that come back."""
-
-    def __init__(self, event: bytes) -> None:
-        self.event = event
-        self.request_id = str(uuid.uuid4())
-        self._messages: asyncio.Queue[Message] = asyncio.Queue()
-        self._room = asyncio.Semaphore(_QUEUED_CHUNKS)
-        self._ended = False
-
-    async def put(self, message: Head | Chunk) -> None:
-        """Hands a message on; waits while the client is slow. Nothing follows the end."""
-        await self._room.acquire()
-        if not self._ended:
-            self._messages.put_nowait(message)
-
-    def end(self, message: End) -> None:
-        """Hands the first end on, without waiting."""
-        if not self._ended:
-            self._ended = True
-            self._messages.put_nowait(message)
-
-    async def get(self) -> Message:
-        """The next message."""
-        message = await self._messages.get()
-        self._room.release()
-        return message
+#: Receives what a function writes, and the id of the invocation in which it does, which may be empty.
+Log = Callable[[str, str], None]
 
 
 class Sandbox:
     """Runs `bootstrap` and serves it the Runtime API, on a port of its own; one invocation at a time."""
 
-    def __init__(self, function: Function, log: Callable[[str], None]) -> None:
+    def __init__(self, function: Function, log: Log) -> None:
         """`log` receives what the function writes to its standard output and error, piece by piece."""
         self._function = function
         self._log = log
         self._waiting: asyncio.Queue[Invocation] = asyncio.Queue(1)
         self._current: Invocation | None = None
+        self._log_of = ""  # the invocation that what is written belongs to, by its id
         # Why the process is about to exit, where more is known than its exit status.
         self._exit_cause: End | None = None
         self._process: asyncio.subprocess.Process | None = None
         # Set while the process waits for an event, and when it can take none any more.
         self._settled = asyncio.Event()
+        self._output = -1  # descriptor, while the process runs
         # Within one log entry the runtime breaks lines with carriage returns.
         self._log_decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8")("replace"), True)
         self._runtime_api = Server(self._serve_runtime)
@@ -115,48 +61,27 @@ class Sandbox:
         """Whether the process runs and can be invoked."""
         return self._process is not None and self._process.returncode is None and self._exit_cause is None
 
-    async def start(self) -> None:
-        """Starts the process; that it cannot be started or cannot load the handler shows at the first invocation."""
-        host, port = await self._runtime_api.start("127.0.0.1", 0)
-        bootstrap = str(self._function.code / "bootstrap")
-        # A pipe of our own: asyncio's keeps a process "running" until the last heir of its output has ended.
-        output, output_end = os.pipe()
-        try:
-            self._process = await asyncio.create_subprocess_exec(
-                bootstrap,
-                self._function.handler,
-                cwd=self._function.code,
-                env=environment(self._function, f"{host}:{port}"),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=output_end,
-                stderr=asyncio.subprocess.STDOUT,
-                start_new_session=True,
-            )
-        except OSError as error:
-            self._log(f"Cannot start {bootstrap}: {error.strerror}\n")
-            self._exit_cause = End("Runtime.InvalidEntrypoint", str(error).encode())
-            self._settled.set()
-        finally:
-            os.close(output_end)
-            if self._process is None:
-                os.close(output)
-        if self._process is not None:
-            self._watcher = asyncio.create_task(self._watch(self._process, output))
-
-    async def invoke(self, event: bytes) -> AsyncIterator[Message]:
-        """Hands `event` to the function and yields what comes back, up to and with the `End`."""
-        invocation = Invocation(event)
+    async def invoke(self, invocation: Invocation) -> AsyncIterator[Message]:
+        """Hands the event to the function and yields what comes back, up to and with the `End`."""
+        self._read_output()  # of the invocation before
+        self._log_of = invocation.request_id
         self._current = invocation
         self._waiting.put_nowait(invocation)
         self._start_timer(invocation, max(_INIT_TIME, self._function.timeout))
+        if self._process is None:
+            try:
+                await self._start()
+            except BaseException:  # cancelled, since the URL is closed
+                self._close_output()
+                self._settled.set()
+                raise
         if not self.alive:
             invocation.end(self._exit_message())
-        while True:
-            message = await invocation.get()
+        async for message in invocation.messages():
+            if not isinstance(message, Chunk):
+                self._read_output()  # what was written before comes before
             yield message
-            if isinstance(message, End):
-                self._current = None
-                return
+        self._current = None
 
     async def settled(self) -> None:
         """Returns when the process waits for the next event, or has ended."""
@@ -172,39 +97,75 @@ class Sandbox:
         await self._runtime_api.close()
         if self._watcher is not None:
             await self._watcher
+        self._close_output()
+        self._settled.set()  # also of one that was broken off before it had a process
 
-    async def _watch(self, process: asyncio.subprocess.Process, output: int) -> None:
-        loop = asyncio.get_running_loop()
-        os.set_blocking(output, False)
-        loop.add_reader(output, self._take_output, output)
+    async def _start(self) -> None:
+        bootstrap = str(self._function.code / "bootstrap")
+        output_end = -1
+        try:
+            host, port = await self._runtime_api.start("127.0.0.1", 0)
+            # A pipe of our own: asyncio's keeps a process "running" until the last heir of its output has ended.
+            self._output, output_end = os.pipe()
+            self._process = await asyncio.create_subprocess_exec(
+                bootstrap,
+                self._function.handler,
+                cwd=self._function.code,
+                env=environment(self._function, f"{host}:{port}"),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output_end,
+                stderr=asyncio.subprocess.STDOUT,
+                start_new_session=True,
+            )
+        except (OSError, ValueError) as error:  # ValueError: a variable that no environment can hold
+            self._write_log(f"Cannot start {bootstrap}: {error}\n")
+            self._exit_cause = End("Runtime.InvalidEntrypoint", str(error).encode())
+            self._settled.set()
+            self._close_output()
+        else:
+            os.set_blocking(self._output, False)
+            asyncio.get_running_loop().add_reader(self._output, self._read_output)
+            self._watcher = asyncio.create_task(self._watch(self._process))
+        finally:
+            if output_end >= 0:
+                os.close(output_end)
+
+    async def _watch(self, process: asyncio.subprocess.Process) -> None:
         await process.wait()
         self._kill(process)  # what it has started
-        while self._take_output(output):
-            pass
-        loop.remove_reader(output)
-        os.close(output)
+        self._read_output()
+        self._close_output()
         self._stop_timer()
         self._settled.set()
         if self._current is not None:
             if self._exit_cause is None:
-                self._log(f"{self._current.request_id} {self._exit_message().error_body.decode()}\n")
+                self._write_log(f"{self._current.request_id} {self._exit_message().error_body.decode()}\n")
             if self._waiting.empty():
                 # What the process has sent may still be on its way.
                 await self._runtime_api.idle(_LAST_WORDS_TIME)
         if self._current is not None:
             self._current.end(self._exit_message())
 
-    def _take_output(self, output: int) -> bool:
-        """Logs what the process has written; returns whether there may be more."""
-        try:
-            data = os.read(output, 65536)
-        except BlockingIOError:
-            return False
-        if text := self._log_decoder.decode(data, final=not data):
-            self._log(text)
-        if not data:
-            asyncio.get_running_loop().remove_reader(output)
-        return bool(data)
+    def _write_log(self, text: str) -> None:
+        self._log(text, self._log_of)
+
+    def _read_output(self) -> None:
+        """Logs what the process has written."""
+        while self._output >= 0:
+            try:
+                data = os.read(self._output, 65536)
+            except BlockingIOError:
+                return
+            if text := self._log_decoder.decode(data, final=not data):
+                self._write_log(text)
+            if not data:
+                self._close_output()
+
+    def _close_output(self) -> None:
+        if self._output >= 0:
+            asyncio.get_running_loop().remove_reader(self._output)
+            os.close(self._output)
+            self._output = -1
 
     def _exit_message(self) -> End:
         status = None if self._process is None else self._process.returncode
@@ -225,7 +186,7 @@ class Sandbox:
 
     def _time_out(self, invocation: Invocation, seconds: float) -> None:
         message = f"{invocation.request_id} Task timed out after {seconds:.2f} seconds"
-        self._log(message + "\n")
+        self._write_log(message + "\n")
         self._exit_cause = End("Sandbox.Timedout", message.encode())
         if self._process is not None:
             self._kill(self._process)
@@ -235,26 +196,26 @@ class Sandbox:
         current = self._current.request_id if self._current is not None else None
         headers = fields(request)
         if call == ("GET", "/invocation/next"):
-            async for _ in connection.body():
-                pass
+            await connection.whole_body()
             await self._serve_next(connection)
         elif call == ("POST", f"/invocation/{current}/response"):
-            await self._serve_response(connection, headers)
-            await connection.respond(202, [("content-type", "application/json")], b'{"status":"OK"}\n')
+            assert self._current is not None
+            content_type = headers.get("content-type", "application/octet-stream")
+            if not await self._current.answer(content_type, connection):
+                raise ClientGone("a second response, or one that broke off")
+            await connection.respond(202, _JSON, _ACCEPTED)
         elif call in {("POST", f"/invocation/{current}/error"), ("POST", "/init/error")}:
-            body = b"".join([data async for data in connection.body()])
-            error = End(headers.get(_ERROR_TYPE, "Runtime.Unknown"), body)
+            error = End(headers.get(ERROR_TYPE, "Runtime.Unknown"), await connection.whole_body())
             if call[1] == "/init/error":
                 self._exit_cause = error
                 self._settled.set()
-            await connection.respond(202, [("content-type", "application/json")], b'{"status":"OK"}\n')
+            await connection.respond(202, _JSON, _ACCEPTED)
             if self._current is not None:
                 self._current.end(error)
         else:
-            async for _ in connection.body():
-                pass
+            await connection.whole_body()
             refusal = b'{"errorMessage":"Invalid request ID or path","errorType":"InvalidRequestID"}\n'
-            await connection.respond(400, [("content-type", "application/json")], refusal)
+            await connection.respond(400, _JSON, refusal)
 
     async def _serve_next(self, connection: Connection) -> None:
         self._stop_timer()
@@ -263,6 +224,9 @@ class Sandbox:
             self._current.end(End("Runtime.TruncatedResponse"))
         self._settled.set()
         invocation = await self._waiting.get()
+        if connection.gone:  # the runtime has given this call up, and will ask again or has
+            self._waiting.put_nowait(invocation)
+            raise ClientGone("the runtime does not wait any more")
         self._settled.clear()
         timeout = self._function.timeout
         self._start_timer(invocation, timeout)
@@ -272,17 +236,8 @@ class Sandbox:
             ("lambda-runtime-deadline-ms", str(int((time.time() + timeout) * 1000))),
             (
                 "lambda-runtime-invoked-function-arn",
-                f"arn:aws:lambda:{region()}:{_ACCOUNT}:function:{self._function.name}",
+                f"arn:aws:lambda:{region()}:{ACCOUNT}:function:{self._function.name}",
             ),
-            ("lambda-runtime-trace-id", f"Root=1-{int(time.time()):08x}-{uuid.uuid4().hex[:24]};Sampled=0"),
+            ("lambda-runtime-trace-id", f"{invocation.trace_id};Parent={os.urandom(8).hex()};Sampled=0"),
         ]
-        await connection.respond(200, headers, invocation.event)
-
-    async def _serve_response(self, connection: Connection, headers: dict[str, str]) -> None:
-        assert self._current is not None
-        invocation = self._current
-        await invocation.put(Head(headers.get("content-type", "application/octet-stream")))
-        async for data in connection.body():
-            await invocation.put(Chunk(data))
-        error_body = base64.b64decode(connection.trailers.get(_ERROR_BODY, ""))
-        invocation.end(End(connection.trailers.get(_ERROR_TYPE, ""), error_body))
+        await connection.respond(200, headers, json.dumps(invocation.event).encode())

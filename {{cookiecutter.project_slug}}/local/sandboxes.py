@@ -1,32 +1,98 @@
-"""The sandboxes of a function: how many there are, and which one serves a request."""
+"""The sandboxes of a function: how many there are, which one takes an invocation, and who is told of it."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import functools
 
+from .function import Function
+from .invocation import Chunk, End, Invocation
+from .payload import Head, Response, buffered, streamed
 from .sandbox import Sandbox
-from .template import Function
 
 # A process asks for its next event a moment after its last response, and a client may be faster.
 _RETURN_TIME = 0.5  # seconds
 
 
+class Throttled(Exception):
+    """As many invocations run already as may."""
+
+
+class Observer:
+    """Is told what happens. Here it does nothing with that."""
+
+    def invoked(self, invocation: Invocation) -> None:
+        """The function is given an event."""
+
+    def head(self, invocation: Invocation, head: Head) -> None:
+        """The response has begun."""
+
+    def chunk(self, invocation: Invocation, data: bytes) -> None:
+        """More of the response's body has come."""
+
+    def ended(self, invocation: Invocation, end: End) -> None:
+        """The response is over."""
+
+    def log(self, text: str, request_id: str) -> None:
+        """The function has written `text` in the invocation with that id, if it is known."""
+
+    def refused(self, request: str, status: int, reason: str) -> None:
+        """A request was answered without the function."""
+
+
 class Sandboxes:
     """The function's sandboxes: an idle one is used again, another is started when all are busy."""
 
-    def __init__(self, function: Function, limit: int, log: Callable[[str], None]) -> None:
-        """`limit` is how many invocations may run at once; `log` receives what the function writes to its log."""
-        self.log = log
-        self._function = function
+    def __init__(self, function: Function, limit: int, observer: Observer) -> None:
+        """`limit` is how many invocations may run at once."""
+        self.function = function
+        self.observer = observer
         self._limit = limit
         self._all: set[Sandbox] = set()
         self._current: set[Sandbox] = set()  # those that run the code as it is now
         self._idle: list[Sandbox] = []
         self._returning: set[asyncio.Task[None]] = set()
 
-    async def acquire(self) -> Sandbox | None:
-        """A sandbox to invoke; None when the limit is reached."""
+    async def invoke(self, invocation: Invocation) -> Response:
+        """Finds a sandbox; gives the response, which runs the function while it is read, up to and with the `End`.
+
+        Raises:
+            Throttled: The limit is reached.
+        """
+        return self._run(await self._acquire(), invocation)
+
+    async def renew(self, function: Function) -> None:
+        """Lets no sandbox that runs now be used again: the function has changed."""
+        self.function = function
+        idle, self._idle = self._idle, []
+        self._current.clear()
+        for sandbox in idle:
+            await self._discard(sandbox)
+
+    async def stop(self) -> None:
+        """Ends every process."""
+        await asyncio.gather(*(sandbox.stop() for sandbox in self._all), *self._returning)
+
+    async def _run(self, sandbox: Sandbox, invocation: Invocation) -> Response:
+        try:
+            self.observer.invoked(invocation)
+            decode = streamed if self.function.streams else buffered
+            complain = functools.partial(self.observer.log, request_id=invocation.request_id)
+            async for message in decode(sandbox.invoke(invocation), complain):
+                match message:
+                    case Head():
+                        self.observer.head(invocation, message)
+                    case Chunk(data):
+                        self.observer.chunk(invocation, data)
+                    case End():
+                        self.observer.ended(invocation, message)
+                yield message
+        finally:
+            task = asyncio.create_task(self._return(sandbox))
+            self._returning.add(task)
+            task.add_done_callback(self._returning.discard)
+
+    async def _acquire(self) -> Sandbox:
         clock = asyncio.get_running_loop().time
         deadline = clock() + _RETURN_TIME
         while not self._idle and self._returning and (left := deadline - clock()) > 0:
@@ -37,31 +103,14 @@ class Sandboxes:
                 return sandbox
             await self._discard(sandbox)
         if len(self._current) >= self._limit:
-            return None
-        sandbox = Sandbox(self._function, self.log)
+            raise Throttled(f"{self._limit} invocations run already")
+        sandbox = Sandbox(self.function, self.observer.log)
         self._all.add(sandbox)
         self._current.add(sandbox)
-        await sandbox.start()
         return sandbox
 
-    def release(self, sandbox: Sandbox) -> None:
-        """Gives back a sandbox whose response is over; it is idle once its process asks for another event."""
-        task = asyncio.create_task(self._return(sandbox))
-        self._returning.add(task)
-        task.add_done_callback(self._returning.discard)
-
-    async def renew(self) -> None:
-        """Lets no sandbox that runs now be used again: the code has changed."""
-        idle, self._idle = self._idle, []
-        self._current.clear()
-        for sandbox in idle:
-            await self._discard(sandbox)
-
-    async def stop(self) -> None:
-        """Ends every process."""
-        await asyncio.gather(*(sandbox.stop() for sandbox in self._all), *self._returning)
-
     async def _return(self, sandbox: Sandbox) -> None:
+        # It is idle once its process asks for another event.
         await sandbox.settled()
         if sandbox in self._current and sandbox.alive:
             self._idle.append(sandbox)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from local.server import running
-from local.template import load_function
+from local import running
+from local.function import load_function
 
 PROJECT = Path(__file__).parent.parent
 

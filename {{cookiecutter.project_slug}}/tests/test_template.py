@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from local.template import TemplateLoader, load_function
+from local.function import TemplateLoader, load_function
 
 PROJECT = Path(__file__).parent.parent
 

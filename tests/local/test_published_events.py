@@ -1,0 +1,112 @@
+"""Our events beside those that AWS published: the same request gives the same event, but for what is listed here."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aws_lambda_powertools.utilities.parser.models import LambdaFunctionUrlModel
+from tests.local.conftest import Serve, exchange
+
+PUBLISHED = sorted((Path(__file__).parent / "published").glob("*.json"))
+ECHO = "def handler(event, context):\n    return event\n"
+Event = dict[str, Any]
+
+# Headers that are the URL's own, not the client's; those of TLS are missing on localhost, which has none.
+OF_THE_URL = re.compile(r"x-amzn-t(race-id|ls-.*)|x-forwarded-.*")
+TLS = ("x-amzn-tls-cipher-suite", "x-amzn-tls-version")
+
+
+def request_of(event: Event) -> bytes:
+    """The request that AWS made this event of."""
+    http = event["requestContext"]["http"]
+    query = event["rawQueryString"]
+    lines = [f"{http['method']} {event['rawPath']}{'?' if query else ''}{query} {http['protocol']}"]
+    for name, value in event["headers"].items():
+        if not OF_THE_URL.fullmatch(name):
+            # Equal headers come as one, joined; a comma within one is followed by a blank in these events.
+            values = re.split(r",(?! )", value) if name.startswith("header") else [value]
+            lines += [f"{name}: {each}" for each in values]
+    body = event.get("body", "")
+    raw = base64.b64decode(body) if event["isBase64Encoded"] else body.encode()
+    return "\r\n".join([*lines, "connection: close", "", ""]).encode() + raw
+
+
+def event_of(serve: Serve, request: bytes) -> Event:
+    """The event that the function gets for this request."""
+    chunked = exchange(serve(ECHO).socket(), request).partition(b"\r\n\r\n")[2]
+    size, _, rest = chunked.partition(b"\r\n")
+    event: Event = json.loads(rest[: int(size, 16)])
+    return event
+
+
+def as_here(published: Event, ours: Event) -> Event:
+    """The published event with what cannot be the same on localhost, each thing with its reason."""
+    expected: Event = json.loads(json.dumps(published))
+    context, headers = expected["requestContext"], expected["headers"]
+    for name in TLS:
+        headers.pop(name, None)
+    # The URL is here at plain HTTP on its default port, and the client is on this machine.
+    headers |= {"x-forwarded-proto": "http", "x-forwarded-port": "80", "x-forwarded-for": "127.0.0.1"}
+    context["http"]["sourceIp"] = "127.0.0.1"
+    # Redacted in one of the events.
+    context["http"]["userAgent"] = headers["user-agent"]
+    # Nobody signs a request to localhost: https://docs.aws.amazon.com/lambda/latest/dg/urls-auth.html
+    context.pop("authorizer", None)
+    context["accountId"] = "anonymous"
+    # New for each request.
+    for name in ("requestId", "time", "timeEpoch"):
+        context[name] = ours["requestContext"][name]
+    headers["x-amzn-trace-id"] = ours["headers"]["x-amzn-trace-id"]
+    return expected
+
+
+@pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.stem)
+def test_a_request_gives_the_event_that_aws_made_of_it(serve: Serve, path: Path) -> None:
+    published = json.loads(path.read_text(encoding="utf-8"))
+    ours = event_of(serve, request_of(published))
+    assert ours == as_here(published, ours)
+    # Their forms are AWS's too.
+    for name, form in {
+        "requestId": r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}",
+        "time": r"\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d \+0000",
+        "timeEpoch": r"\d{13}",
+    }.items():
+        assert re.fullmatch(form, str(ours["requestContext"][name]))
+    assert re.fullmatch(r"Root=1-[0-9a-f]{8}-[0-9a-f]{24}", ours["headers"]["x-amzn-trace-id"])
+
+
+REQUESTS = {
+    "bare": b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
+    "query and cookies": b"GET /a%20b?q=%C3%A4&e= HTTP/1.1\r\nhost: x\r\ncookie: a=1; b=2\r\nconnection: close\r\n\r\n",
+    "binary": b"PUT /f HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\nconnection: close\r\n\r\n\xff\x00\xfe",
+}
+
+
+@pytest.mark.parametrize("request_", REQUESTS.values(), ids=REQUESTS.keys())
+def test_our_events_are_valid_in_awss_model_of_payload_2_0(serve: Serve, request_: bytes) -> None:
+    event = event_of(serve, request_)
+    model = LambdaFunctionUrlModel.model_validate(event)
+    # Nothing of ours is unknown to the model.
+    known = set(model.model_dump(by_alias=True))
+    assert set(event) <= known
+
+
+def test_the_keys_of_an_event_come_in_the_order_of_awss_documentation(serve: Serve) -> None:
+    request = b"POST /?a=1 HTTP/1.1\r\nhost: x\r\ncookie: a=1\r\ncontent-length: 1\r\nconnection: close\r\n\r\nx"
+    assert list(event_of(serve, request)) == [
+        "version",
+        "routeKey",
+        "rawPath",
+        "rawQueryString",
+        "cookies",
+        "headers",
+        "queryStringParameters",
+        "requestContext",
+        "body",
+        "isBase64Encoded",
+    ]
