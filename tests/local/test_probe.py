@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
+import io
+import json
+import os
 import re
 import signal
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from urllib.parse import quote, unquote_to_bytes
 
 import pytest
+from rich.cells import cell_len
+from rich.console import Console
 from tests.local.conftest import PATIENCE, PROJECT, Serve
 
-from local import probe as probe_module
-from local.probe import ProbeError, Result, main, probe
+from local.probe import ProbeError, Result, _show_figures, main, probe, why_buffered
 
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 STREAM = """
@@ -27,36 +33,57 @@ STREAM = """
         time.sleep(0.4)  # what is probed
         yield b"two \\x1b[31m\\n"
     """
-Answer = Callable[..., str]
+STREAMED = (HEAD + b"1\r\na\r\n", 0.1, b"1\r\nb\r\n0\r\n\r\n")
+
+
+class Answer:
+    """Serves one connection a call with these pieces, where a number is seconds between two of them; gives the URL.
+
+    Attributes:
+        requests: What came, head and body.
+    """
+
+    def __init__(self, stack: ExitStack) -> None:
+        self.requests: list[tuple[str, bytes]] = []
+        self._stack = stack
+
+    def __call__(self, *pieces: bytes | float, host: str = "127.0.0.1") -> str:
+        listener = self._stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        listener.settimeout(PATIENCE)
+        never = threading.Event()
+
+        def serve() -> None:
+            client, _ = listener.accept()
+            with client, client.makefile("rb") as received:
+                client.settimeout(PATIENCE)
+                head = "".join(iter(lambda: received.readline().decode(), "\r\n"))
+                length = re.search(r"(?i)^content-length: (\d+)", head, re.MULTILINE)
+                self.requests.append((head, received.read(int(length[1]) if length else 0)))
+                for piece in pieces:
+                    if isinstance(piece, bytes):
+                        client.sendall(piece)
+                    else:
+                        never.wait(piece)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        self._stack.callback(thread.join)
+        self._stack.callback(never.set)
+        return f"http://{host}:{listener.getsockname()[1]}/"
 
 
 @pytest.fixture
-def answer() -> Iterator[Answer]:
-    """Serves one connection with these pieces, where a number is seconds between two of them; gives the URL."""
-    with ExitStack() as stack:
+def answer(stack: ExitStack) -> Answer:
+    return Answer(stack)
 
-        def start(*pieces: bytes | float) -> str:
-            listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-            listener.settimeout(PATIENCE)
-            never = threading.Event()
 
-            def serve() -> None:
-                client, _ = listener.accept()
-                with client:
-                    client.settimeout(PATIENCE)
-                    client.recv(65536)
-                    for piece in pieces:
-                        if isinstance(piece, bytes):
-                            client.sendall(piece)
-                        else:
-                            never.wait(piece)
-
-            thread = threading.Thread(target=serve)
-            thread.start()
-            stack.callback(thread.join)
-            return f"http://127.0.0.1:{listener.getsockname()[1]}/"
-
-        yield start
+@pytest.fixture(autouse=True)
+def console(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """What is printed does not depend on where the tests run."""
+    for name in ("COLUMNS", "FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("COLUMNS", "80")
+    return monkeypatch
 
 
 def test_each_chunk_has_the_time_it_arrived(serve: Serve) -> None:
@@ -74,19 +101,142 @@ def test_a_streaming_response_passes_and_its_chunks_are_shown(serve: Serve, caps
     url = serve(STREAM).url
     assert main(["--expect-streaming", url]) == 0
     output, errors = capsys.readouterr()
-    first, status, one, two, total = output.splitlines()
+    first, status, one, two, _, *waterfall, total, speed, gaps = output.splitlines()
     assert (first, errors) == (f"GET {url}", "")
     assert re.fullmatch(r"200 OK after \d+\.\d{3} s", status)
     assert re.fullmatch(r" +\d+\.\d{3} s +4 bytes  one", one)
-    assert re.fullmatch(r" +\d+\.\d{3} s +10 bytes  'two \\x1b\[31m'", two)  # nothing reaches the terminal raw
+    assert re.fullmatch(r" +\d+\.\d{3} s +10 bytes  two \\x1b\[31m", two)
+    assert [line.split()[2:-1] for line in waterfall] == [["head"], ["4", "bytes"], ["10", "bytes"]]
     assert re.fullmatch(r"14 bytes in 2 chunks, \d+\.\d{3} s", total)
+    assert re.fullmatch(r"first byte after \d+\.\d{3} s, then \d+ bytes/s", speed)
+    assert re.fullmatch(r"gaps: p50 (0\.\d{3}) s, p90 \1 s, p99 \1 s, max \1 s", gaps)
+
+
+def test_the_waterfall_is_a_staircase_from_the_request_to_the_end() -> None:
+    shown = io.StringIO()
+    result = Result(200, [], 1.0, chunks((1.0, 5), (2.0, 5), (4.0, 5)), total=4.0)
+    _show_figures(Console(file=shown, width=32), result)
+    assert shown.getvalue().splitlines() == [
+        "",
+        "   1.000 s           head  ━━",
+        "   1.000 s        5 bytes   ━",
+        "   2.000 s        5 bytes   ━━",
+        "   4.000 s        5 bytes    ━━━",
+        "15 bytes in 3 chunks, 4.000 s",
+        "first byte after 1.000 s, then …",
+        "gaps: p50 1.000 s, p90 2.000 s,…",
+    ]
+
+
+def test_many_chunks_share_the_rows(answer: Answer, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([answer(HEAD + b"2\r\nab\r\n" * 81 + b"0\r\n\r\n")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    rows = [line for line in lines if "━" in line]
+    assert "3 chunks a row:" in lines
+    assert [row.split()[2:4] for row in rows[1:]] == [["6", "bytes"]] * 27
+
+
+HOSTILE = "\x1b]0;title\x07\x1b[2J [red]bold[/red] :smile: \r\t\x9b31m\u202e\u200d漢字 👍🏽 " + "宽" * 200
+
+
+@pytest.mark.parametrize("columns", ["10", "40", "80", "81"])
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+def test_nothing_reaches_the_terminal_raw_and_no_line_is_wider_than_it(
+    answer: Answer, console: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], columns: str, encoding: str
+) -> None:
+    console.setenv("COLUMNS", columns)
+    body = HOSTILE.encode(encoding, "replace")
+    head = b"HTTP/1.1 200 \x1b[31mOK\r\nContent-Length: %d\r\n\r\n" % len(body)
+    assert main([answer(head + body)]) == 0
+    lines = capsys.readouterr().out.split("\n")
+    assert all(line.isprintable() for line in lines)
+    assert max(map(cell_len, lines)) <= int(columns)
+    assert int(columns) - cell_len(lines[2]) <= 1  # the body goes on to the edge, but for half a wide character
+    if columns == "81":
+        assert r"200 \x1b[31mOK after" in "\n".join(lines)
+        assert r"\x1b]0;title\x07\x1b[2J [red]bold[/red] :smile:" in "\n".join(lines)
+
+
+def test_errors_hold_nothing_raw(answer: Answer, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([answer(b"\x1b[31mhello\r\n\r\n")]) == 1
+    assert main(["http://\x1b[31m/"]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert all(line.isprintable() for line in lines)
+
+
+def test_bars_are_coloured_on_a_terminal_only(
+    answer: Answer, console: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([answer(*STREAMED)]) == 0
+    assert "\x1b" not in capsys.readouterr().out
+    console.setenv("FORCE_COLOR", "1")
+    console.setenv("TERM", "xterm-256color")
+    assert main([answer(*STREAMED)]) == 0
+    assert "\x1b[32m━" in capsys.readouterr().out
+
+
+def test_an_encoding_without_bars_is_no_obstacle(answer: Answer) -> None:
+    command = [sys.executable, "-m", "local.probe", answer(HEAD + "2\r\né\r\n0\r\n\r\n".encode())]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, timeout=PATIENCE, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b" 2 bytes  ?\n" in done.stdout
+
+
+def test_json_is_all_that_is_written(answer: Answer, capsys: pytest.CaptureFixture[str]) -> None:
+    head = HEAD.replace(b"\r\n\r\n", b"\r\nSet-Cookie: a\r\nSet-Cookie: \xe4\r\n\r\n")
+    assert main(["--json", "--expect-streaming", answer(head + b"1\r\na\r\n", 0.4, b"2\r\nbc\r\n0\r\n\r\n")]) == 0
+    output, errors = capsys.readouterr()
+    shown = json.loads(output)
+    assert errors == ""
+    first, second = shown["chunks"]
+    assert (first["size"], second["size"]) == (1, 2)
+    assert shown["headers"][1:] == [["Set-Cookie", "a"], ["Set-Cookie", "ä"]]
+    assert 0 < shown["head_at"] <= shown["first_byte_at"] == first["at"] < second["at"] <= shown["total"]
+    gap = second["at"] - first["at"]
+    assert shown["gaps"] == {"p50": gap, "p90": gap, "p99": gap, "max": gap}
+    assert shown["throughput"] == 3 / gap
+    assert [shown[name] for name in ("status", "bytes", "streamed", "error")] == [200, 3, True, ""]
+
+
+def test_json_tells_of_a_body_that_did_not_stream_or_broke_off(
+    answer: Answer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--json", "--expect-streaming", answer(b"HTTP/1.1 204 No Content\r\n\r\n")]) == 1
+    output, errors = capsys.readouterr()
+    shown = json.loads(output)
+    assert errors == "probe: did not stream: there is no body\n"
+    assert [shown[name] for name in ("first_byte_at", "gaps", "throughput", "streamed")] == [None, None, None, False]
+    assert main(["--json", answer(HEAD + b"1\r\na\r\n")]) == 1
+    output, errors = capsys.readouterr()
+    assert f"probe: {json.loads(output)['error']}\n" == errors == "probe: the response broke off: IncompleteRead\n"
+
+
+def chunks(*arrivals: tuple[float, int]) -> list[tuple[float, bytes]]:
+    return [(at, b"x" * size) for at, size in arrivals]
+
+
+def test_percentiles_are_gaps_that_there_were() -> None:
+    instants = [0.0]
+    for gap in [*range(1, 100), 1000]:
+        instants.append(instants[-1] + gap)
+    result = Result(200, [], 0.0, chunks(*((at, 1) for at in reversed([-at for at in instants]))))
+    assert result.gaps == {"p50": 50, "p90": 90, "p99": 99, "max": 1000}
 
 
 FAILURES: dict[str, tuple[tuple[bytes | float, ...], str]] = {
-    "all at once": ((HEAD + b"1\r\na\r\n1\r\nb\r\n0\r\n\r\n",), "did not stream"),
-    "head early, body at once": ((HEAD, 0.2, b"1\r\na\r\n1\r\nb\r\n0\r\n\r\n"), "did not stream"),
-    "end late": ((HEAD + b"1\r\na\r\n", 0.2, b"0\r\n\r\n"), "did not stream"),
-    "no body": ((b"HTTP/1.1 204 No Content\r\n\r\n",), "did not stream"),
+    "all at once": ((HEAD + b"1\r\na\r\n1\r\nb\r\n0\r\n\r\n",), "did not stream: the body came within 0.0"),
+    "head early, body at once": (
+        (HEAD, 0.2, b"1\r\na\r\n1\r\nb\r\n0\r\n\r\n"),
+        "did not stream: the body came within 0.0",
+    ),
+    "first byte early, the rest at once": (
+        (HEAD + b"1\r\na\r\n", 0.4, b"40\r\n" + b"b" * 64 + b"\r\n1\r\nc\r\n0\r\n\r\n"),
+        "did not stream: 96.9 % of the body came within 0.0",
+    ),
+    "end late": ((HEAD + b"1\r\na\r\n", 0.2, b"0\r\n\r\n"), "did not stream: the body came within 0.0"),
+    "no body": ((b"HTTP/1.1 204 No Content\r\n\r\n",), "did not stream: there is no body"),
     "broken off": ((HEAD + b"1\r\na\r\n", 0.2, b"1\r\nb\r\n"), "the response broke off: IncompleteRead"),
     "broken off in a chunk": ((HEAD + b"1\r\na\r\n", 0.2, b"9\r\nb"), "the response broke off: IncompleteRead"),
     "shorter than its length": (
@@ -146,32 +296,85 @@ def test_a_refused_connection_fails(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err.startswith(f"probe: no response from {url}: ")
 
 
-def test_a_server_that_is_silent_is_given_up(answer: Answer) -> None:
-    result = probe(answer(HEAD + b"1\r\na\r\n", 0.4), timeout=0.1)
+def test_a_server_that_is_silent_is_given_up(stack: ExitStack, capsys: pytest.CaptureFixture[str]) -> None:
+    listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+    assert main(["--timeout", "0.1", url]) == 1
+    assert capsys.readouterr().err == f"probe: no response from {url}: timed out\n"
+
+
+def test_a_body_that_falls_silent_is_given_up(answer: Answer) -> None:
+    result = probe(answer(HEAD + b"1\r\na\r\n", PATIENCE), timeout=0.5)
     assert result.error == "the response broke off: TimeoutError"
+
+
+@pytest.mark.parametrize("timeout", ["nan", "inf", "1e30", "-1", "0"])
+def test_what_is_no_timeout_is_refused_without_a_traceback(timeout: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([f"--timeout={timeout}", "http://127.0.0.1:9/"]) == 1
+    assert capsys.readouterr().err.startswith("probe: not a number of seconds up to a day: ")
 
 
 def test_a_template_is_served_and_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     template = tmp_path / "template.yaml"
-    properties = (
-        f"{{CodeUri: '{PROJECT / 'src'}', Handler: app.handler, Environment: {{Variables: {{STREAM_INTERVAL: 0.02}}}}}}"
-    )
+    variables = "{STREAM_INTERVAL: 0.05, PYTHONVERBOSE: 1}"  # logs what it imports
+    properties = f"{{CodeUri: '{PROJECT / 'src'}', Handler: app.handler, Environment: {{Variables: {variables}}}}}"
     template.write_text(
         f"Resources: {{StreamFunction: {{Type: 'AWS::Serverless::Function', Properties: {properties}}}}}",
         encoding="utf-8",
     )
     assert main(["--expect-streaming", "--serve", str(template)]) == 0
     assert "bytes in 11 chunks" in capsys.readouterr().out
+    assert main(["--json", "--serve", str(template)]) == 0
+    assert json.loads(capsys.readouterr().out)["bytes"] == 334  # what the function logs is elsewhere
     assert main(["--serve", str(tmp_path / "other.yaml")]) == 1
     assert capsys.readouterr().err.startswith("probe: no template at ")
 
 
-@pytest.mark.parametrize("arguments", [[], ["http://localhost/", "--serve", "template.yaml"], ["--no-such-option"]])
-def test_wrong_arguments_are_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "one of the arguments url --serve is required"),
+        (["http://localhost/", "--serve", "template.yaml"], "argument --serve: not allowed with argument url"),
+        (["--no-such-option"], "one of the arguments url --serve is required"),
+        (["http://localhost/", "--header", "no colon"], "argument --header: not 'Name: value' in ASCII: 'no colon'"),
+        (["http://localhost/", "--header", "a b: c"], "argument --header: not 'Name: value' in ASCII: 'a b: c'"),
+        (["http://localhost/", "--header", "a: b\r\nc: d"], "argument --header: not 'Name: value' in ASCII"),
+        (["http://localhost/", "--header", "a: \u00e4"], "argument --header: not 'Name: value' in ASCII"),
+        (["http://localhost/", "--data", "@/no/such/file"], "argument --data: cannot read '/no/such/file': [Errno 2]"),
+        (["http://localhost/", "--method", "BREW"], "argument --method: invalid choice: 'BREW'"),
+        (["http://localhost/", "--timeout", "soon"], "argument --timeout: invalid float value: 'soon'"),
+    ],
+)
+def test_wrong_arguments_are_refused(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as raised:
         main(arguments)
     assert raised.value.code == 2
-    assert capsys.readouterr().err.startswith("usage: ")
+    errors = capsys.readouterr().err
+    assert errors.startswith("usage: ")
+    assert f"error: {message}" in errors.splitlines()[-1]
+
+
+def test_method_headers_and_body_are_sent(answer: Answer, tmp_path: Path) -> None:
+    path = tmp_path / "body"
+    path.write_bytes(b"\x00\xff")
+    requests = [
+        ([], "GET", b""),
+        (["--data", "caf\u00e9"], "POST", "caf\u00e9".encode()),
+        (["--data", f"@{path}"], "POST", b"\x00\xff"),
+        (["--data", ""], "POST", b""),
+        (["--data", "a", "--method", "put"], "PUT", b"a"),
+        (
+            ["--method", "DELETE", "--header", "X-A: 1", "--header", "x-a:2", "--header", "User-Agent:me"],
+            "DELETE",
+            b"",
+        ),
+    ]
+    for arguments, method, body in requests:
+        assert main([*arguments, answer(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")]) == 0
+        head, received = answer.requests[-1]
+        assert (head.split()[0], received) == (method, body)
+    assert "\r\nx-a: 1, 2\r\n" in head
+    assert "\r\nuser-agent: me\r\n" in head
 
 
 @pytest.fixture
@@ -187,59 +390,200 @@ def credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.Monke
     return monkeypatch
 
 
-DEPLOYED = "abc123.lambda-url.eu-central-1.on.aws"
+FUNCTION = "abc123.lambda-url.eu-central-1.on.aws"
+API = "abc123.execute-api.eu-central-1.amazonaws.com"
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+FORBIDDEN = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n"
 
 
-def test_a_request_to_a_deployed_url_is_signed_for_lambda_in_its_region(credentials: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def resolved(credentials: pytest.MonkeyPatch) -> None:
+    """Every host is this machine."""
+    resolve = socket.getaddrinfo
+    credentials.setattr(socket, "getaddrinfo", lambda _, *rest: resolve("127.0.0.1", *rest))
+
+
+def verified(head: str, body: bytes, service: str) -> dict[str, str]:
+    """Checks a request's signature as AWS does, from what came; returns its headers.
+
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html
+    """
+    request, *lines = head.splitlines()
+    method, target, _ = request.split(" ")
+    headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+    found = re.fullmatch(
+        rf"AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/(\d{{8}})/eu-central-1/{service}/aws4_request, "
+        r"SignedHeaders=([a-z0-9;-]+), Signature=([0-9a-f]{64})",
+        headers["authorization"],
+    )
+    assert found is not None
+    date, names, signature = found.groups()
+    path, _, query = target.partition("?")
+    pairs = [pair.partition("=") for pair in query.split("&") if pair]
+    encoded = [
+        tuple(quote(unquote_to_bytes(part.replace("+", " ")), safe="") for part in (name, value))
+        for name, _, value in pairs
+    ]
+    canonical = "\n".join(
+        [
+            method,
+            quote(path, safe="/"),  # once more: what came is encoded already
+            "&".join(f"{name}={value}" for name, value in sorted(encoded)),
+            *(f"{name}:{headers[name]}" for name in names.split(";")),
+            "",
+            names,
+            hashlib.sha256(body).hexdigest(),
+        ]
+    )
+    scope = f"{date}/eu-central-1/{service}/aws4_request"
+    text = f"AWS4-HMAC-SHA256\n{headers['x-amz-date']}\n{scope}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
+    key = b"AWS4wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
+    for part in [*scope.split("/"), text]:
+        key = hmac.digest(key, part.encode(), "sha256")
+    assert key.hex() == signature
+    assert headers["x-amz-date"].startswith(date)
+    return {name: headers[name] for name in names.split(";")}
+
+
+@pytest.mark.parametrize(("host", "service"), [(FUNCTION, "lambda"), (API, "execute-api")])
+@pytest.mark.parametrize(
+    "target",
+    [
+        "",
+        "a/b",
+        "caf%C3%A9/a%2Fb/%2520%20",
+        "~user/a=b,c;d@e:f!g'(h)*",
+        "?b=2&a=1&a=0&c",
+        "?q=caf%C3%A9%20%2F%2b&%61=%e4",
+        "?url=http://a/b,c&token=ab==&plus=a+b",
+        "p?",
+    ],
+)
+@pytest.mark.usefixtures("resolved")
+def test_a_signature_is_what_aws_computes_from_the_request(
+    answer: Answer, credentials: pytest.MonkeyPatch, host: str, service: str, target: str
+) -> None:
     credentials.setenv("AWS_SESSION_TOKEN", "token")
     credentials.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    headers = probe_module._signature(f"https://{DEPLOYED}/path?a=1", DEPLOYED)
-    assert re.fullmatch(r"\d{8}T\d{6}Z", headers["X-Amz-Date"])
-    assert headers["X-Amz-Security-Token"] == "token"
-    assert re.fullmatch(
-        rf"AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/{headers['X-Amz-Date'][:8]}/eu-central-1/lambda/aws4_request, "
-        r"SignedHeaders=host;x-amz-date;x-amz-security-token, Signature=[0-9a-f]{64}",
-        headers["Authorization"],
-    )
+    result = probe(answer(OK, host=host) + target)
+    ((head, body),) = answer.requests
+    assert head.split()[1] == f"/{target}".removesuffix("?")  # as it was given
+    assert verified(head, body, service).keys() == {"host", "x-amz-date", "x-amz-security-token"}
+    assert result.signed
+
+
+@pytest.mark.usefixtures("resolved")
+def test_body_and_headers_are_signed(answer: Answer) -> None:
+    headers = [
+        ("Content-Type", "text/plain"),
+        ("X-Amz-Date", "20150830T123600Z"),
+        ("X-A", "1"),
+        ("x-a", "2  3"),
+    ]
+    probe(answer(OK, host=FUNCTION), headers=headers, data=b"\x00 body")
+    ((head, body),) = answer.requests
+    assert (head.split()[0], body) == ("POST", b"\x00 body")
+    assert head.lower().count("x-amz-date:") == 1
+    assert verified(head.replace("2  3", "2 3"), body, "lambda").keys() == {"content-type", "host", "x-a", "x-amz-date"}
 
 
 @pytest.mark.parametrize(
-    "host",
-    ["127.0.0.1", "localhost", "example.com", f"{DEPLOYED}.example.com", "a.b.lambda-url.eu-central-1.on.aws"],
+    ("host", "arguments"),
+    [
+        ("127.0.0.1", []),
+        ("localhost", []),
+        ("example.com", []),
+        (f"{FUNCTION}.example.com", []),
+        (f"a.{FUNCTION}", []),
+        (f"{API}.example.com", []),
+        (FUNCTION, ["--no-sign"]),
+    ],
 )
-def test_a_request_to_any_other_host_is_not_signed(credentials: pytest.MonkeyPatch, host: str) -> None:
-    assert probe_module._signature(f"https://{host}/", host) == {}
+@pytest.mark.usefixtures("resolved")
+def test_no_other_request_is_signed(answer: Answer, host: str, arguments: list[str]) -> None:
+    assert main([*arguments, answer(OK, host=host)]) == 0
+    assert not re.search("(?im)^(authorization|x-amz-)", answer.requests[0][0])
 
 
-def test_a_request_without_credentials_is_sent_unsigned_and_says_so(
-    credentials: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.usefixtures("resolved")
+def test_an_authorization_that_is_given_is_kept(answer: Answer) -> None:
+    assert main(["--header", "Authorization: Bearer me", answer(OK, host=API)]) == 0
+    assert "\r\nauthorization: Bearer me\r\n" in answer.requests[0][0]
+
+
+@pytest.mark.parametrize(
+    ("host", "arguments", "message"),
+    [
+        (FUNCTION, [], "; the request was signed; it needs lambda:InvokeFunctionUrl and, .*, lambda:InvokeFunction .*"),
+        (FUNCTION, ["--no-sign"], "; the request was not signed: no AWS credentials, or --no-sign"),
+        ("example.com", [], ""),
+    ],
+)
+@pytest.mark.usefixtures("resolved")
+def test_who_is_refused_hears_what_it_takes(
+    answer: Answer, capsys: pytest.CaptureFixture[str], host: str, arguments: list[str], message: str
 ) -> None:
+    assert main([*arguments, answer(FORBIDDEN, host=host)]) == 1
+    assert re.fullmatch(f"probe: status 403{message}\n", capsys.readouterr().err)
+
+
+@pytest.mark.usefixtures("resolved")
+def test_a_request_without_credentials_is_sent_unsigned(answer: Answer, credentials: pytest.MonkeyPatch) -> None:
     credentials.delenv("AWS_ACCESS_KEY_ID")
     credentials.delenv("AWS_SECRET_ACCESS_KEY")
-    assert probe_module._signature(f"https://{DEPLOYED}/", DEPLOYED) == {}
-    assert capsys.readouterr().err == "probe: no AWS credentials found; the request is not signed\n"
+    assert not probe(answer(OK, host=FUNCTION)).signed
+    assert "authorization" not in answer.requests[0][0].lower()
 
 
 def test_credentials_that_cannot_be_used_are_a_probe_error(credentials: pytest.MonkeyPatch) -> None:
     credentials.setenv("AWS_PROFILE", "nobody")
-    with pytest.raises(ProbeError, match=r"cannot sign the request: .*nobody"):
-        probe_module._signature(f"https://{DEPLOYED}/", DEPLOYED)
+    with pytest.raises(ProbeError, match=r"cannot sign the request .*nobody"):
+        probe(f"https://{FUNCTION}/")
 
 
-@pytest.mark.parametrize(
-    ("chunks", "error", "streamed"),
-    [
-        ([], "", False),
-        ([0.0], "", False),
-        ([0.0, 0.05], "", False),
-        ([0.0, 0.1], "", True),
-        ([0.0, 0.05, 0.2], "", True),
-        ([5.0, 5.01], "", False),
-        ([0.0, 0.2], "the response broke off", False),
-    ],
-)
-def test_a_body_streamed_if_it_was_whole_and_spread_over_time(chunks: list[float], error: str, streamed: bool) -> None:
-    assert Result(200, [], 0.0, [(at, b"x") for at in chunks], error).streamed == streamed
+TRICKLE = [(number / 100, 1) for number in range(31)]
+PROGRESS = [(float(number), 100) for number in range(10)]
+BODIES: dict[str, tuple[list[tuple[float, int]], str]] = {
+    "no body": ([], "there is no body"),
+    "one chunk": ([(0.5, 9)], r"the body came within 0\.000 s, less than 0\.1 s, 0\.500 s after the request"),
+    "two chunks, one after the other": ([(0.0, 5), (0.05, 5)], r"the body came within 0\.050 s, .*"),
+    "two equal chunks": ([(0.0, 5), (0.4, 5)], ""),
+    "0.1 s": ([(0.0, 5), (0.1, 5)], ""),
+    "a little less than 0.1 s": ([(0.0, 5), (0.099, 5)], r"the body came within 0\.099 s, .*"),
+    "a trickle": (TRICKLE, ""),
+    "a late trickle": ([(at + 5, size) for at, size in TRICKLE], ""),
+    "a trickle too late": (
+        [(at + 6, size) for at, size in TRICKLE],
+        r"the body came within 0\.300 s, less than 5% of the 6\.300 s it took",
+    ),
+    "two late bursts": ([(5.0, 5), (5.15, 5)], r"the body came within 0\.150 s, less than 5% of the 5\.150 s it took"),
+    "5 % of the time": ([(9.5, 5), (10.0, 5)], ""),
+    "a byte, and the rest at once": (
+        [(0.5, 1), (3.7, 40), (3.705, 40), (3.71, 18)],
+        r"98\.9 % of the body came within 0\.010 s, 3\.200 s after the first byte",
+    ),
+    "the most at once, and a byte": (
+        [(0.5, 98), (3.7, 2)],
+        r"98\.0 % of the body came within 0\.000 s, 0\.000 s after the first byte",
+    ),
+    "a byte, the most at once, and a byte": ([(0.0, 1), (1.0, 98), (2.0, 1)], r"9\d\.\d % of the body came .*"),
+    "90 % at once": ([(0.0, 1), (1.0, 9)], ""),
+    "a little more than 90 % at once": ([(0.0, 99), (1.0, 901)], r"90\.1 % of the body came .*"),
+    "90 % in exactly half the time": ([(0.0, 5), (1.0, 4), (2.0, 1)], ""),
+    "more in exactly half the time": ([(0.0, 5), (1.0, 5), (2.0, 1)], r"90\.9 % of the body came within 1\.000 s, .*"),
+    "all but a byte": ([(0.0, 1), (1.0, 100_000)], r"99\.9 % of the body came .*"),
+    "progress, then a result of that size": ([*PROGRESS, (10.0, 1000)], ""),
+    "progress, then a result ten times its size": ([*PROGRESS, (10.0, 10_000)], r"9\d\.\d % of the body came .*"),
+    "heartbeats, then all": ([(float(at), 8) for at in range(9)] + [(9.0, 5000)], r"9\d\.\d % of the body came .*"),
+    "faster and faster": ([(10 - 10 / 2**number, 10) for number in range(6)], ""),
+}
+
+
+@pytest.mark.parametrize(("arrivals", "reason"), BODIES.values(), ids=BODIES.keys())
+def test_a_body_streamed_if_it_was_spread_over_time(arrivals: list[tuple[float, int]], reason: str) -> None:
+    assert re.fullmatch(reason, why_buffered(chunks(*arrivals)))
+    assert Result(200, [], 0.0, chunks(*arrivals)).streamed == (reason == "")
+    assert not Result(200, [], 0.0, chunks(*arrivals), "the response broke off").streamed
 
 
 def test_an_interrupt_ends_it_without_a_traceback(serve: Serve) -> None:

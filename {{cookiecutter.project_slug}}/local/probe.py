@@ -1,6 +1,6 @@
 """`python -m local.probe`: shows when each chunk of a response arrives, and checks that it streamed.
 
-A request to a deployed function URL is signed (AWS Signature Version 4) when AWS credentials are at hand.
+A request to a deployed function URL or API is signed (AWS Signature Version 4) when AWS credentials are at hand.
 """
 
 from __future__ import annotations
@@ -8,21 +8,30 @@ from __future__ import annotations
 import argparse
 import contextlib
 import http.client
+import json
+import math
 import re
-import signal
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, parse_qsl, quote, urlencode, urlsplit
 
-from .server import running
-from .template import TemplateError, load_function
+from rich.console import Console
+from rich.text import Text
 
-_DEPLOYED = re.compile(r"[^.]+\.lambda-url\.([^.]+)\.on\.aws")
+from . import Log, running
+from .function import TemplateError, load_function
+
+_AWS_HOST = re.compile(r"[^.]+\.(lambda-url|execute-api)\.([^.]+)\.(?:on\.aws|amazonaws\.com)")
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _RECEIVE_SIZE = 64 * 1024
-# Bytes that the network or a buffer held back arrive closer together than this.
-_STREAMING_SPREAD = 0.1  # seconds
+_MOST_ROWS = 40
+_LEAST_SPREAD = 0.1  # seconds
+_LEAST_SHARE_OF_TIME = 0.05
+_MOST_IN_HALF_THE_SPREAD = 0.9
 
 
 class ProbeError(Exception):
@@ -31,14 +40,16 @@ class ProbeError(Exception):
 
 @dataclass
 class Result:
-    """What arrived, and when: times are seconds since the request was sent.
+    """What arrived, and when: times are seconds since the request began, connecting included.
 
     Attributes:
         status: HTTP status.
         headers: Response headers.
         head_at: When the head arrived.
-        chunks: When some bytes of the body arrived, and the bytes.
+        chunks: When some bytes of the body arrived, and the bytes; one for each read.
         error: Why the body is not whole; empty if it is.
+        total: When the response ended.
+        signed: Whether the request was.
     """
 
     status: int
@@ -46,119 +57,242 @@ class Result:
     head_at: float
     chunks: list[tuple[float, bytes]] = field(default_factory=list)
     error: str = ""
+    total: float = 0.0
+    signed: bool = False
+
+    @property
+    def size(self) -> int:
+        """Bytes of the body."""
+        return sum(len(data) for _, data in self.chunks)
+
+    @property
+    def throughput(self) -> float | None:
+        """Bytes per second from the first byte to the last; None if they came at once."""
+        spread = self.chunks[-1][0] - self.chunks[0][0] if self.chunks else 0.0
+        return self.size / spread if spread else None
+
+    @property
+    def gaps(self) -> dict[str, float] | None:
+        """Seconds between chunks: percentiles (nearest rank) and the longest; None if there are not two chunks."""
+        gaps = sorted(after - before for (before, _), (after, _) in pairwise(self.chunks))
+        ranks = {"p50": 50, "p90": 90, "p99": 99, "max": 100}
+        return {name: gaps[math.ceil(len(gaps) * rank / 100) - 1] for name, rank in ranks.items()} if gaps else None
 
     @property
     def streamed(self) -> bool:
         """Whether the body was whole and arrived spread over time."""
-        return not self.error and bool(self.chunks) and self.chunks[-1][0] - self.chunks[0][0] >= _STREAMING_SPREAD
+        return not self.error and not why_buffered(self.chunks)
+
+    def to_json(self) -> str:
+        """A JSON object of all but the bytes."""
+        first = self.chunks[0][0] if self.chunks else None
+        chunks = [{"at": at, "size": len(data)} for at, data in self.chunks]
+        computed = {"first_byte_at": first, "bytes": self.size, "gaps": self.gaps, "throughput": self.throughput}
+        return json.dumps({**vars(self), **computed, "chunks": chunks, "streamed": self.streamed})
 
 
-def probe(url: str, timeout: float = 900, show: bool = False) -> Result:
-    """Sends GET to `url` and takes the response as it arrives; prints it as well if `show`.
+def why_buffered(chunks: list[tuple[float, bytes]]) -> str:
+    """Says why `chunks`, each the seconds since the request and some bytes, are no stream; empty if they are.
+
+    A stream takes 0.1 s from its first byte to its last, for what a buffer held back comes within less, and 5 % of the
+    time since the request, lest two late bursts pass. No half of that spread, wherever it begins, holds more than 90 %
+    of the bytes, lest one early byte pass, or heartbeats, with all else at the end. This refuses two honest streams:
+    progress lines before a result ten times their size, which no clock tells from heartbeats before a buffered body,
+    and a short stream after a long silence. Probe something that has more to stream.
+    """
+    if not chunks:
+        return "there is no body"
+    first, last = chunks[0][0], chunks[-1][0]
+    spread = last - first
+    if spread < _LEAST_SPREAD:
+        return f"the body came within {spread:.3f} s, less than {_LEAST_SPREAD} s, {first:.3f} s after the request"
+    if spread < _LEAST_SHARE_OF_TIME * last:
+        return f"the body came within {spread:.3f} s, less than {_LEAST_SHARE_OF_TIME:.0%} of the {last:.3f} s it took"
+    size = sum(len(data) for _, data in chunks)
+    start = held = 0
+    for at, data in chunks:
+        held += len(data)
+        while at - chunks[start][0] > spread / 2:
+            held -= len(chunks[start][1])
+            start += 1
+        if held / size > _MOST_IN_HALF_THE_SPREAD:
+            begin = chunks[start][0]
+            share = math.floor(1000 * held / size) / 10  # down, for something did come outside
+            return f"{share} % of the body came within {at - begin:.3f} s, {begin - first:.3f} s after the first byte"
+    return ""
+
+
+def probe(
+    url: str,
+    method: str = "",
+    headers: Iterable[tuple[str, str]] = (),
+    data: bytes | None = None,
+    timeout: float = 900,
+    sign: bool = True,
+    console: Console | None = None,
+) -> Result:
+    """Sends a request to `url` and takes the response as it arrives.
 
     Args:
         url: An `http` or `https` URL.
+        method: By default POST with `data`, else GET.
+        headers: More headers; the values of one name are joined.
+        data: Body of the request.
         timeout: Seconds that may pass without a byte.
+        sign: Whether to sign a request to AWS that has no `Authorization` of its own.
+        console: Where to show what arrives while it does.
 
     Raises:
         ProbeError: There is no response at all.
     """
+    console = console or Console(quiet=True)
+    method = method or ("GET" if data is None else "POST")
+    sent: dict[str, str] = {}
+    for name, value in headers:
+        sent[name.lower()] = f"{sent[name.lower()]}, {value}" if name.lower() in sent else value
+    sent.setdefault("user-agent", "lambda-stream-probe")
     try:
         parts = urlsplit(url)
-        port = parts.port
-    except ValueError as error:
-        raise ProbeError(f"not a URL: {url!r}: {error}") from error
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ProbeError(f"not an http or https URL: {url!r}")
-    if not url.isascii() or not url.isprintable() or " " in url:
-        raise ProbeError(f"what is not ASCII, and every space, must be percent-encoded in a URL: {url!r}")
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    connection = kind(parts.hostname, port, timeout=timeout)
-    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    try:
-        headers = {"user-agent": "lambda-stream-probe", **_signature(url, parts.hostname)}
-        start = time.perf_counter()
-        connection.request("GET", target, headers=headers)
-        response = connection.getresponse()
-        result = Result(response.status, response.getheaders(), time.perf_counter() - start)
-        if show:
-            print(f"GET {url}\n{response.status} {response.reason} after {result.head_at:.3f} s", flush=True)
-        try:
-            while data := response.read1(_RECEIVE_SIZE):
-                result.chunks.append((time.perf_counter() - start, data))
-                if show:
-                    _show(*result.chunks[-1])
-        except (http.client.HTTPException, OSError) as error:
-            result.error = f"the response broke off: {type(error).__name__}"
-        if response.length:  # http.client takes the end of the connection for the end of the body
-            result.error = f"the response broke off: {response.length} bytes are missing"
-        return result
-    except (http.client.HTTPException, OSError, UnicodeError) as error:  # UnicodeError: no name of a host
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ProbeError(f"not an http or https URL: {url!r}")
+        if not url.isascii() or not url.isprintable() or " " in url:
+            raise ProbeError(f"what is not ASCII, and every space, must be percent-encoded in a URL: {url!r}")
+        if not 0 < timeout <= 86_400:
+            raise ProbeError(f"not a number of seconds up to a day: {timeout}")
+        signature = _signature(method, parts, sent, data) if sign and "authorization" not in sent else {}
+        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        with contextlib.closing(kind(parts.hostname, parts.port, timeout=timeout)) as connection:
+            start = time.perf_counter()
+            connection.request(method, target, data, {**sent, **signature})
+            response = connection.getresponse()
+            head_at = time.perf_counter() - start
+            result = Result(response.status, response.getheaders(), head_at, signed="authorization" in signature)
+            _show(console, f"{method} {url}")
+            _show(console, f"{response.status} {response.reason} after {head_at:.3f} s")
+            try:
+                while received := response.read1(_RECEIVE_SIZE):
+                    at = time.perf_counter() - start
+                    result.chunks.append((at, received))
+                    text = received[: 4 * console.width].decode(errors="replace").rstrip("\r\n")
+                    _show(console, f"{at:8.3f} s {len(received):8} bytes  {text}")
+            except (http.client.HTTPException, OSError) as error:
+                result.error = f"the response broke off: {type(error).__name__}"
+            if response.length:  # http.client takes the end of the connection for the end of the body
+                result.error = f"the response broke off: {response.length} bytes are missing"
+            result.total = time.perf_counter() - start
+            return result
+    except (http.client.HTTPException, OSError, ValueError) as error:  # ValueError: no URL, no header
         raise ProbeError(f"no response from {url}: {error or type(error).__name__}") from error
-    finally:
-        connection.close()
+
+
+def _signature(method: str, parts: SplitResult, headers: dict[str, str], data: bytes | None) -> dict[str, str]:
+    host = _AWS_HOST.fullmatch(parts.hostname or "")
+    if host is None:
+        return {}
+    from botocore.auth import SigV4Auth
+    from botocore.awsrequest import AWSRequest
+    from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.session import Session
+
+    # AWS decodes the query and encodes it its own way before it compares signatures; botocore takes it as it is.
+    query = urlencode(parse_qsl(parts.query, True, encoding="latin-1"), encoding="latin-1", quote_via=quote)
+    request = AWSRequest(method, parts._replace(query=query).geturl(), headers, data)
+    try:
+        if credentials := Session().get_credentials():
+            SigV4Auth(credentials, host[1].removesuffix("-url"), host[2]).add_auth(request)
+    except (BotoCoreError, ClientError) as error:
+        raise ProbeError(f"cannot sign the request (--no-sign sends it as it is): {error}") from error
+    return {name.lower(): value for name, value in request.headers.items()}
+
+
+def _plain(text: str) -> str:
+    """Escapes what a terminal would obey: headers and body may hold anything."""
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
+
+
+def _show(console: Console, text: str, bar: str = "") -> None:
+    console.print(Text(_plain(text)).append(bar, "green"), no_wrap=True, overflow="ellipsis")
+
+
+def _show_figures(console: Console, result: Result) -> None:
+    """Draws each chunk's wait as a bar, so that a stream is a staircase and a buffer a wall; then the numbers."""
+    step = math.ceil(len(result.chunks) / _MOST_ROWS) or 1
+    merged = [result.chunks[start : start + step] for start in range(0, len(result.chunks), step)]
+    rows = [(f"{sum(len(data) for _, data in chunks)} bytes", chunks[-1][0]) for chunks in merged]
+    _show(console, f"{step} chunks a row:" if step > 1 else "")
+    begin = 0
+    for label, at in [("head", result.head_at), *rows]:
+        end = int((console.width - 28) * at / result.total)
+        _show(console, f"{at:8.3f} s {label:>14}  ", " " * begin + "━" * (end - begin + 1))
+        begin = end
+    _show(console, f"{result.size} bytes in {len(result.chunks)} chunks, {result.total:.3f} s")
+    if result.gaps and result.throughput:
+        _show(console, f"first byte after {result.chunks[0][0]:.3f} s, then {result.throughput:.0f} bytes/s")
+        _show(console, "gaps: " + ", ".join(f"{name} {gap:.3f} s" for name, gap in result.gaps.items()))
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Returns the exit status: 0 if the response is whole, has a good status and, if asked, streamed; else 1.
-
-    130 if it was interrupted.
-    """
+    """Returns the exit status: 0 for a whole, good response that, if asked, streamed; 130 if interrupted; else 1."""
     parser = argparse.ArgumentParser(prog="python -m local.probe", description=__doc__)
     target = parser.add_mutually_exclusive_group(required=True)
-    target.add_argument("url", nargs="?", help="URL to send a GET request to")
+    target.add_argument("url", nargs="?", help="URL to send a request to")
     target.add_argument("--serve", type=Path, metavar="TEMPLATE", help="serve this template's function, and ask that")
     parser.add_argument("--expect-streaming", action="store_true", help="fail unless the body arrives spread over time")
+    parser.add_argument("--json", action="store_true", help="write a JSON object instead; its times are in seconds")
+    parser.add_argument("--method", type=str.upper, choices=_METHODS, help="default: POST with --data, else GET")
+    parser.add_argument("--header", type=_header, action="append", default=[], help="'Name: value'; repeatable")
+    parser.add_argument("--data", type=_data, metavar="TEXT", help="body to send; @FILE takes it from there")
+    parser.add_argument("--timeout", type=float, default=900, help="seconds without a byte (default: 900)")
+    parser.add_argument("--no-sign", action="store_false", dest="sign", help="send no AWS signature")
     options = parser.parse_args(arguments)
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")  # a bar or a body may be more than its encoding has
+    console = Console(quiet=options.json)
     try:
         with contextlib.ExitStack() as stack:
             url = options.url
             if options.serve is not None:
-                url = stack.enter_context(running(load_function(options.serve, "StreamFunction")))
-            result = probe(url, show=True)
+                function = load_function(options.serve, "StreamFunction")
+                url = stack.enter_context(running(function, observer=Log(sys.stderr)))
+            result = probe(url, options.method, options.header, options.data, options.timeout, options.sign, console)
     except (ProbeError, TemplateError) as error:
-        print(f"probe: {error}", file=sys.stderr)
-        return 1
+        return _fail(str(error))
     except KeyboardInterrupt:
-        return 128 + signal.SIGINT
-    size = sum(len(data) for _, data in result.chunks)
-    end = result.chunks[-1][0] if result.chunks else result.head_at
-    print(f"{size} bytes in {len(result.chunks)} chunks, {end:.3f} s")
+        return 130  # 128 + SIGINT
+    if options.json:
+        print(result.to_json())
+    _show_figures(console, result)
     if result.error:
-        print(f"probe: {result.error}", file=sys.stderr)
-    elif result.status >= 400:
-        print(f"probe: status {result.status}", file=sys.stderr)
-    elif options.expect_streaming and not result.streamed:
-        print(f"probe: did not stream: the body came within {_STREAMING_SPREAD} s", file=sys.stderr)
-    else:
-        return 0
+        return _fail(result.error)
+    if result.status == 403 and _AWS_HOST.fullmatch(urlsplit(url).hostname or ""):
+        actions = "lambda:InvokeFunctionUrl and, since October 2025, lambda:InvokeFunction (an API: execute-api:Invoke)"
+        hint = f"signed; it needs {actions}" if result.signed else "not signed: no AWS credentials, or --no-sign"
+        return _fail(f"status 403; the request was {hint}")
+    if result.status >= 400:
+        return _fail(f"status {result.status}")
+    if options.expect_streaming and (reason := why_buffered(result.chunks)):
+        return _fail(f"did not stream: {reason}")
+    return 0
+
+
+def _fail(message: str) -> int:
+    print(f"probe: {_plain(message)}", file=sys.stderr)
     return 1
 
 
-def _show(seconds: float, data: bytes) -> None:
-    text = data.decode(errors="replace").rstrip("\n")[:100]
-    print(f"{seconds:8.3f} s {len(data):7} bytes  {text if text.isprintable() else repr(text)}", flush=True)
+def _header(text: str) -> tuple[str, str]:
+    match = re.fullmatch(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([ -~\t]*)", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"not 'Name: value' in ASCII: {text!r}")
+    return match[1], match[2].strip()
 
 
-def _signature(url: str, host: str) -> dict[str, str]:
-    deployed = _DEPLOYED.fullmatch(host)
-    if deployed is None:
-        return {}
-    from botocore.auth import SigV4Auth
-    from botocore.awsrequest import AWSRequest
-    from botocore.exceptions import BotoCoreError
-    from botocore.session import Session
-
-    request = AWSRequest("GET", url)
+def _data(text: str) -> bytes:
     try:
-        credentials = Session().get_credentials()
-        if credentials is None:
-            print("probe: no AWS credentials found; the request is not signed", file=sys.stderr)
-            return {}
-        SigV4Auth(credentials, "lambda", deployed[1]).add_auth(request)
-    except BotoCoreError as error:
-        raise ProbeError(f"cannot sign the request: {error}") from error
-    return dict(request.headers.items())
+        return Path(text[1:]).read_bytes() if text.startswith("@") else text.encode(errors="surrogateescape")
+    except (OSError, ValueError) as error:  # ValueError: no name of a file
+        raise argparse.ArgumentTypeError(f"cannot read {text[1:]!r}: {error}") from error
 
 
 if __name__ == "__main__":
