@@ -1,0 +1,433 @@
+"""The inspector's page in a real browser: what a user sees, and that nothing hostile runs in it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Dialog, Page, expect, sync_playwright
+from tests.local.conftest import PATIENCE
+from tests.local.inspected import Inspected, inspected
+
+CHROMIUM = shutil.which("chromium")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="there is no `chromium` to show the page: apt-get install chromium"),
+]
+GATED = """
+    def handler(event, context):
+        if event["rawPath"] == "/fail":
+            raise KeyError("at once")
+        return StreamingResponse(chunks(), 404 if event["rawPath"] == "/missing" else 200, {"X-One": "1"}, "text/plain")
+
+    def chunks():
+        while (byte := wait()) != b".":
+            if byte == b"!":
+                raise KeyError("midway")
+            if byte == b"L":
+                print("a line")
+            yield b"chunk " + byte
+    """
+TELLING = """
+    import json
+
+    def handler(event, context):
+        tell(json.dumps(event).encode() + b"\\n")
+        return "done"
+    """
+# Texts on the page with their colour and what they stand on, both as the browser computes them.
+TEXTS = """() => {
+    const found = [];
+    const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+    while (walker.nextNode()) {
+        const text = walker.currentNode.data.trim(), element = walker.currentNode.parentElement;
+        if (!text || element.closest("script, title") || !element.checkVisibility()) continue;
+        let ground = element;
+        while (getComputedStyle(ground).backgroundColor === "rgba(0, 0, 0, 0)") ground = ground.parentElement;
+        const style = getComputedStyle(element);
+        found.push([text, element.closest("svg") ? style.fill : style.color, getComputedStyle(ground).backgroundColor]);
+    }
+    return found;
+}"""
+Start = Callable[..., Inspected]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """One for all tests."""
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield launched
+        launched.close()
+
+
+@pytest.fixture
+def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
+    """Serves a handler's source and its inspector; `events` are the test events."""
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    with ExitStack() as stack:
+
+        def serve(source: str = GATED, *, events: dict[str, Any] | None = None, **options: Any) -> Inspected:
+            folder = tmp_path / f"served {len(list(tmp_path.iterdir()))}"
+            served = stack.enter_context(inspected(folder, source, **options))
+            for name, event in (events or {}).items():
+                served.events.mkdir(exist_ok=True)
+                (served.events / name).write_text(json.dumps(event), encoding="utf-8")
+            return served
+
+        yield serve
+
+
+class Visit:
+    """A page in a browser that is otherwise empty, and what went wrong on it."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.problems: list[str] = []
+        self.requests: list[str] = []
+        page.on("console", lambda message: self.problems.append(f"console: {message.text}"))
+        page.on("pageerror", lambda error: self.problems.append(f"error: {error}"))
+        page.on("dialog", self._dismiss)
+        page.on("request", lambda request: self.requests.append(request.url))
+        page.expose_function("violated", lambda directive: self.problems.append(f"policy: {directive}"))
+        page.add_init_script(
+            "addEventListener('securitypolicyviolation', (event) => violated(event.violatedDirective))"
+        )
+
+    def _dismiss(self, dialog: Dialog) -> None:
+        self.problems.append(f"dialog: {dialog.message}")
+        dialog.dismiss()
+
+    def open(self, served: Inspected) -> Page:
+        """Shows the inspector; returns when it is subscribed."""
+        self.page.goto(served.inspector)
+        expect(self.page.locator("#connection")).to_have_text("live")
+        return self.page
+
+
+@pytest.fixture
+def visit(browser: Browser) -> Iterator[Visit]:
+    """A visit in which nothing may go wrong, and that asks no one but the inspector."""
+    expect.set_options(timeout=PATIENCE * 1000)
+    with browser.new_context(viewport={"width": 1200, "height": 900}) as context:
+        visit = Visit(context.new_page())
+        yield visit
+        origin = "/".join(visit.page.url.split("/")[:3])
+        assert origin.startswith("http://127.0.0.1:")
+        own = [url for url in visit.requests if url.startswith(f"{origin}/")]
+        assert [url for url in visit.requests if url not in own and url != "data:,"] == []
+        assert {f"{origin}/", f"{origin}/events", f"{origin}/invocations"} == set(own)
+    assert visit.problems == []
+
+
+def rows(page: Page) -> Any:
+    return page.get_by_role("option")
+
+
+def test_bars_appear_one_by_one_while_the_response_streams(start: Start, visit: Visit) -> None:
+    served = start()
+    page = visit.open(served)
+    expect(page.locator("#empty")).to_be_visible()
+    expect(page.locator("#curl")).to_have_text(f"curl --no-buffer {served.url}")
+    client = served.begin("/slow?a=b")
+    expect(page.locator("#name")).to_have_text("GET /slow?a=b")
+    expect(page.locator("#status")).to_have_text("waiting")
+    expect(page.locator("#empty")).to_be_hidden()
+    for number in range(1, 4):
+        served.gate.write(b"%d" % number)
+        expect(page.locator("#bars rect")).to_have_count(number)
+        expect(page.locator("#status")).to_have_text("200 streaming")
+        expect(page.locator("#body")).to_have_text("".join(f"chunk {n}" for n in range(1, number + 1)))
+    served.gate.write(b".")
+    expect(page.locator("#status")).to_have_text("200")
+    assert client.getresponse().read() == b"chunk 1chunk 2chunk 3"
+
+
+def test_the_figures_are_those_of_the_response(start: Start, visit: Visit) -> None:
+    served = start()
+    page = visit.open(served)
+    client = served.begin()
+    for number in range(1, 4):
+        served.gate.write(b"%d" % number)
+        expect(page.locator("#bars rect")).to_have_count(number)
+    served.gate.write(b".")
+    expect(page.locator("#status")).to_have_text("200")
+    client.getresponse().read()
+    (record,) = served.journal.records.values()
+    times = [entry[0] for entry in record.entries]
+
+    first, total = page.locator("#first-byte").inner_text(), page.locator("#total").inner_text()
+    assert in_seconds(first) == pytest.approx(times[0], abs=0.01)
+    assert in_seconds(total) == pytest.approx(record.ended_at, abs=0.01)
+    expect(page.locator("#chunks")).to_have_text("3")
+    expect(page.locator("#bytes")).to_have_text("21 B")
+    longest, median = page.locator("#gaps").inner_text().split(" / ")
+    pauses = sorted([times[1] - times[0], times[2] - times[1]])
+    assert in_seconds(longest) == pytest.approx(pauses[1], abs=0.01)
+    assert in_seconds(median) == pytest.approx(sum(pauses) / 2, abs=0.01)
+    expect(rows(page).locator(".figures")).to_have_text(f"{first} · {total} · 21 B")
+    expect(page.locator("#response")).to_contain_text("x-one: 1")
+    page.locator("#waterfall").focus()
+    page.keyboard.press("End")
+    expect(page.locator("#reading")).to_contain_text(f"chunk 3: 7 bytes at {times[2]:.3f} s")
+    page.keyboard.press("Home")
+    expect(page.locator("#waterfall")).to_have_attribute("aria-valuetext", f"chunk 1: 7 bytes at {times[0]:.3f} s")
+    expect(page.locator("#bars rect").first).to_have_class("chunk current")
+
+
+def in_seconds(text: str) -> float:
+    number, unit = text.split()
+    return float(number) / {"ms": 1000, "s": 1}[unit]
+
+
+def test_errors_before_the_first_byte_and_after_it_are_shown(start: Start, visit: Visit) -> None:
+    served = start()
+    page = visit.open(served)
+    assert served.call("/fail").status == 502
+    expect(page.locator("#status")).to_have_text("502")
+    expect(page.locator("#error-type")).to_have_text("KeyError")
+    expect(page.locator("#error-effect")).to_have_text("answered with 502")
+    expect(page.locator("#error-body")).to_contain_text("at once")
+    client = served.begin("/later")
+    expect(page.locator("#name")).to_have_text("GET /later")
+    expect(page.locator("#error")).to_be_hidden()
+    served.gate.write(b"1!")
+    expect(page.locator("#status")).to_have_text("200 broken off")
+    expect(page.locator("#error-effect")).to_have_text("after the head: the response was broken off")
+    expect(page.locator("#error-body")).to_contain_text("midway")
+    expect(page.locator("#body")).to_have_text("chunk 1")
+    expect(rows(page).locator(".state")).to_have_text(["200 broken off", "502"])
+    client.close()
+
+
+def test_what_the_function_prints_is_shown_with_its_invocation(start: Start, visit: Visit) -> None:
+    served = start()
+    page = visit.open(served)
+    client = served.begin("/loud")
+    served.gate.write(b"L")
+    expect(page.locator("#log")).to_have_text("a line")
+    expect(page.locator("#status")).to_have_text("200 streaming")
+    served.gate.write(b".")
+    client.getresponse().read()
+    client = served.begin("/quiet")
+    expect(page.locator("#name")).to_have_text("GET /quiet")
+    expect(page.locator("#log")).to_be_empty()
+    served.gate.write(b".")
+    client.getresponse().read()
+    rows(page).nth(1).click()
+    expect(page.locator("#name")).to_have_text("GET /loud")
+    expect(page.locator("#log")).to_have_text("a line")
+    expect(page.locator("#follow")).not_to_be_checked()
+
+
+def test_a_test_event_invokes_the_function_and_can_be_sent_again(start: Start, visit: Visit) -> None:
+    events = {"a.json": {"name": "ö"}, "b.json": [1, 2]}
+    served = start(TELLING, events=events)
+    page = visit.open(served)
+    for button, count in (("a.json", 1), ("b.json", 2), ("Send again", 3)):
+        page.get_by_role("button", name=button).click()
+        event = events.get(button, [1, 2])
+        text = json.dumps(event).encode() + b"\n"
+        assert served.told.read(len(text)) == text
+        expect(rows(page)).to_have_count(count)
+        expect(page.locator("#status")).to_have_text("200")
+        expect(page.locator("#request")).to_have_text(json.dumps(event, indent=2, ensure_ascii=False))
+        expect(page.locator("#body")).to_have_text('"done"')
+    expect(page.locator("#notice")).to_have_text("Sent event [1,2]")
+
+
+def test_an_event_that_was_not_kept_whole_cannot_be_sent_again(start: Start, visit: Visit) -> None:
+    served = start(
+        "def handler(event, context):\n    return len(event['body'])\n", events={"a.json": {"body": "a" * 70_000}}
+    )
+    page = visit.open(served)
+    page.get_by_role("button", name="a.json").click()
+    expect(page.locator("#body")).to_have_text("70000")
+    expect(page.locator("#request")).to_contain_text("(70000 characters, too many to show)")
+    expect(page.locator("#again")).to_be_disabled()
+
+
+def test_an_event_beyond_the_limit_is_refused_with_the_reason(start: Start, visit: Visit) -> None:
+    served = start("def handler(event, context):\n    wait()\n", events={"a.json": 1}, limit=1)
+    page = visit.open(served)
+    page.get_by_role("button", name="a.json").click()
+    expect(page.locator("#notice")).to_have_text("Sent a.json")  # though it still runs
+    page.get_by_role("button", name="a.json").click()
+    expect(page.locator("#notice")).to_have_text("a.json was refused: 1 invocations run already")
+    served.gate.write(b".")
+    expect(page.locator("#status")).to_have_text("200")
+    # The browser tells of a status that is an error.
+    assert [problem[:48] for problem in visit.problems] == ["console: Failed to load resource: the server res"]
+    visit.problems.clear()
+
+
+def test_all_can_be_done_with_the_keyboard(start: Start, visit: Visit) -> None:
+    served = start(TELLING, events={"a.json": {"which": "older"}, "b.json": {"which": "newer"}})
+    page = visit.open(served)
+
+    def tab_to(selector: str) -> None:
+        for _ in range(20):
+            if page.locator(selector).evaluate("(element) => element === document.activeElement"):
+                return
+            page.keyboard.press("Tab")
+        raise AssertionError(f"{selector} cannot be reached")
+
+    for count, name in ((1, "a.json"), (2, "b.json")):
+        tab_to(f"button:text-is('{name}')")
+        page.keyboard.press("Enter")
+        expect(rows(page)).to_have_count(count)
+        expect(page.locator("#status")).to_have_text("200")
+    tab_to("#invocations")
+    expect(rows(page).nth(0)).to_have_attribute("aria-selected", "true")
+    page.keyboard.press("ArrowDown")
+    expect(rows(page).nth(1)).to_have_attribute("aria-selected", "true")
+    expect(page.locator("#request")).to_contain_text("older")
+    expect(page.locator("#invocations")).to_have_attribute(
+        "aria-activedescendant", rows(page).nth(1).get_attribute("id") or ""
+    )
+    page.keyboard.press("ArrowUp")
+    expect(page.locator("#request")).to_contain_text("newer")
+    page.keyboard.press("End")
+    tab_to("#again")
+    page.keyboard.press("Enter")
+    expect(rows(page)).to_have_count(3)
+    expect(rows(page).nth(0)).to_have_attribute("aria-selected", "true")
+    for expected in ("older", "newer", "older"):
+        text = json.dumps({"which": expected}).encode() + b"\n"
+        assert served.told.read(len(text)) == text
+
+
+def luminance(colour: str) -> float:
+    """https://www.w3.org/TR/WCAG22/#dfn-relative-luminance"""
+    found = re.fullmatch(r"rgb\((\d+), (\d+), (\d+)\)", colour)
+    assert found, colour
+    parts = [int(part) / 255 for part in found.groups()]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_every_text_can_be_read_in_the_light_and_in_the_dark(start: Start, visit: Visit) -> None:
+    served = start(events={"a.json": 1})
+    page = visit.open(served)
+    clients = []
+    # One after the other, since a byte at the gate is for any handler that waits there.
+    for path, bytes_, state in (
+        ("/fail", b"", "502"),
+        ("/missing", b"L.", "404"),
+        ("/breaks", b"1!", "200 broken off"),
+        ("/streams", b"1", "200 streaming"),
+    ):
+        clients.append(served.begin(path))
+        served.gate.write(bytes_)
+        expect(rows(page).filter(has_text=path).locator(".state")).to_have_text(state)
+    clients.append(served.begin("/waits"))
+    expect(rows(page).filter(has_text="/waits").locator(".state")).to_have_text("waiting")
+    rows(page).filter(has_text="/fail").click()
+    expect(page.locator("#error-body")).to_contain_text("at once")
+    grounds = {}
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        texts = page.evaluate(TEXTS)
+        assert {
+            "live",
+            "waiting",
+            "404",
+            "200 streaming",
+            "502",
+            "KeyError",
+            "Send again",
+            "Logs",
+            "a.json",
+            "Follow newest",
+        } <= {text for text, *_ in texts}
+        for text, colour, ground in texts:
+            bright, dull = sorted([luminance(colour), luminance(ground)], reverse=True)
+            assert (bright + 0.05) / (dull + 0.05) >= 4.5, (scheme, text, colour, ground)
+        grounds[scheme] = luminance(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+    assert grounds["dark"] < 0.1 < 0.8 < grounds["light"]
+    served.gate.write(b"..")
+    for client in clients:
+        client.close()
+
+
+HOSTILE = "<img src=x onerror=alert(1)><script>alert(2)</script><i>&lt;"
+
+
+def test_whatever_is_hostile_is_shown_as_text(start: Start, visit: Visit) -> None:
+    source = f"""
+        HOSTILE = {HOSTILE!r}
+
+        def handler(event, context):
+            return StreamingResponse(chunks(), 200, {{"X-Hostile": HOSTILE}}, "text/html")
+
+        def chunks():
+            print(HOSTILE)
+            yield HOSTILE
+            raise type(HOSTILE, (Exception,), {{}})(HOSTILE)
+        """
+    served = start(source, name=HOSTILE, events={"<i>x<img src=y>.json": HOSTILE})
+    page = visit.open(served)
+    expect(page.locator("#function")).to_have_text(HOSTILE)
+    path = "/<img/src=x/onerror=alert(3)>?<i>"
+    client = served.begin(path, **{"user-agent": HOSTILE})
+    expect(page.locator("#status")).to_have_text("200 broken off")
+    client.close()
+    expect(page.locator("#name")).to_have_text(f"GET {path}")
+    expect(rows(page).locator(".path")).to_have_text(path)
+    expect(page.locator("#body")).to_have_text(HOSTILE)
+    expect(page.locator("#log")).to_contain_text(HOSTILE)
+    expect(page.locator("#error-body")).to_contain_text(HOSTILE)
+    expect(page.locator("#response")).to_contain_text(f"x-hostile: {HOSTILE}")
+    expect(page.locator("#request")).to_contain_text(HOSTILE)
+    page.get_by_role("button", name="<i>x<img src=y>.json").click()
+    expect(rows(page)).to_have_count(2)
+    expect(page.locator("#name")).to_have_text(f'event "{HOSTILE}"')
+    expect(page.locator("#status")).to_have_text("200 broken off")
+    assert page.locator("img, i").count() == 0
+    assert page.evaluate("document.scripts.length") == 1
+    assert page.title().startswith(HOSTILE)
+
+
+def test_the_page_comes_back_after_a_restart(start: Start, visit: Visit) -> None:
+    served = start(TELLING)
+    page = visit.open(served)
+    served.call("/before").read()
+    expect(page.locator("#name")).to_have_text("GET /before")
+    served.stop()
+    expect(page.locator("#connection")).to_have_text("reconnecting")
+    again = start(TELLING, port=int(served.inspector.rstrip("/").rpartition(":")[2]), events={"new.json": 1})
+    assert again.inspector == served.inspector
+    expect(page.locator("#connection")).to_have_text("live")
+    expect(page.locator("#url")).to_have_text(again.url)
+    expect(rows(page)).to_have_count(0)
+    expect(page.get_by_role("button", name="new.json")).to_be_visible()
+    again.call("/after").read()
+    expect(page.locator("#name")).to_have_text("GET /after")
+    expect(page.locator("#status")).to_have_text("200")
+    assert all("net::ERR_" in problem for problem in visit.problems)
+    visit.problems.clear()
+
+
+def test_a_page_that_comes_later_or_is_loaded_again_shows_what_was(start: Start, visit: Visit) -> None:
+    served = start()
+    client = served.begin("/early")
+    served.gate.write(b"12")
+    response = client.getresponse()
+    (record,) = served.journal.records.values()
+    record._start -= 100  # it has run for so long
+    page = visit.open(served)
+    expect(page.locator("#name")).to_have_text("GET /early")
+    expect(page.locator("#chunks")).to_have_text("2")
+    expect(page.locator("#total")).to_have_text(re.compile(r"1\d\d\.\d\d s"))
+    served.gate.write(b".")
+    response.read()
+    expect(page.locator("#status")).to_have_text("200")
+    page.reload()
+    expect(page.locator("#status")).to_have_text("200")
+    expect(page.locator("#body")).to_have_text("chunk 1chunk 2")

@@ -1,0 +1,295 @@
+"""What the inspector knows: how much of it is kept, and that what is kept is right."""
+
+from __future__ import annotations
+
+import asyncio
+import tracemalloc
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from local import journal
+from local.invocation import End, Invocation
+from local.journal import Journal, Message, Record
+from local.payload import Head
+
+END = End()
+HEAD = Head(200, [("content-type", "text/plain")])
+
+
+class Clock:
+    """Stands for the module `time`; goes on when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def time(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(journal, "time", made)
+    return made
+
+
+def unread(queue: asyncio.Queue[Message | None]) -> list[Message | None]:
+    """What is in the queue now."""
+    return [queue.get_nowait() for _ in range(queue.qsize())]
+
+
+def kinds(messages: list[Message | None]) -> list[str]:
+    return [message["kind"] if message is not None else "too slow" for message in messages]
+
+
+def http_event(**values: Any) -> dict[str, Any]:
+    return {"rawPath": "/a%1b", "requestContext": {"http": {"method": "GET", "path": "/a\x1b"}}, **values}
+
+
+def test_fifty_records_are_kept_and_the_oldest_is_forgotten() -> None:
+    kept = Journal()
+    queue = kept.subscribe()
+    invocations = [Invocation(number) for number in range(52)]
+    for invocation in invocations:
+        kept.invoked(invocation)
+        kept.ended(invocation, END)
+    assert list(kept.records) == [invocation.request_id for invocation in invocations[2:]]
+    told = unread(queue)
+    assert kinds(told) == ["invoked", "end"] * 50 + ["invoked", "forgotten", "end"] * 2
+    forgotten = [message["id"] for message in told if message is not None and message["kind"] == "forgotten"]
+    assert forgotten == [invocation.request_id for invocation in invocations[:2]]
+    for message in (HEAD, b"late", END):  # nothing of a forgotten one is told or kept
+        match message:
+            case Head():
+                kept.head(invocations[0], message)
+            case End():
+                kept.ended(invocations[0], message)
+            case bytes():
+                kept.chunk(invocations[0], message)
+    kept.log("late", invocations[0].request_id)
+    kept.log("of nobody", "")
+    assert (len(kept.records), queue.qsize()) == (50, 0)
+
+
+def test_what_still_runs_is_not_forgotten() -> None:
+    kept = Journal()
+    running = [Invocation(number) for number in range(60)]
+    for invocation in running:
+        kept.invoked(invocation)
+    assert len(kept.records) == 60
+    for invocation in running[5:]:
+        kept.ended(invocation, END)
+    kept.invoked(last := Invocation(None))
+    assert list(kept.records) == [invocation.request_id for invocation in [*running[:5], *running[16:], last]]
+
+
+@pytest.mark.parametrize("step", [0.0001, 0.0015, 1.0, 0.0])
+def test_of_many_chunks_times_are_merged_and_sums_are_exact(clock: Clock, step: float) -> None:
+    record = Record(Invocation(None))
+    size = 0
+    for number in range(10_000):
+        clock.now += step
+        size += number % 7
+        entry, _ = record.add_chunk(bytes(number % 7))
+        assert len(record.entries) <= 2000
+    assert sum(entry[1] for entry in record.entries) == record.size == size
+    assert sum(entry[2] for entry in record.entries) == record.chunks == 10_000
+    times = [entry[0] for entry in record.entries]
+    assert times[0] == pytest.approx(step)
+    assert all(before < after for before, after in pairwise(times))
+    assert entry[0] == pytest.approx(10_000 * step)
+    if step * 10_000 > 1:
+        assert len(times) > 500  # no more is lost than must be
+
+
+def test_the_first_two_thousand_entries_are_exact(clock: Clock) -> None:
+    record = Record(Invocation(None))
+    for _ in range(2000):
+        clock.now += 0.0015
+        record.add_chunk(b"x")
+    assert [entry[1:] for entry in record.entries] == [(1, 1)] * 2000
+    clock.now += 0.0015
+    record.add_chunk(b"x")
+    assert len(record.entries) <= 1001
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 1000, 16 * 1024, 100_000])
+@pytest.mark.parametrize("letter", ["x", "ö", "€", "😀"])
+def test_the_text_is_the_beginning_of_the_body_however_it_is_cut(letter: str, size: int) -> None:
+    body = "".join(f"{letter}{number}" for number in range(10_000))
+    encoded = body.encode()
+    record = Record(Invocation(None))
+    added = "".join(record.add_chunk(encoded[at : at + size])[1] for at in range(0, len(encoded), size))
+    assert record.text == added == body[: 16 * 1024]
+    assert record.size == len(encoded)
+
+
+def test_bytes_that_are_no_text_are_replaced() -> None:
+    record = Record(Invocation(None))
+    assert record.add_chunk(b"a\xffb\xe2\x82")[1] == "a\ufffdb"
+    assert record.add_chunk(b"c")[1] == "\ufffdc"
+
+
+def test_a_log_is_kept_up_to_its_limit() -> None:
+    kept = Journal()
+    kept.invoked(invocation := Invocation(None))
+    queue = kept.subscribe()
+    for letter in "abc":
+        kept.log(letter * 30_000, invocation.request_id)
+    whole = "a" * 30_000 + "b" * 30_000 + "c" * 5536
+    assert kept.records[invocation.request_id].log == whole
+    told = [message["text"] for message in unread(queue) if message is not None and message["kind"] == "log"]
+    assert "".join(told) == whole
+    kept.log("d", invocation.request_id)
+    assert queue.empty()
+
+
+def test_an_event_is_kept_unless_it_is_too_long() -> None:
+    event = http_event(body="x" * 64 * 1024)
+    record = Record(Invocation(event))
+    assert (record.event, record.whole, record.label) == (event, True, "GET /a%1b")
+    long = http_event(body="x" * 65_537)
+    record = Record(Invocation(long))
+    assert record.event == {**long, "body": "(65537 characters, too many to show)"}
+    assert (record.whole, record.label, len(long["body"])) == (False, "GET /a%1b", 65_537)
+    record = Record(Invocation(["x" * 300_000]))
+    assert (record.event, record.whole, record.label) == ("(300004 characters, too many to show)", False, "event")
+
+
+@pytest.mark.parametrize("log_at", ["before the head", "after the head", "after the end"])
+def test_each_thing_is_told_once_and_when_it_happens(clock: Clock, log_at: str) -> None:
+    async def run() -> None:
+        kept = Journal()
+        queue = kept.subscribe()
+        invocation = Invocation({"a": 1})
+
+        def log(when: str) -> list[str]:
+            if when == log_at:
+                kept.log("a line\n", invocation.request_id)
+            return ["log"] if when == log_at else []
+
+        kept.invoked(invocation)
+        expected = ["invoked", *log("before the head")]
+        clock.now += 1
+        kept.head(invocation, HEAD)
+        expected += ["head", *log("after the head")]
+        clock.now += 1
+        kept.chunk(invocation, b"ab")
+        kept.chunk(invocation, b"c")
+        clock.now += 1
+        invocation.client_gone = True
+        kept.ended(invocation, End("Oops", b"\xffwhy"))
+        expected += ["chunks", "end", *log("after the end")]
+        told = unread(queue)
+        assert kinds(told) == expected
+        values = {message["kind"]: message for message in told if message is not None}
+        identity = {"id": invocation.request_id}
+        event = {"event": {"a": 1}, "whole": True}
+        assert values["invoked"] == {**identity, "kind": "invoked", "at": 100.0, "age": 0.0, **event}
+        assert values["head"] == {**identity, "kind": "head", "at": 1.0, "status": 200, "headers": HEAD.headers}
+        assert values["chunks"] == {**identity, "kind": "chunks", "chunks": [(2.0, 3, 2)], "text": "abc"}
+        error = {"type": "Oops", "body": "\ufffdwhy"}
+        assert values["end"] == {**identity, "kind": "end", "at": 3.0, "error": error, "client_gone": True}
+        assert values["log"]["text"] == "a line\n"
+
+        replayed = {message["kind"]: message for message in unread(kept.subscribe()) if message is not None}
+        assert list(replayed) == ["invoked", "head", "chunks", "log", "end"]
+        assert replayed["invoked"]["age"] == 3.0
+        assert [replayed[kind] for kind in ("head", "chunks", "end")] == [
+            values[kind] for kind in ("head", "chunks", "end")
+        ]
+
+    asyncio.run(run())
+
+
+def test_chunks_are_told_together_soon_after_and_only_once() -> None:
+    async def run() -> None:
+        kept = Journal()
+        kept.invoked(invocation := Invocation(None))
+        kept.chunk(invocation, b"before ")  # nobody is there
+        first = kept.subscribe()
+        assert kinds(unread(first)) == ["invoked", "chunks"]
+        kept.chunk(invocation, b"between ")
+        second = kept.subscribe()
+        both = unread(second)
+        assert kinds(both) == ["invoked", "chunks"]
+        assert both[1] is not None
+        assert both[1]["text"] == "before between "
+        kept.chunk(invocation, b"after")
+        told = [await queue.get() for queue in (second, first, first)]  # in time, without anything that happens
+        assert [message and message["text"] for message in told] == ["after", "between ", "after"]
+        kept.chunk(invocation, b"!")
+        kept.ended(invocation, END)
+        assert kinds(unread(first)) == kinds(unread(second)) == ["chunks", "end"]
+        kept.unsubscribe(first)
+        kept.invoked(Invocation(None))
+        assert (first.qsize(), second.qsize()) == (0, 1)
+
+    asyncio.run(run())
+
+
+def test_what_a_subscriber_has_been_told_does_not_change(clock: Clock) -> None:
+    kept = Journal()
+    kept.invoked(invocation := Invocation(None))
+    kept.chunk(invocation, b"1")
+    queue = kept.subscribe()
+    _, told = unread(queue)
+    kept.unsubscribe(queue)
+    kept.chunk(invocation, b"2")
+    assert told is not None
+    assert told["chunks"] == [(0.0, 1, 1)]
+
+
+def test_one_who_does_not_read_is_dropped_and_the_others_are_not() -> None:
+    kept = Journal()
+    slow, quick = kept.subscribe(), kept.subscribe()
+    told = 0
+    for _ in range(3000):
+        kept.invoked(invocation := Invocation(None))
+        kept.ended(invocation, END)
+        told += len(unread(quick))
+    messages = unread(slow)
+    assert len(messages) == 5001
+    assert messages.index(None) == 5000
+    assert told == 3000 * 2 + 2950
+
+
+def test_an_endless_stream_is_told_in_ever_fewer_entries(clock: Clock) -> None:
+    async def run() -> None:
+        kept = Journal()
+        kept.invoked(invocation := Invocation(None))
+        queue = kept.subscribe()
+        size = entries = 0
+        for number in range(1, 100_001):
+            clock.now += 0.001
+            kept.chunk(invocation, b"12345678")
+            if number % 50 == 0:  # as after 0.05 seconds
+                kept._tell_of_chunks()
+                told = [message for message in unread(queue) if message is not None and message["kind"] == "chunks"]
+                entries += sum(len(message["chunks"]) for message in told)
+                size += sum(entry[1] for message in told for entry in message["chunks"])
+        assert size == 800_000
+        assert entries < 15_000
+
+    asyncio.run(run())
+
+
+@pytest.mark.slow
+def test_a_gigabyte_in_small_chunks_takes_no_memory_to_speak_of(clock: Clock) -> None:
+    record = Record(Invocation(None))
+    data = bytes(4096)
+    tracemalloc.start()
+    try:
+        for _ in range((1 << 30) // len(data)):
+            clock.now += 0.001
+            record.add_chunk(data)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert record.size == 1 << 30
+    assert peak < 2 << 20
