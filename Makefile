@@ -46,7 +46,8 @@ lint: $(ready)
 	@shellcheck .ci/run '{{cookiecutter.project_slug}}/src/bootstrap'
 	@zizmor --quiet --offline --persona pedantic .github
 
-bench: $(ready) ## Measure the runtime beside its peers, and draw benchmarks/chart.svg [BENCH_PYTHON=3.13]
+bench: $(ready) ## Measure the local URL, and the runtime beside its peers; draw benchmarks/chart.svg [BENCH_PYTHON=3.13]
+	@python -m benchmarks.local_url
 	@UV_PROJECT_ENVIRONMENT=build/bench uv sync --quiet --locked --only-group bench --python "$(BENCH_PYTHON)" || { \
 		echo "uv could not set build/bench up; if it finds no Python $(BENCH_PYTHON), name one with BENCH_PYTHON=…" >&2; exit 1; }
 	@build/bench/bin/python -m benchmarks --chart benchmarks/chart.svg

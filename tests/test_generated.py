@@ -47,6 +47,10 @@ def test_the_projects_own_gate_passes(answers: dict[str, str], bake: Bake) -> No
     assert re.search(r"\d+ passed", done.stdout)
     assert "skipped" not in done.stdout
     assert "is a valid SAM Template" in done.stdout
+    invoked = run("make", "invoke", "EVENT=events/post.json", cwd=project, STREAM_INTERVAL="0")
+    assert [line.split()[0] for line in invoked.stdout.splitlines()] == [*map(str, range(1, 11)), "end"]
+    assert "event" not in invoked.stdout
+    assert "POST /upload  200  first byte " in invoked.stderr
 
 
 @pytest.fixture(scope="module")
