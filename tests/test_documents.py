@@ -14,7 +14,8 @@ SURE = re.compile(r"chosen|\[(documented|recorded)\]\(https://[^)\s]+\)(, \[reco
 
 def rows() -> list[list[str]]:
     """The cells of the table's rows, without its head."""
-    lines = [line for line in BEHAVIOURS.read_text(encoding="utf-8").splitlines() if line.startswith("|")]
+    text = BEHAVIOURS.read_text(encoding="utf-8").partition("## What it costs")[0]
+    lines = [line for line in text.splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import itertools
+import json
 import os
 import select
 import socket
@@ -139,6 +140,21 @@ def exchange(client: socket.socket, data: bytes) -> bytes:
     """Sends `data` and returns all that comes until the server closes the connection."""
     client.sendall(data)
     return rest(client)
+
+
+ECHO = """
+    def handler(event, context):
+        return event
+    """
+
+
+def event_of(served: Served, request: bytes) -> dict[str, Any]:
+    """The event that a request makes."""
+    head, _, body = exchange(served.socket(), request).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 ")
+    size, _, rest = body.partition(b"\r\n")
+    event: dict[str, Any] = json.loads(rest[: int(size, 16)])
+    return event
 
 
 def rest(client: socket.socket) -> bytes:

@@ -165,7 +165,7 @@ def _in_thread(
     async def serve() -> None:
         nonlocal loop, stop
         loop, stop = asyncio.get_running_loop(), asyncio.Event()
-        sandboxes = Sandboxes(function, limit, journal)
+        sandboxes = Sandboxes(function, journal, limit)
         async with serving(sandboxes, host, 0) as url, inspecting(sandboxes, journal, events, url, port) as inspector:
             started.set_result((url, inspector))
             await stop.wait()

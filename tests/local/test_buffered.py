@@ -9,6 +9,8 @@ import pytest
 from tests.local.conftest import Serve, Served
 from tests.local.test_runtime_api import serve_runtime
 
+from local.function import load_function
+
 __all__ = ["serve_runtime"]
 BUFFERED = {"streams": False}
 REFUSAL = (502, b"Internal Server Error")
@@ -119,8 +121,6 @@ def test_a_response_of_6_mib_passes_and_a_longer_one_does_not(serve: Serve, size
 
 
 def test_a_template_without_an_invoke_mode_does_not_stream(tmp_path: Path) -> None:
-    from local.function import load_function
-
     (tmp_path / "src").mkdir()
     (tmp_path / "src" / "bootstrap").touch(0o755)
     template = tmp_path / "template.yaml"

@@ -288,24 +288,68 @@ def test_a_syntax_error_while_editing_is_told_and_gone_when_it_is_mended(start: 
     assert ask(url)[0] == 3
 
 
+def port_before_a_free_one() -> int:
+    """A free port whose next one is free too."""
+    while True:
+        with socket.create_server(("127.0.0.1", 0)) as first:
+            port: int = first.getsockname()[1]
+            with contextlib.suppress(OSError, OverflowError), socket.create_server(("127.0.0.1", port + 1)):
+                return port
+
+
 @pytest.mark.slow
 def test_the_inspector_is_on_the_next_port_or_on_another_free_one(start: Start) -> None:
-    first = start("--port", "0")
-    lines = lines_until(first, "Inspector at ")
-    inspector = lines[-1].removeprefix("Inspector at ")
-    with urllib.request.urlopen(inspector, timeout=PATIENCE) as response:
+    port = port_before_a_free_one()
+    assert lines_until(start("--port", str(port)), "Inspector at ")[-1] == f"Inspector at http://127.0.0.1:{port + 1}/"
+    with urllib.request.urlopen(f"http://127.0.0.1:{port + 1}/", timeout=PATIENCE) as response:
         assert b"<title>" in response.read()
-    taken = int(inspector.rstrip("/").rpartition(":")[2])
-    # Its own port is free, the one behind it is not.
-    with contextlib.suppress(OSError):
-        second = start("--port", str(taken - 1))
-        lines = lines_until(second, "Inspector at ")
-        assert lines[-1] != f"Inspector at {inspector}"
-    third = start("--port", "0", "--inspector-port", str(taken))
-    _, errors = third.communicate(timeout=PATIENCE)
-    assert third.returncode == 1
-    assert errors.startswith(f"local: cannot listen on 127.0.0.1:{taken}: ")
+    port = port_before_a_free_one()
+    with socket.create_server(("127.0.0.1", port + 1)):
+        line = lines_until(start("--port", str(port)), "Inspector at ")[-1]
+        assert re.fullmatch(r"Inspector at http://127\.0\.0\.1:\d+/", line)
+        assert not line.endswith(f":{port + 1}/")
+        refused = start("--port", "0", "--inspector-port", str(port + 1))
+        _, errors = refused.communicate(timeout=PATIENCE)
+    assert refused.returncode == 1
+    assert errors.startswith(f"local: cannot listen on 127.0.0.1:{port + 1}: ")
     assert errors.endswith("; give another --inspector-port\n")
+
+
+def test_the_url_is_on_loopback_unless_told_otherwise(start: Start) -> None:
+    host = url_of(start("--port", "0", "--no-inspector"))
+    assert host.startswith("http://127.0.0.1:")
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection(("127.0.0.2", int(host.rstrip("/").rpartition(":")[2])), 5)
+    other = lines_until(start("--port", "0", "--no-inspector", "--host", "127.0.0.2"), "Ctrl-C")[0]
+    assert "streams at http://127.0.0.2:" in other
+    assert ask(other.rpartition(" ")[2])[0] == 1
+
+
+@pytest.mark.parametrize("text", ["-1", "many", ""])
+def test_a_concurrency_that_is_none_is_refused(start: Start, text: str) -> None:
+    process = start("--concurrency", text)
+    _, errors = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 2
+    assert "--concurrency: not a number from 0 on: " in errors
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a file that cannot be written to")
+def test_a_response_that_cannot_be_written_is_told(project: Path) -> None:
+    (project / "event.json").write_text("{}", encoding="utf-8")
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "local", "--event", "event.json"],
+            cwd=project,
+            env={**os.environ, "PYTHONPATH": str(PROJECT)},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert "local: cannot write the response: [Errno 28]" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 STREAM = """

@@ -278,7 +278,7 @@ def test_an_event_that_is_too_long_is_refused(start: Start, monkeypatch: pytest.
 def test_an_event_beyond_the_limit_of_invocations_is_refused(start: Start) -> None:
     served = start(ECHO, limit=1)
     assert served.send(b"1")[0] == 202
-    assert served.send(b"2") == (429, {"message": "1 invocations run already"})
+    assert served.send(b"2") == (429, {"message": "the concurrency limit of 1 is reached"})
     assert len(served.journal.records) == 1
     served.gate.write(b".")
 

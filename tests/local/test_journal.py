@@ -158,7 +158,7 @@ def test_an_event_is_kept_unless_it_is_too_long() -> None:
     assert record.event == {**long, "body": "(65537 characters, too many to show)"}
     assert (record.whole, record.label, len(long["body"])) == (False, "GET /a%1b", 65_537)
     record = Record(Invocation(["x" * 300_000]))
-    assert (record.event, record.whole, record.label) == ("(300004 characters, too many to show)", False, "event")
+    assert (record.event, record.whole, record.label) == ("(300004 bytes, too many to show)", False, "event")
 
 
 @pytest.mark.parametrize("log_at", ["before the head", "after the head", "after the end"])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 
 import pytest
 from tests.local.conftest import Serve
 
-from local.function_url import _BANDWIDTH, _BURST, _RESPONSE_LIMIT, _Bucket
+from local.function_url import _BANDWIDTH, _BURST, _Bucket
+from local.payload import _RESPONSE_LIMIT
 
 MB = 1024 * 1024
 
@@ -51,29 +53,32 @@ SIZED = """
 def test_a_response_beyond_the_limit_breaks_off_only_where_limits_hold(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("local.function_url._RESPONSE_LIMIT", 10_000)
+    monkeypatch.setattr("local.payload._RESPONSE_LIMIT", 10_500)
     assert len(serve(SIZED).get("/11")[1]) == 11_000
     limited = serve(SIZED, limits=True)
     assert len(limited.get("/10")[1]) == 10_000
     with pytest.raises(http.client.IncompleteRead) as raised:
         limited.get("/11")
-    assert len(raised.value.partial) == 10_000
-    assert "longer than 10000 bytes" in limited.log
+    assert len(raised.value.partial) == 10_500
+    assert limited.log == "The response takes more than 10500 bytes\n"
     assert len(limited.get("/10")[1]) == 10_000
 
 
 def test_a_response_waits_for_the_bandwidth_only_where_limits_hold(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    waits: list[int] = []
-    take = _Bucket.take
+    monkeypatch.setattr("local.function_url._BURST", 1000)
+    monkeypatch.setattr("local.function_url._BANDWIDTH", 1)
+    waits: list[float] = []
+    sleep = asyncio.sleep
 
-    def noted(self: _Bucket, size: int) -> float:
-        waits.append(size)
-        return min(take(self, size), 0.01)
+    async def noted(seconds: float) -> None:
+        if seconds:
+            waits.append(seconds)
+        await sleep(0)
 
-    monkeypatch.setattr(_Bucket, "take", noted)
+    monkeypatch.setattr("asyncio.sleep", noted)
     assert len(serve(SIZED).get("/3")[1]) == 3000
     assert waits == []
     assert len(serve(SIZED, limits=True).get("/3")[1]) == 3000
-    assert waits == [1000, 1000, 1000]
+    assert waits == [pytest.approx(1000, abs=60), pytest.approx(2000, abs=60)]

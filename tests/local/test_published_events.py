@@ -10,10 +10,9 @@ from typing import Any
 
 import pytest
 from aws_lambda_powertools.utilities.parser.models import LambdaFunctionUrlModel
-from tests.local.conftest import Serve, exchange
+from tests.local.conftest import ECHO, Serve, event_of
 
 PUBLISHED = sorted((Path(__file__).parent / "published").glob("*.json"))
-ECHO = "def handler(event, context):\n    return event\n"
 Event = dict[str, Any]
 
 # Headers that are the URL's own, not the client's; those of TLS are missing on localhost, which has none.
@@ -34,14 +33,6 @@ def request_of(event: Event) -> bytes:
     body = event.get("body", "")
     raw = base64.b64decode(body) if event["isBase64Encoded"] else body.encode()
     return "\r\n".join([*lines, "connection: close", "", ""]).encode() + raw
-
-
-def event_of(serve: Serve, request: bytes) -> Event:
-    """The event that the function gets for this request."""
-    chunked = exchange(serve(ECHO).socket(), request).partition(b"\r\n\r\n")[2]
-    size, _, rest = chunked.partition(b"\r\n")
-    event: Event = json.loads(rest[: int(size, 16)])
-    return event
 
 
 def as_here(published: Event, ours: Event) -> Event:
@@ -68,7 +59,7 @@ def as_here(published: Event, ours: Event) -> Event:
 @pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.stem)
 def test_a_request_gives_the_event_that_aws_made_of_it(serve: Serve, path: Path) -> None:
     published = json.loads(path.read_text(encoding="utf-8"))
-    ours = event_of(serve, request_of(published))
+    ours = event_of(serve(ECHO), request_of(published))
     assert ours == as_here(published, ours)
     # Their forms are AWS's too.
     for name, form in {
@@ -89,7 +80,7 @@ REQUESTS = {
 
 @pytest.mark.parametrize("request_", REQUESTS.values(), ids=REQUESTS.keys())
 def test_our_events_are_valid_in_awss_model_of_payload_2_0(serve: Serve, request_: bytes) -> None:
-    event = event_of(serve, request_)
+    event = event_of(serve(ECHO), request_)
     model = LambdaFunctionUrlModel.model_validate(event)
     # Nothing of ours is unknown to the model.
     known = set(model.model_dump(by_alias=True))
@@ -98,7 +89,7 @@ def test_our_events_are_valid_in_awss_model_of_payload_2_0(serve: Serve, request
 
 def test_the_keys_of_an_event_come_in_the_order_of_awss_documentation(serve: Serve) -> None:
     request = b"POST /?a=1 HTTP/1.1\r\nhost: x\r\ncookie: a=1\r\ncontent-length: 1\r\nconnection: close\r\n\r\nx"
-    assert list(event_of(serve, request)) == [
+    assert list(event_of(serve(ECHO), request)) == [
         "version",
         "routeKey",
         "rawPath",

@@ -6,26 +6,11 @@ import base64
 import json
 import re
 import time
-from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
-from tests.local.conftest import Serve, Served, exchange, rest
+from tests.local.conftest import ECHO, Serve, event_of, exchange, rest
 
-ECHO = """
-    def handler(event, context):
-        return event
-    """
 LIMIT = 6 * 1024 * 1024
-
-
-def event_of(served: Served, request: bytes) -> dict[str, Any]:
-    """The event that a request makes."""
-    head, _, body = exchange(served.socket(), request).partition(b"\r\n\r\n")
-    assert head.startswith(b"HTTP/1.1 200 ")
-    size, _, rest = body.partition(b"\r\n")
-    event: dict[str, Any] = json.loads(rest[: int(size, 16)])
-    return event
 
 
 def test_an_event_is_what_aws_documents(serve: Serve) -> None:
@@ -207,10 +192,6 @@ def test_a_request_that_breaks_off_starts_nothing(serve: Serve, request_: bytes)
     client.shutdown(1)
     assert b" 200 " not in rest(client)
     assert not served.told.ready(0)
-
-
-def test_the_url_is_on_loopback(serve: Serve) -> None:
-    assert urlsplit(serve(ECHO).url).hostname == "127.0.0.1"
 
 
 def test_a_request_for_a_tunnel_is_refused(serve: Serve) -> None:

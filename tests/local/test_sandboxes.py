@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
 import json
 import os
 import re
@@ -10,6 +12,8 @@ import pytest
 from tests.local.conftest import PROJECT, Serve
 
 from local.function import Function, environment
+from local.invocation import Invocation
+from local.sandboxes import Observer, Sandboxes, Throttled
 
 THROTTLED = {"Reason": "ConcurrentInvocationLimitExceeded", "Type": "User", "message": "Rate Exceeded."}
 GATED = """
@@ -54,6 +58,26 @@ def test_a_refused_request_leaves_its_connection_usable(serve: Serve) -> None:
     process, _ = busy.read().split()
     connection.request("GET", "/open")
     assert connection.getresponse().read() == process + b" 2"
+
+
+def test_the_limit_is_the_functions_own_and_counts_what_still_runs_old_code(function: Function) -> None:
+    async def main() -> list[bool]:
+        sandboxes = Sandboxes(dataclasses.replace(function, concurrency=1), Observer())
+        running = await sandboxes.invoke(Invocation({}))
+        refused = []
+        for concurrency in (1, 2, 2):
+            await sandboxes.renew(dataclasses.replace(function, concurrency=concurrency))
+            try:
+                await sandboxes.invoke(Invocation({}))
+            except Throttled:
+                refused.append(True)
+            else:
+                refused.append(False)
+        await running.aclose()
+        await sandboxes.stop()
+        return refused
+
+    assert asyncio.run(main()) == [True, False, True]
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from local.function import Function, TemplateError, load_function
+from local.function import Cors, Function, TemplateError, load_function
 
 WHOLE = """
 Parameters:
@@ -165,3 +165,54 @@ def test_a_bootstrap_that_cannot_be_executed_is_refused_with_a_remedy(template: 
     (template.parent / "code" / "bootstrap").chmod(0o644)
     with pytest.raises(TemplateError, match=r"bootstrap cannot be executed, neither here nor on Lambda: chmod \+x it"):
         load_function(template, "StreamFunction")
+
+
+FUNCTION = "F: {Type: AWS::Serverless::Function, Properties: {CodeUri: code%s}}"
+URL = "U: {Type: AWS::Lambda::Url, Properties: {TargetFunctionArn: %s, InvokeMode: %s%s}}"
+STREAM = "RESPONSE_STREAM"
+
+
+def url_of(template: Path, *resources: str, globals_: str = "") -> Function:
+    """The function of a template with these resources."""
+    text = "Parameters: {Mode: {Type: String, Default: RESPONSE_STREAM}, Age: {Type: Number, Default: 60}}\n"
+    if globals_:
+        text += f"Globals: {{Function: {globals_}}}\n"
+    template.write_text(f"{text}Resources: {{{', '.join(resources)}}}", encoding="utf-8")
+    return load_function(template, "F")
+
+
+@pytest.mark.parametrize("target", ["!Ref F", "!GetAtt F.Arn", "!GetAtt [F, Arn]", "{'Fn::GetAtt': [F, Arn]}"])
+def test_a_url_is_found_however_it_names_its_function(template: Path, target: str) -> None:
+    found = url_of(template, FUNCTION % "", URL % (target, STREAM, ""))
+    assert (found.has_url, found.streams) == (True, True)
+
+
+def test_a_url_of_another_function_is_not_its_own(template: Path) -> None:
+    found = url_of(template, FUNCTION % "", URL % ("!GetAtt G.Arn", "BUFFERED", ""), "V: text")
+    assert (found.has_url, found.streams) == (False, True)
+
+
+def test_what_globals_and_parameters_say_of_the_url_counts(template: Path) -> None:
+    inline = "{ReservedConcurrentExecutions: 3, FunctionUrlConfig: {AuthType: NONE, InvokeMode: BUFFERED}}"
+    found = url_of(template, FUNCTION % "", globals_=inline)
+    assert (found.has_url, found.streams, found.concurrency) == (True, False, 3)
+    own = FUNCTION % ", ReservedConcurrentExecutions: 0, FunctionUrlConfig: {InvokeMode: !Ref Mode}"
+    found = url_of(template, own, globals_=inline)
+    assert (found.has_url, found.streams, found.concurrency) == (True, True, 0)
+
+
+def test_cors_is_read_as_cloudformation_does(template: Path) -> None:
+    cors = (
+        ", Cors: {AllowOrigins: ['https://a.example', !Sub 'https://${Mode}'], AllowMethods: [GET],"
+        " AllowHeaders: ['*'],"
+        " ExposeHeaders: [date], AllowCredentials: 'true', MaxAge: !Ref Age}"
+    )
+    assert url_of(template, FUNCTION % "", URL % ("!Ref F", STREAM, cors)).cors == Cors(
+        allow_origins=("https://a.example", "https://RESPONSE_STREAM"),
+        allow_methods=("GET",),
+        allow_headers=("*",),
+        expose_headers=("date",),
+        allow_credentials=True,
+        max_age=60,
+    )
+    assert url_of(template, FUNCTION % "", URL % ("!Ref F", STREAM, "")).cors is None

@@ -17,19 +17,18 @@ from .sandboxes import Observer, Sandboxes
 
 
 @contextlib.asynccontextmanager
-async def serving(sandboxes: Sandboxes, host: str, port: int, limits: bool = False) -> AsyncIterator[str]:
+async def serving(sandboxes: Sandboxes, host: str, port: int) -> AsyncIterator[str]:
     """Serves the function behind `sandboxes` until the block is left; gives the URL.
 
     Args:
         sandboxes: Where the function runs; they are stopped at the end.
         host: Address to listen on.
         port: Port to listen on; 0 takes any free one.
-        limits: Whether a response is slowed down and cut off as on Lambda.
 
     Raises:
-        OSError: The port cannot be listened on.
+        CannotListen: The message says where and why.
     """
-    server = Server(FunctionUrl(sandboxes, limits).serve)
+    server = Server(FunctionUrl(sandboxes).serve)
     try:
         yield url_of(*await server.start(host, port))
     finally:
@@ -39,7 +38,7 @@ async def serving(sandboxes: Sandboxes, host: str, port: int, limits: bool = Fal
 
 @contextlib.contextmanager
 def running(
-    function: Function, limit: int = 10, observer: Observer | None = None, limits: bool = False
+    function: Function, limit: int | None = None, observer: Observer | None = None, limits: bool = False
 ) -> Iterator[str]:
     """The same in a thread of its own, for code that is not asynchronous: serves on a free port and gives the URL.
 
@@ -50,7 +49,8 @@ def running(
     async def serve() -> None:
         loop = asyncio.get_running_loop()
         stop = asyncio.Event()
-        async with serving(Sandboxes(function, limit, observer or Log(sys.stdout)), "127.0.0.1", 0, limits) as url:
+        sandboxes = Sandboxes(function, observer or Log(sys.stdout), limit, limits)
+        async with serving(sandboxes, "127.0.0.1", 0) as url:
             started.set_result((url, lambda: loop.call_soon_threadsafe(stop.set)))
             await stop.wait()
 

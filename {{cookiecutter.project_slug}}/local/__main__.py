@@ -19,13 +19,12 @@ from watchfiles import Change, awatch
 
 from . import serving
 from .function import Function, TemplateError, load_function
+from .http import CannotListen
 from .inspector import inspecting
 from .invocation import Chunk, End, Invocation
 from .journal import Journal, Record
 from .payload import Head, Response
 from .sandboxes import Sandboxes
-
-_CONCURRENCY = 100  # invocations at once, where the template reserves no number
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -59,15 +58,21 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--function", default="StreamFunction", help="logical id (default: StreamFunction)")
     parser.add_argument(
         "--concurrency",
-        type=int,
+        type=_count,
         help="invocations that may run at once; more are refused "
-        f"(default: ReservedConcurrentExecutions of the template, else {_CONCURRENCY})",
+        "(default: ReservedConcurrentExecutions of the template, else 100)",
     )
     parser.add_argument(
         "--limits", action="store_true", help="hold a response to Lambda's 200 MB, and to 2 MB/s after the first 6 MB"
     )
     parser.add_argument("--event", metavar="FILE", help="invoke once with this event (- reads it from standard input)")
     return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"not a number from 0 on: {text!r}")
+    return int(text)
 
 
 class EventError(Exception):
@@ -92,15 +97,17 @@ def _on_signals(call: Callable[[], object]) -> None:
 async def _invoke(function: Function, event: Any) -> int:
     """Invokes the function once; the body goes to standard output as it comes, and the rest to standard error."""
     terminal = _Terminal(sys.stderr)
-    sandboxes = Sandboxes(function, 1, terminal)
+    sandboxes = Sandboxes(function, terminal, 1)
     printing = asyncio.create_task(_print(await sandboxes.invoke(Invocation(event)), terminal))
     _on_signals(printing.cancel)
     try:
         return await printing
     except asyncio.CancelledError:
         return 128 + signal.SIGINT
-    except BrokenPipeError:  # as when `head` has seen enough
+    except OSError as error:  # as when `head` has seen enough
         sys.stdout = None
+        if not isinstance(error, BrokenPipeError):
+            print(f"local: cannot write the response: {error}", file=sys.stderr)
         return 1
     finally:
         await sandboxes.stop()
@@ -122,41 +129,33 @@ async def _print(messages: Response, terminal: _Terminal) -> int:
 
 async def _serve(function: Function, options: argparse.Namespace) -> int:
     terminal = _Terminal(sys.stdout)
-    reserved = function.concurrency if function.concurrency is not None else _CONCURRENCY
-    limit = reserved if options.concurrency is None else options.concurrency
-    sandboxes = Sandboxes(function, limit, terminal)
+    sandboxes = Sandboxes(function, terminal, options.concurrency, options.limits)
     stop = asyncio.Event()
     _on_signals(stop.set)
     async with contextlib.AsyncExitStack() as stack:
         try:
-            address = f"{options.host}:{options.port}; give another PORT"
-            url = await stack.enter_async_context(serving(sandboxes, options.host, options.port, options.limits))
-            terminal.say(f"{function.name} ({function.handler}) streams at {url}")
-            for note in _notes(function):
-                terminal.say(note, "yellow")
-            if not options.no_inspector:
-                address = f"127.0.0.1:{options.inspector_port}; give another --inspector-port"
-                inspector = await _inspect(stack, sandboxes, terminal, options, url)
-                terminal.say(f"Inspector at {inspector}")
-        except (OSError, OverflowError, UnicodeError) as error:  # the last two: no port, no name of a host
-            where, _, remedy = address.partition("; ")
-            print(f"local: cannot listen on {where}: {error}; {remedy}", file=sys.stderr)
+            url = await stack.enter_async_context(serving(sandboxes, options.host, options.port))
+        except CannotListen as error:
+            print(f"local: {error}; give another PORT", file=sys.stderr)
             return 1
+        terminal.say(f"{function.name} ({function.handler}) streams at {url}")
+        terminal.notes(function)
+        if not options.no_inspector:
+            try:
+                inspector = await _inspect(stack, sandboxes, terminal, options, url)
+            except CannotListen as error:
+                print(f"local: {error}; give another --inspector-port", file=sys.stderr)
+                return 1
+            terminal.say(f"Inspector at {inspector}")
         terminal.say("Ctrl-C ends it. A change in the code takes effect with the next request.")
-        await asyncio.gather(
-            _watch_code(sandboxes, terminal, stop), _watch_template(options.template, sandboxes, terminal, stop)
-        )
+        try:
+            await asyncio.gather(
+                _watch_code(sandboxes, terminal, stop), _watch_template(options.template, sandboxes, terminal, stop)
+            )
+        except OSError as error:  # there are too many files that are watched
+            terminal.say(f"From here on changes are not seen: {error}", "red")
+            await stop.wait()
     return 0
-
-
-def _notes(function: Function) -> Iterator[str]:
-    """What a user should know who expects this to be as on Lambda."""
-    if not function.has_url:
-        yield f"The template has no AWS::Lambda::Url for {function.name}: on Lambda it has none."
-    if not function.streams:
-        yield "InvokeMode is not RESPONSE_STREAM: a response is held back until it is whole, as on Lambda."
-    if function.others:
-        yield f"Not served: {', '.join(function.others)}; --function names another one."
 
 
 async def _inspect(
@@ -164,14 +163,10 @@ async def _inspect(
 ) -> str:
     """Starts the inspector on the port that is asked for; else on the one after the URL's, or on any free one."""
     events = options.template.parent / "events"
-    port = options.inspector_port
-    if port is None:
-        try:
-            next_port = options.port + 1 if options.port else 0
-            return await stack.enter_async_context(inspecting(sandboxes, journal, events, url, next_port))
-        except (OSError, OverflowError):
-            port = 0
-    return await stack.enter_async_context(inspecting(sandboxes, journal, events, url, port))
+    if options.inspector_port is None and options.port:
+        with contextlib.suppress(CannotListen):
+            return await stack.enter_async_context(inspecting(sandboxes, journal, events, url, options.port + 1))
+    return await stack.enter_async_context(inspecting(sandboxes, journal, events, url, options.inspector_port or 0))
 
 
 async def _watch_code(sandboxes: Sandboxes, terminal: _Terminal, stop: asyncio.Event) -> None:
@@ -192,6 +187,7 @@ async def _watch_template(template: Path, sandboxes: Sandboxes, terminal: _Termi
             terminal.say(f"The template has changed, but cannot be used: {error}", "red")
             continue
         terminal.say("The template has changed.")
+        terminal.notes(function)
         if function.code != sandboxes.function.code:
             terminal.say("So has CodeUri: changes there are not watched until this is started anew.", "yellow")
         await sandboxes.renew(function)
@@ -215,6 +211,16 @@ class _Terminal(Journal):
     def say(self, text: str, style: str | None = None) -> None:
         """Prints a line."""
         self._console.print(text, style=style)
+
+    def notes(self, function: Function) -> None:
+        """Prints what a user should know who expects this to be as on Lambda."""
+        if not function.has_url:
+            self.say(f"The template has no AWS::Lambda::Url for {function.name}: on Lambda it has none.", "yellow")
+        if not function.streams:
+            text = "InvokeMode is not RESPONSE_STREAM: a response is held back until it is whole, as on Lambda."
+            self.say(text, "yellow")
+        if function.others:
+            self.say(f"Not served: {', '.join(function.others)}; --function names another one.", "yellow")
 
     def show_head(self, head: Head) -> None:
         """Prints status and headers of a response."""

@@ -119,8 +119,9 @@ def load_function(path: Path, name: str) -> Function:
         **_mapping(_mapping(defaults, "Environment"), "Variables"),
         **_mapping(_mapping(own, "Environment"), "Variables"),
     }
-    url = _mapping(own, "FunctionUrlConfig") or _url_of(name, resources)
-    reserved = "ReservedConcurrentExecutions" in own
+    inline = {**_mapping(defaults, "FunctionUrlConfig"), **_mapping(own, "FunctionUrlConfig")}
+    url = inline or _url_of(name, resources)
+    reserved = value("ReservedConcurrentExecutions", None) is not None
     return Function(
         name=name,
         code=code,
@@ -131,7 +132,7 @@ def load_function(path: Path, name: str) -> Function:
         environment={str(key): _text(_resolve(variable, parameters)) for key, variable in variables.items()},
         concurrency=int(number("ReservedConcurrentExecutions", 0)) if reserved else None,
         has_url=url is not None,
-        streams=url is None or url.get("InvokeMode") == "RESPONSE_STREAM",
+        streams=url is None or _resolve(url.get("InvokeMode"), parameters) == "RESPONSE_STREAM",
         cors=_cors(_mapping(url, "Cors"), parameters),
         others=tuple(other for other in functions if other != name),
     )
@@ -194,11 +195,13 @@ def _text(value: Any) -> str:
 
 def _url_of(name: str, resources: dict[str, Any]) -> dict[str, Any] | None:
     """The properties of the function's URL; None if there is no `AWS::Lambda::Url` for it."""
-    targets = ({"Ref": name}, {"GetAtt": f"{name}.Arn"}, {"Fn::GetAtt": [name, "Arn"]})
     for key in resources:
         resource = _mapping(resources, key)
         properties = _mapping(resource, "Properties")
-        if resource.get("Type") == "AWS::Lambda::Url" and properties.get("TargetFunctionArn") in targets:
+        target = _mapping(properties, "TargetFunctionArn")
+        attribute = target.get("GetAtt", target.get("Fn::GetAtt"))
+        names = target.get("Ref") == name or attribute in (f"{name}.Arn", [name, "Arn"])
+        if resource.get("Type") == "AWS::Lambda::Url" and names:
             return properties
     return None
 
@@ -210,14 +213,14 @@ def _cors(properties: dict[str, Any], parameters: dict[str, Any]) -> Cors | None
 
     if not properties:
         return None
-    max_age = properties.get("MaxAge")
+    max_age = _resolve(properties.get("MaxAge"), parameters)
     return Cors(
         allow_origins=texts("AllowOrigins"),
         allow_methods=texts("AllowMethods"),
         allow_headers=texts("AllowHeaders"),
         expose_headers=texts("ExposeHeaders"),
-        allow_credentials=properties.get("AllowCredentials") is True,
-        max_age=max_age if isinstance(max_age, int) else None,
+        allow_credentials=_text(_resolve(properties.get("AllowCredentials"), parameters)) == "true",
+        max_age=int(max_age) if str(max_age).isdecimal() else None,
     )
 
 

@@ -23,7 +23,6 @@ from .sandboxes import Sandboxes, Throttled
 _MB = 1024 * 1024
 _REQUEST_LIMIT = 6 * _MB  # bytes of a request's body
 # Of a response that streams: https://docs.aws.amazon.com/lambda/latest/dg/configuration-response-streaming.html
-_RESPONSE_LIMIT = 200 * _MB
 _BURST = 6 * _MB
 _BANDWIDTH = 2 * _MB  # bytes a second
 _JSON = ("content-type", "application/json")
@@ -34,10 +33,9 @@ _TRACE_ROOT = re.compile(r"Root=1-[0-9a-f]{8}-[0-9a-f]{24}")
 class FunctionUrl:
     """Answers HTTP requests with what the function makes of them."""
 
-    def __init__(self, sandboxes: Sandboxes, limits: bool) -> None:
-        """`limits` is whether Lambda's size and bandwidth of a response hold here."""
+    def __init__(self, sandboxes: Sandboxes) -> None:
+        """`sandboxes` is where the function runs."""
         self._sandboxes = sandboxes
-        self._limits = limits
 
     async def serve(self, connection: Connection, request: h11.Request) -> None:
         """Answers one request.
@@ -98,20 +96,14 @@ class FunctionUrl:
 
     async def _pass_on(self, answer: _Answer, messages: Response) -> None:
         """Sends a response chunk by chunk as it is made."""
-        bucket = _Bucket(asyncio.get_running_loop().time)
-        size = 0
+        bucket = _Bucket(asyncio.get_running_loop().time) if self._sandboxes.limits else None
         async for message in messages:
             match message:
                 case Head():
                     await answer.begin(message)
                 case Chunk(data):
-                    size += len(data)
-                    if self._limits:
+                    if bucket is not None:
                         await asyncio.sleep(bucket.take(len(data)))
-                        if size > _RESPONSE_LIMIT >= size - len(data):
-                            text = f"The response is longer than {_RESPONSE_LIMIT} bytes and breaks off\n"
-                            self._sandboxes.observer.log(text, answer.invocation.request_id)
-                            await answer.fail()
                     await answer.send(h11.Data(data=data))
                 case End(""):
                     await answer.send(h11.EndOfMessage())
@@ -142,7 +134,7 @@ class _Answer:
         """`headers` are sent with every head."""
         self._connection = connection
         self._headers = headers
-        self.invocation = invocation
+        self._invocation = invocation
         self._started = self._failed = False
 
     async def begin(self, head: Head) -> None:
@@ -152,16 +144,16 @@ class _Answer:
 
     async def send(self, *events: h11.Event) -> None:
         """Sends `events`. A client that is gone does not stop the function, whose output is still taken in."""
-        if self.invocation.client_gone or self._failed:
+        if self._invocation.client_gone or self._failed:
             return
         try:
             await self._connection.send(*events)
         except ClientGone:
-            self.invocation.client_gone = True
+            self._invocation.client_gone = True
 
     async def fail(self) -> None:
         """Tells the client that there is no whole response: by status 502, or by an aborted connection."""
-        if self.invocation.client_gone or self._failed:
+        if self._invocation.client_gone or self._failed:
             return
         self._failed = True
         if self._started:
@@ -170,7 +162,7 @@ class _Answer:
         try:
             await self._connection.respond(502, [*self._headers, _JSON], b"Internal Server Error")
         except ClientGone:
-            self.invocation.client_gone = True
+            self._invocation.client_gone = True
 
 
 def _cors_headers(cors: Cors, origin: str, preflight: bool) -> list[tuple[str, str]]:

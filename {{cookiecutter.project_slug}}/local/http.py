@@ -1,4 +1,8 @@
-"""An HTTP/1.1 server: h11 for the protocol, asyncio for the sockets."""
+"""An HTTP/1.1 server: h11 for the protocol, asyncio for the sockets.
+
+No server library would do: the Runtime API takes trailers of requests, which uvicorn, hypercorn, aiohttp and tornado
+do not hand over, and one connection has to be read at the pace of another.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +31,10 @@ _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 class ClientGone(Exception):
     """The peer closed the connection, or does not speak HTTP/1.1."""
+
+
+class CannotListen(Exception):
+    """The address is taken, not this machine's, or none at all."""
 
 
 class Connection:
@@ -163,10 +171,13 @@ class Server:
         """Listens on `host` and `port`, 0 for any free one; returns both as they are.
 
         Raises:
-            OSError: The address cannot be listened on.
+            CannotListen: The message says where and why.
         """
-        family = (await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM))[0][0]
-        self._listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+        try:
+            family = (await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM))[0][0]
+            self._listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+        except (OSError, OverflowError, UnicodeError) as error:  # the last two: no port, no name of a host
+            raise CannotListen(f"cannot listen on {host}:{port}: {error}") from error
         self._listener.setblocking(False)
         self._listen()
         address: tuple[str, int] = self._listener.getsockname()[:2]

@@ -41,7 +41,7 @@ async def inspecting(
         port: Port to listen on; 0 takes any free one.
 
     Raises:
-        OSError: The port cannot be listened on.
+        CannotListen: The message says where and why.
     """
     inspector = _Inspector(sandboxes, journal, events, function_url)
     server = Server(inspector.serve)

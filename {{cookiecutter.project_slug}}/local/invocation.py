@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable
@@ -59,6 +60,7 @@ class Invocation:
     def __init__(self, event: Any, request_id: str = "", trace_id: str = "") -> None:
         """An invocation with `event`, any JSON value; Lambda's id of it and X-Ray's are new if not given."""
         self.event = event
+        self.encoded = json.dumps(event).encode()
         self.request_id = request_id or str(uuid.uuid4())
         self.trace_id = trace_id or new_trace_id()
         #: Whether the client went away before the end.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import codecs
-import json
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -19,7 +18,7 @@ _ENTRIES = 2000
 _TEXT_LIMIT = 16 * 1024  # characters of the response's body
 _LOG_LIMIT = 64 * 1024  # characters
 _BODY_LIMIT = 64 * 1024  # characters of the event's body
-_EVENT_LIMIT = 256 * 1024  # characters of the whole event
+_EVENT_LIMIT = 256 * 1024  # bytes of the rest of the event
 # Chunks that are closer together than this share an entry; once there are too many entries it grows.
 _RESOLUTION = 0.001  # seconds
 # Subscribers are told of chunks after this time, since a page need not know of thousands one by one.
@@ -38,7 +37,7 @@ class Record:
     def __init__(self, invocation: Invocation) -> None:
         """A record that begins now."""
         self.id = invocation.request_id
-        self.event = _shortened(invocation.event)
+        self.event = _shortened(invocation)
         self.whole = self.event is invocation.event
         self.began_at = time.time()  # since the epoch
         self.head: Head | None = None
@@ -202,8 +201,9 @@ def add_entry(entries: list[Entry], entry: Entry, resolution: float) -> None:
         entries.append(entry)
 
 
-def _shortened(event: Any) -> Any:
+def _shortened(invocation: Invocation) -> Any:
+    event, size = invocation.event, len(invocation.encoded)
     if isinstance(event, dict) and isinstance(body := event.get("body"), str) and len(body) > _BODY_LIMIT:
         event = {**event, "body": f"({len(body)} characters, too many to show)"}
-    size = len(json.dumps(event, ensure_ascii=False))
-    return event if size <= _EVENT_LIMIT else f"({size} characters, too many to show)"
+        size -= len(body)
+    return event if size <= _EVENT_LIMIT else f"({size} bytes, too many to show)"

@@ -24,6 +24,7 @@ HTTP_INTEGRATION_RESPONSE = "application/vnd.awslambda.http-integration-response
 _DELIMITER = bytes(8)
 _METADATA_LIMIT = 16 * 1024  # bytes, delimiter included
 _BUFFERED_LIMIT = 6 * 1024 * 1024 + 100  # bytes of a response that does not stream
+_RESPONSE_LIMIT = 200 * 1024 * 1024  # bytes of one that does
 # What a payload may lead to that is JSON, but not in the format.
 _MALFORMED = (AttributeError, OverflowError, RecursionError, TypeError, ValueError)
 _ABSOLUTE = re.compile(r"^https?://[^/?]*/?", re.IGNORECASE)
@@ -196,6 +197,27 @@ async def buffered(messages: AsyncIterator[Message], complain: Callable[[str], N
                     yield Chunk(body)
                 yield message
             case End():
+                yield message
+
+
+async def capped(messages: Response, complain: Callable[[str], None]) -> Response:
+    """The same as long as Lambda lets a response be; one that is longer ends there as failed, and `complain` is told.
+
+    https://docs.aws.amazon.com/lambda/latest/dg/configuration-response-streaming.html
+    """
+    room = _RESPONSE_LIMIT
+    async for message in messages:
+        match message:
+            case Chunk() | End() if room < 0:  # but the function goes on
+                continue
+            case Chunk(data) if len(data) > room:
+                yield Chunk(data[:room])
+                yield _malformed(f"The response takes more than {_RESPONSE_LIMIT} bytes", complain)
+                room = -1
+            case Chunk(data):
+                room -= len(data)
+                yield message
+            case _:
                 yield message
 
 

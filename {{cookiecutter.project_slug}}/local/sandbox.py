@@ -9,7 +9,6 @@ import asyncio
 import codecs
 import contextlib
 import io
-import json
 import os
 import signal
 import time
@@ -18,7 +17,7 @@ from collections.abc import AsyncIterator, Callable
 import h11
 
 from .function import ACCOUNT, Function, environment, region
-from .http import ClientGone, Connection, Server, fields
+from .http import CannotListen, ClientGone, Connection, Server, fields
 from .invocation import ERROR_TYPE, Chunk, End, Invocation, Message
 
 _VERSION = "/2018-06-01/runtime"
@@ -117,7 +116,7 @@ class Sandbox:
                 stderr=asyncio.subprocess.STDOUT,
                 start_new_session=True,
             )
-        except (OSError, ValueError) as error:  # ValueError: a variable that no environment can hold
+        except (CannotListen, OSError, ValueError) as error:  # ValueError: a variable that no environment can hold
             self._write_log(f"Cannot start {bootstrap}: {error}\n")
             self._exit_cause = End("Runtime.InvalidEntrypoint", str(error).encode())
             self._settled.set()
@@ -240,4 +239,4 @@ class Sandbox:
             ),
             ("lambda-runtime-trace-id", f"{invocation.trace_id};Parent={os.urandom(8).hex()};Sampled=0"),
         ]
-        await connection.respond(200, headers, json.dumps(invocation.event).encode())
+        await connection.respond(200, headers, invocation.encoded)

@@ -7,11 +7,15 @@ import functools
 
 from .function import Function
 from .invocation import Chunk, End, Invocation
-from .payload import Head, Response, buffered, streamed
+from .payload import Head, Response, buffered, capped, streamed
 from .sandbox import Sandbox
 
 # A process asks for its next event a moment after its last response, and a client may be faster.
 _RETURN_TIME = 0.5  # seconds
+
+
+# Invocations that may run at once where nothing else is said. Lambda has a thousand for an account.
+_CONCURRENCY = 100
 
 
 class Throttled(Exception):
@@ -43,11 +47,21 @@ class Observer:
 class Sandboxes:
     """The function's sandboxes: an idle one is used again, another is started when all are busy."""
 
-    def __init__(self, function: Function, limit: int, observer: Observer) -> None:
-        """`limit` is how many invocations may run at once."""
+    def __init__(
+        self, function: Function, observer: Observer, concurrency: int | None = None, limits: bool = False
+    ) -> None:
+        """Sandboxes of which none is started yet.
+
+        Args:
+            function: What runs in them.
+            observer: Is told what happens.
+            concurrency: How many invocations may run at once, whatever the function has reserved.
+            limits: Whether a response has Lambda's size and bandwidth.
+        """
         self.function = function
         self.observer = observer
-        self._limit = limit
+        self.limits = limits
+        self._concurrency = concurrency
         self._all: set[Sandbox] = set()
         self._current: set[Sandbox] = set()  # those that run the code as it is now
         self._idle: list[Sandbox] = []
@@ -76,9 +90,10 @@ class Sandboxes:
     async def _run(self, sandbox: Sandbox, invocation: Invocation) -> Response:
         try:
             self.observer.invoked(invocation)
-            decode = streamed if self.function.streams else buffered
             complain = functools.partial(self.observer.log, request_id=invocation.request_id)
-            async for message in decode(sandbox.invoke(invocation), complain):
+            decode = streamed if self.function.streams else buffered
+            response = decode(sandbox.invoke(invocation), complain)
+            async for message in capped(response, complain) if self.limits else response:
                 match message:
                     case Head():
                         self.observer.head(invocation, message)
@@ -102,12 +117,18 @@ class Sandboxes:
             if sandbox.alive:
                 return sandbox
             await self._discard(sandbox)
-        if len(self._current) >= self._limit:
-            raise Throttled(f"{self._limit} invocations run already")
+        if len(self._all) >= (limit := self._limit()):
+            raise Throttled(f"the concurrency limit of {limit} is reached")
         sandbox = Sandbox(self.function, self.observer.log)
         self._all.add(sandbox)
         self._current.add(sandbox)
         return sandbox
+
+    def _limit(self) -> int:
+        for limit in (self._concurrency, self.function.concurrency):
+            if limit is not None:
+                return limit
+        return _CONCURRENCY
 
     async def _return(self, sandbox: Sandbox) -> None:
         # It is idle once its process asks for another event.
