@@ -7,7 +7,7 @@ import base64
 import json
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,6 +70,7 @@ class Invocation:
         self._answers: asyncio.Queue[_Post | End] = asyncio.Queue()
         self._post: _Post | None = None
         self._patience: asyncio.TimerHandle | None = None
+        self._over = False
 
     async def answer(self, content_type: str, connection: Connection) -> bool:
         """Lets `messages` read a response from the runtime's connection; returns whether it was taken whole.
@@ -87,13 +88,14 @@ class Invocation:
 
         Whoever reads the messages gets what has arrived of a response, if they are not too slow.
         """
+        if self._over:
+            return
         self._answers.put_nowait(message)
         if self._post is not None:
             self._post.connection.end_input()
-        if self.give_up is not None and self._patience is None:
-            self._patience = asyncio.get_running_loop().call_later(_PATIENCE, self.give_up)
+        self._lose_patience()
 
-    async def messages(self) -> AsyncIterator[Message]:
+    async def messages(self) -> AsyncGenerator[Message]:
         """What comes back, up to and with the `End`."""
         answer = await self._answers.get()
         if isinstance(answer, _Post):
@@ -109,9 +111,15 @@ class Invocation:
                 answer.whole.set_result(True)
                 answer = _end(answer.connection.trailers)
         assert isinstance(answer, End)
+        self._over = True
+        self._lose_patience()
+        yield answer
         if self._patience is not None:
             self._patience.cancel()
-        yield answer
+
+    def _lose_patience(self) -> None:
+        if self.give_up is not None and self._patience is None:
+            self._patience = asyncio.get_running_loop().call_later(_PATIENCE, self.give_up)
 
 
 @dataclass(frozen=True)
