@@ -43,6 +43,8 @@ lint: $(ready)
 	@ruff format --check --config pyproject.toml .
 	@mypy hooks local_extensions.py tests benchmarks
 	@cd '{{cookiecutter.project_slug}}' && MYPYPATH=src mypy --config-file ../pyproject.toml src local tests
+	@cd '{{cookiecutter.project_slug}}' && for example in examples/*; do \
+		MYPYPATH=$$example/src:src mypy --config-file ../pyproject.toml $$example || exit 1; done
 	@shellcheck .ci/run '{{cookiecutter.project_slug}}/src/bootstrap'
 	@zizmor --quiet --offline --persona pedantic .github
 

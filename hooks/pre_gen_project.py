@@ -21,6 +21,7 @@ UNRENDERED = r"""
 Answers = dict[str, Any]
 
 CHOICES = {
+    "example": ("hello", "sse", "fastapi", "bedrock", "mcp"),
     "python_version": ("3.13", "3.14", "3.12"),
     "architecture": ("arm64", "x86_64"),
     "url_auth": ("AWS_IAM", "NONE"),

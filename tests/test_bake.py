@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from hooks.pre_gen_project import CHOICES
 from tests.support import ROOT, Bake, defaults, run, source_files
 
 from local.function import TemplateLoader
@@ -26,9 +27,52 @@ def template_of(project: Path) -> dict[str, Any]:
     return template
 
 
+EXAMPLES = ("sse", "fastapi", "bedrock", "mcp")
+
+
+def of_template() -> tuple[set[str], set[str]]:
+    """The template's files in their place, and those of the examples."""
+    paths = {path.partition("/")[2] for path in source_files() if path.startswith(TEMPLATE.name)}
+    examples = {path for path in paths if path.startswith("examples/")}
+    return paths - examples, examples
+
+
 def test_the_files_are_those_of_the_template_and_no_others(project: Path) -> None:
-    assert set(files(project)) == {path.partition("/")[2] for path in source_files() if path.startswith(TEMPLATE.name)}
+    assert set(files(project)) == of_template()[0]
     assert len(files(project)) <= MOST_FILES
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_an_example_lays_its_files_over_those_and_leaves_no_other(example: str, project: Path, bake: Bake) -> None:
+    own = {
+        path.removeprefix(f"examples/{example}/"): (TEMPLATE / path).read_bytes()
+        for path in of_template()[1]
+        if path.startswith(f"examples/{example}/")
+    }
+    found, default = files(bake(example=example)), files(project)
+    assert found.keys() == default.keys() | own.keys()
+    assert {path: found[path] for path in own} == own
+    changed = {path for path in default if found[path] != default[path]}
+    beside = {"README.md", "template.yaml"} if example == "bedrock" else {"README.md"}
+    assert changed - own.keys() == beside
+    assert {"src/app.py", "tests/test_app.py"} <= own.keys()
+    assert len(own.keys() - default.keys()) <= 2  # a page and an event
+
+
+def test_the_examples_are_those_of_the_options_file() -> None:
+    assert {path.name for path in (TEMPLATE / "examples").iterdir()} | {"hello"} == set(CHOICES["example"])
+
+
+def test_bedrocks_function_may_call_its_model_and_nothing_else(bake: Bake, project: Path) -> None:
+    properties = template_of(bake(example="bedrock"))["Resources"]["StreamFunction"]["Properties"]
+    model = properties["Environment"]["Variables"]["MODEL_ID"]
+    [statement] = properties["Policies"][0]["Statement"]
+    assert statement["Action"] == "bedrock:InvokeModelWithResponseStream"
+    assert [resource["Sub"].rpartition("/")[2] for resource in statement["Resource"]] == [
+        model,
+        model.removeprefix("global."),
+    ]
+    assert "Policies" not in template_of(project)["Resources"]["StreamFunction"]["Properties"]
 
 
 def test_modes_are_kept(project: Path) -> None:

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hooks.pre_gen_project import CHOICES
 from tests.support import Bake, run
 
 # One line each: what to look for in which file, and what to put in its place.
@@ -51,6 +52,17 @@ def test_the_projects_own_gate_passes(answers: dict[str, str], bake: Bake) -> No
     assert [line.split()[0] for line in invoked.stdout.splitlines()] == [*map(str, range(1, 11)), "end"]
     assert "event" not in invoked.stdout
     assert "POST /upload  200  first byte " in invoked.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("example", [example for example in CHOICES["example"] if example != "hello"])
+def test_an_examples_own_tests_and_lint_pass(example: str, bake: Bake) -> None:
+    project = bake(example=example)
+    run("ruff", "check", ".", cwd=project)
+    run("ruff", "format", "--check", ".", cwd=project)
+    done = run("python", "-m", "pytest", "-p", "no:cacheprovider", cwd=project)
+    assert re.search(r"\d+ passed", done.stdout)
+    assert "skipped" not in done.stdout
 
 
 @pytest.fixture(scope="module")

@@ -19,9 +19,14 @@ pytestmark = [
 ]
 
 ORIGINS = ["", "*", "https://example.com", "https://example.com, http://localhost:5173"]
+# What an example adds is the same whatever else is chosen.
+PRODUCT = {option: choices for option, choices in CHOICES.items() if option != "example"}
 COMBINATIONS = [
-    dict(zip([*CHOICES, "cors_origins"], values, strict=True))
-    for values in itertools.product(*CHOICES.values(), ORIGINS)
+    *(
+        dict(zip([*PRODUCT, "cors_origins"], values, strict=True))
+        for values in itertools.product(*PRODUCT.values(), ORIGINS)
+    ),
+    *({"example": example} for example in CHOICES["example"]),
 ]
 EXTREMES = [{"memory": "128", "timeout": "1"}, {"memory": "10240", "timeout": "900"}]
 

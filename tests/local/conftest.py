@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import select
+import shutil
 import socket
 import textwrap
 from collections.abc import Callable, Iterator
@@ -24,6 +25,13 @@ from local.sandboxes import Observer
 
 PROJECT = Path(__file__).parents[2] / "{{cookiecutter.project_slug}}"
 PATIENCE = 60.0  # seconds until a test that hangs is given up
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+# In CI it must not be missing, or nothing would show that the pages work.
+needs_chromium = pytest.mark.skipif(
+    CHROMIUM is None and "CI" not in os.environ,
+    reason="there is no browser to show a page: apt-get install chromium",
+)
 
 # What every handler of these tests may use. `wait` returns when the test says so, `tell` says something to the test.
 _PREAMBLE = """

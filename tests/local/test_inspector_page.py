@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,17 +11,10 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Dialog, Page, expect, sync_playwright
-from tests.local.conftest import PATIENCE
+from tests.local.conftest import CHROMIUM, PATIENCE, needs_chromium
 from tests.local.inspected import Inspected, inspected
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        CHROMIUM is None and "CI" not in os.environ,
-        reason="there is no `chromium` to show the page: apt-get install chromium",
-    ),
-]
+pytestmark = [pytest.mark.slow, needs_chromium]
 GATED = """
     def handler(event, context):
         if event["rawPath"] == "/fail":

@@ -6,8 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from local.probe import probe
-
 Serve = Callable[..., str]
 
 # Makes a chunk only when the test lets it: each one waits for a byte in the file `GATE`.
@@ -43,11 +41,3 @@ def test_a_chunk_arrives_before_the_next_one_is_made(serve: Serve, tmp_path: Pat
             assert response.read1() == b"chunk " + byte
     assert response.read1() == b""
     connection.close()
-
-
-def test_the_function_streams(serve: Serve) -> None:
-    result = probe(serve(STREAM_INTERVAL="0.05"))
-    assert result.status == 200
-    assert result.streamed
-    body = b"".join(data for _, data in result.chunks).decode()
-    assert [line.split()[0] for line in body.splitlines()] == [*map(str, range(1, 11)), "end"]

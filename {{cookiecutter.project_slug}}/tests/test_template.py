@@ -1,6 +1,7 @@
 """What must hold in `template.yaml` for the function to stream, and what linters do not see."""
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,8 @@ def test_sam_builds_the_function_with_our_makefile(resources: dict[str, Any]) ->
 def test_the_handler_exists() -> None:
     function = load_function(PROJECT / "template.yaml", "StreamFunction")
     module, _, name = function.handler.rpartition(".")
-    assert f"def {name}(" in (function.code / f"{module}.py").read_text(encoding="utf-8")
+    source = (function.code / f"{module}.py").read_text(encoding="utf-8")
+    assert re.search(rf"^(async )?def {name}\(|^{name} = ", source, re.MULTILINE)
 
 
 def test_limits(resources: dict[str, Any]) -> None:

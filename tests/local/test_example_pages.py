@@ -1,0 +1,613 @@
+"""The examples' pages in a real browser, served by the examples' own functions behind the local URL.
+
+Nothing is timed: a function makes its next event when the test lets it, by a byte in a named pipe.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+import socket
+import textwrap
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import botocore.session
+import pytest
+from botocore.validate import ParamValidator
+from playwright.sync_api import expect, sync_playwright
+from tests.local.conftest import CHROMIUM, PATIENCE, PROJECT, needs_chromium
+
+from local import running
+from local.function import Function
+from local.sandboxes import Observer
+
+EXAMPLES = PROJECT / "examples"
+HOSTILE = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script> & \x00 \u202e"
+
+pytestmark = [pytest.mark.slow, needs_chromium]
+
+# What every handler of these tests may use: `wait` returns when the test says so. The clock of an example is a gate.
+PREAMBLE = """
+import os, types
+import app
+
+def wait(gate):
+    with open(os.path.join(os.environ["GATES"], gate), "rb", buffering=0) as pipe:
+        return pipe.read(1)
+"""
+
+# An invocation waits at the gate of the step that it begins with, since one whose client is gone still runs.
+JOB = """
+app.RETRY = 1
+
+def handler(event, context):
+    gate = event["headers"].get("last-event-id", "0")
+    def step(seconds):
+        if wait(gate) == b"x":
+            raise RuntimeError("a step failed")
+    app.time = types.SimpleNamespace(sleep=step, strftime=app.time.strftime)
+    return app.handler(event, context)
+"""
+
+STANDIN = """
+app.time = types.SimpleNamespace(sleep=lambda seconds: wait("tokens"))
+handler = app.handler
+"""
+
+# A client whose events are the ones in a file; each waits for its turn.
+MODEL = """
+import json
+from botocore.exceptions import ClientError, EventStreamError
+
+class Stream:
+    def __iter__(self):
+        for event in json.loads(os.environ["MODEL"]):
+            wait("tokens")
+            if "Error" in event:
+                raise EventStreamError(event, "ConverseStream")
+            yield event
+    def close(self):
+        pass
+
+class Client:
+    def converse_stream(self, **parameters):
+        if "Refuse" in os.environ["MODEL"]:
+            error = {"Code": "AccessDeniedException", "Message": "You cannot have it."}
+            raise ClientError({"Error": error}, "ConverseStream")
+        return {"stream": Stream()}
+
+app.bedrock = Client
+handler = app.handler
+"""
+
+
+class Gates:
+    """Named pipes in a folder, of which each byte lets a waiting handler go on."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        self._folder = folder
+        self._stack = stack
+        self._open: dict[str, int] = {}
+
+    def make(self, *names: str) -> None:
+        for name in names:
+            os.mkfifo(self._folder / name)
+            # Open for both, so that opening waits for no one and bytes stay in the pipe until they are wanted.
+            self._open[name] = os.open(self._folder / name, os.O_RDWR)
+            self._stack.callback(os.close, self._open[name])
+
+    def let(self, name: str, data: bytes = b".") -> None:
+        os.write(self._open[name], data)
+
+
+class Silent(Observer):
+    """Keeps what a function writes to its log."""
+
+    def __init__(self) -> None:
+        self.pieces: list[str] = []
+
+    def log(self, text: str, request_id: str) -> None:
+        self.pieces.append(text)
+
+
+class Relay:
+    """A way to the function that can be cut, as a network can."""
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        self._target = (parts.hostname or "", parts.port or 80)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._pairs: list[tuple[socket.socket, socket.socket]] = []
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}/"
+        self.cut_before: bytes | None = None  # what is not let through any more: the connection is cut there
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                server = socket.create_connection(self._target)
+                self._pairs.append((client, server))
+                for pair in ((client, server), (server, client)):
+                    threading.Thread(target=self._pass_on, args=pair, daemon=True).start()
+
+    def _pass_on(self, source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                before, found, _ = data.partition(self.cut_before or b"\0 never")
+                sink.sendall(before)
+                if found:
+                    self.cut_before = None
+                    break
+            self._shut(source, sink)
+
+    @staticmethod
+    def _shut(*ends: socket.socket) -> None:
+        for end in ends:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def cut(self) -> None:
+        """Cuts all connections that there are."""
+        for pair in self._pairs:
+            self._shut(*pair)
+
+    def close(self) -> None:
+        self._shut(self._listener)
+        self._listener.close()
+        self.cut()
+        for pair in self._pairs:
+            for end in pair:
+                end.close()
+
+
+Start = Callable[..., str]
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as opened:
+        yield opened
+
+
+@pytest.fixture
+def gates(tmp_path: Path, stack: ExitStack) -> Gates:
+    (tmp_path / "gates").mkdir()
+    return Gates(tmp_path / "gates", stack)
+
+
+@pytest.fixture
+def start(tmp_path: Path, stack: ExitStack, gates: Gates, monkeypatch: pytest.MonkeyPatch) -> Start:
+    """Serves an example, with a handler of the test's around it; more keywords are variables of its environment."""
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+
+    def serve(example: str, source: str, timeout: float = PATIENCE, **variables: str) -> str:
+        code = tmp_path / "src"
+        shutil.copytree(PROJECT / "src", code, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(EXAMPLES / example / "src", code, dirs_exist_ok=True)
+        (code / "served.py").write_text(PREAMBLE + textwrap.dedent(source), encoding="utf-8")
+        function = Function(
+            name="Served",
+            code=code,
+            handler="served.handler",
+            runtime="python3.13",
+            timeout=timeout,
+            memory=256,
+            environment={"GATES": str(tmp_path / "gates"), "PYTHONDONTWRITEBYTECODE": "1", **variables},
+        )
+        return stack.enter_context(running(function, 10, Silent()))
+
+    return serve
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with sync_playwright() as playwright:
+        expect.set_options(timeout=PATIENCE * 1000)
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+class Watched:
+    """A page, what went wrong in it, and what it asked for."""
+
+    def __init__(self, page: Any) -> None:
+        self.page = page
+        self.requests: list[Any] = []
+        self.console: list[str] = []
+        page.set_default_timeout(PATIENCE * 1000)
+        page.on("request", lambda request: self.requests.append(request))
+        page.on("console", lambda message: self.console.append(message.text))
+        page.on("pageerror", lambda error: self.console.append(f"uncaught: {error}"))
+
+    def open(self, url: str) -> Any:
+        self.origin = url
+        self.page.goto(url)
+        return self.page
+
+    def asked(self, path: str) -> list[Any]:
+        return [request for request in self.requests if urlsplit(request.url).path == path]
+
+
+@pytest.fixture
+def watched(browser: Any) -> Iterator[Watched]:
+    """A new page; afterwards it must not have asked anyone but its origin, nor have complained.
+
+    Of a connection that a test breaks the browser itself speaks in the console, as `net::ERR_…`.
+    """
+    context = browser.new_context(viewport={"width": 900, "height": 760})
+    # Keeps every EventSource, so that a test can see whether it is closed for good.
+    context.add_init_script(
+        "window.sources = []; window.EventSource = class extends EventSource {"
+        " constructor(...args) { super(...args); window.sources.push(this); } };"
+    )
+    watched = Watched(context.new_page())
+    yield watched
+    assert [request.url for request in watched.requests if not request.url.startswith((watched.origin, "data:"))] == []
+    refused = re.compile(r"net::ERR_(INCOMPLETE_CHUNKED_ENCODING|CONNECTION_\w+)|status of 400")
+    assert [text for text in watched.console if not refused.search(text)] == []
+    context.close()
+
+
+def steps(page: Any) -> list[str]:
+    return [str(text) for text in page.locator("#steps .number").all_inner_texts()]
+
+
+def shown(page: Any, last: int) -> None:
+    """Steps 1 to `last` are shown, each once, and no other."""
+    expect(page.locator("#steps .number")).to_have_text([str(number) for number in range(1, last + 1)])
+
+
+# ---- sse ----
+
+
+def test_steps_appear_one_by_one_and_the_end_closes_the_stream(start: Start, gates: Gates, watched: Watched) -> None:
+    gates.make("0")
+    page = watched.open(start("sse", JOB))
+    expect(page.locator("#state")).to_have_text("Running")
+    assert steps(page) == []
+    for number in range(1, 11):
+        gates.let("0")
+        shown(page, number)
+        assert page.locator("#count").inner_text() == f"step {number} of 10"
+        assert page.locator("#progress").evaluate("bar => bar.position") == number / 10
+    expect(page.locator("#state")).to_have_text("Done")
+    assert page.evaluate("sources.map(source => source.readyState)") == [2]  # for good: no closed one connects again
+    assert len(watched.asked("/events")) == 1
+
+
+def test_a_cut_connection_goes_on_after_the_last_step(
+    start: Start, gates: Gates, watched: Watched, stack: ExitStack
+) -> None:
+    gates.make("0", "3")
+    relay = Relay(start("sse", JOB))
+    stack.callback(relay.close)
+    page = watched.open(relay.url)
+    gates.let("0", b"...")
+    shown(page, 3)
+    relay.cut()
+    expect(page.locator("#steps .cut")).to_have_text("the connection broke after step 3; the browser connects again")
+    expect(page.locator("#state")).to_have_text("Running")
+    gates.let("3", b".......")
+    expect(page.locator("#state")).to_have_text("Done")
+    shown(page, 10)
+    assert page.evaluate("sources.map(source => source.readyState)") == [2]
+
+
+def test_a_step_that_came_only_in_part_comes_again(
+    start: Start, gates: Gates, watched: Watched, stack: ExitStack
+) -> None:
+    gates.make("0", "4")
+    relay = Relay(start("sse", JOB))
+    stack.callback(relay.close)
+    relay.cut_before = b'"name": "Name the faces"'  # in the fifth step
+    page = watched.open(relay.url)
+    for _ in range(5):
+        gates.let("0")
+    expect(page.locator("#steps .cut")).to_have_text("the connection broke after step 4; the browser connects again")
+    gates.let("4", b"......")
+    expect(page.locator("#state")).to_have_text("Done")
+    shown(page, 10)
+
+
+def test_a_function_that_fails_midway_is_asked_for_the_rest(start: Start, gates: Gates, watched: Watched) -> None:
+    gates.make("0", "2")
+    page = watched.open(start("sse", JOB))
+    gates.let("0", b"..x")
+    expect(page.locator("#steps .cut")).to_have_text("the connection broke after step 2; the browser connects again")
+    gates.let("2", b"........")
+    expect(page.locator("#state")).to_have_text("Done")
+    shown(page, 10)
+
+
+def test_a_job_that_takes_longer_than_an_invocation_goes_on_in_the_next(
+    start: Start, gates: Gates, watched: Watched
+) -> None:
+    gates.make("0", "2")
+    gates.let("2", b"........")
+    page = watched.open(start("sse", JOB, timeout=3))
+    gates.let("0", b"..")
+    notes = page.locator("#steps .cut")  # of the runtime, which ends an invocation in time; then of the browser
+    expect(notes).to_contain_text(["StreamDeadlineExceeded", "broke after step 2; the browser connects again"])
+    expect(page.locator("#state")).to_have_text("Done")
+    shown(page, 10)
+
+
+def test_a_function_that_fails_again_and_again_is_given_up(start: Start, gates: Gates, watched: Watched) -> None:
+    gates.make("0")
+    page = watched.open(start("sse", JOB))
+    gates.let("0", b"xxxxxxxxxx")
+    expect(page.locator("#state")).to_have_text("The connection breaks again and again")
+    assert page.evaluate("sources.map(source => source.readyState)") == [2]
+    assert len(watched.asked("/events")) == 6  # the first, and as often as the page has patience
+
+
+def test_the_job_is_stopped_and_started_again_with_the_keyboard(start: Start, gates: Gates, watched: Watched) -> None:
+    gates.make("0")
+    page = watched.open(start("sse", JOB))
+    gates.let("0", b"..")
+    shown(page, 2)
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.id") == "button"
+    page.keyboard.press("Enter")
+    expect(page.locator("#state")).to_have_text("Stopped")
+    page.keyboard.press("Enter")
+    expect(page.locator("#state")).to_have_text("Running")
+    assert steps(page) == []
+    assert page.evaluate("sources.map(source => source.readyState)") == [2, 1]
+
+
+def test_hostile_text_in_a_step_is_shown_as_text(start: Start, gates: Gates, watched: Watched) -> None:
+    gates.make("0")
+    page = watched.open(start("sse", f"{JOB}\napp.STEPS = ({HOSTILE!r},)\n"))
+    gates.let("0")
+    expect(page.locator("#state")).to_have_text("Done")
+    assert page.locator("#steps .name").evaluate("name => name.textContent") == HOSTILE
+    assert page.title() == "Job"
+    assert page.locator("img").count() == 0
+
+
+def test_a_server_without_events_is_told_of(start: Start, watched: Watched) -> None:
+    source = """
+    def handler(event, context):
+        return app.handler(event, context) if event["rawPath"] == "/" else {"statusCode": 400, "body": "no"}
+    """
+    page = watched.open(start("sse", source))
+    expect(page.locator("#state")).to_have_text("The server sends no events")
+    expect(page.locator("#button")).to_have_text("Start again")
+
+
+# ---- bedrock ----
+
+
+def ask(page: Any, text: str) -> None:
+    page.locator("#text").fill(text)
+    page.locator("#text").press("Enter")
+
+
+def messages(request: Any) -> list[tuple[str, str]]:
+    return [(message["role"], message["text"]) for message in json.loads(request.post_data)["messages"]]
+
+
+def sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def token(text: str) -> dict[str, Any]:
+    return {"contentBlockDelta": {"contentBlockIndex": 0, "delta": {"text": text}}}
+
+
+def model(*events: dict[str, Any]) -> str:
+    """Events of a model, which botocore's own model of the service allows."""
+    service = botocore.session.get_session().get_service_model("bedrock-runtime")
+    output: Any = service.operation_model("ConverseStream").output_shape
+    shape = output.members["stream"]
+    for event in events:
+        if "Error" not in event:
+            report = ParamValidator().validate(event, shape)
+            assert not report.has_errors(), report.generate_report()
+            assert set(event) <= set(shape.members)
+    return json.dumps(events)
+
+
+STOP = {"messageStop": {"stopReason": "end_turn"}}
+
+
+def test_tokens_of_the_stand_in_appear_one_by_one(start: Start, gates: Gates, watched: Watched) -> None:
+    gates.make("tokens")
+    page = watched.open(start("bedrock", STANDIN, LOCAL_STANDIN="1"))
+    ask(page, "Why?")
+    answer = page.locator("#talk .assistant")
+    expect(page.locator("#talk .user")).to_have_text("Why?")
+    sentence = "This is a stand-in, not a model (LOCAL_STANDIN is 1)."
+    words = sentence.split()
+    for number in range(1, len(words) + 1):
+        expect(answer).to_have_text(re.compile(rf"^{re.escape(' '.join(words[:number]))}\s*$"))
+        assert answer.get_attribute("aria-busy") == "true"
+        gates.let("tokens")
+    gates.let("tokens", b"." * 200)
+    expect(answer).to_have_attribute("aria-busy", "false")
+    expect(answer).to_contain_text("bedrock:InvokeModelWithResponseStream")
+    expect(page.locator("#send")).to_be_visible()
+    expect(page.locator("#stop")).to_be_hidden()
+    (request,) = watched.asked("/chat")
+    assert request.headers["x-amz-content-sha256"] == sha256(request.post_data)
+
+
+def test_the_history_goes_along(start: Start, gates: Gates, watched: Watched) -> None:
+    gates.make("tokens")
+    usage = {"usage": {"inputTokens": 3, "outputTokens": 5, "totalTokens": 8}, "metrics": {"latencyMs": 9}}
+    events = model({"messageStart": {"role": "assistant"}}, token("Bec"), token("äuse ☀"), STOP, {"metadata": usage})
+    gates.let("tokens", b"." * 15)
+    page = watched.open(start("bedrock", MODEL, MODEL=events))
+    for number, question in enumerate(["Why? ☀", "How\nso?"], start=1):
+        ask(page, question)
+        expect(page.locator("#talk .assistant").nth(number - 1)).to_have_text("Becäuse ☀")
+        expect(page.locator("#state")).to_have_text("3 tokens in, 5 out")
+    first, second = watched.asked("/chat")
+    assert messages(first) == [("user", "Why? ☀")]
+    assert messages(second) == [("user", "Why? ☀"), ("assistant", "Becäuse ☀"), ("user", "How\nso?")]
+    assert second.headers["x-amz-content-sha256"] == sha256(second.post_data)
+    page.locator("#reset").click()
+    expect(page.locator("#talk")).to_contain_text("Ask something.")
+    expect(page.locator("#talk p")).to_have_count(1)
+    ask(page, "Again?")
+    expect(page.locator("#talk .assistant")).to_have_text("Becäuse ☀")
+    assert messages(watched.asked("/chat")[2]) == [("user", "Again?")]
+
+
+# A response that comes byte by byte, as a network may cut it; all that the format allows, and an event without an end.
+DRIBBLE = r"""
+    const text = ": ping\n\nevent: token\r\ndata: {\"text\":\r\ndata:\"☀\"}\r\n\r\ndata: {}\n\nid: 1\nnothing\n\n"
+        + 'event: end\ndata: {"stopReason": "end_turn"}\n\nevent: token\ndata: {"text": "x"}\n';
+    const bytes = new TextEncoder().encode(text);
+    window.fetch = async () => new Response(new ReadableStream({
+        start(controller) { bytes.forEach((byte) => controller.enqueue(Uint8Array.of(byte))); controller.close(); }
+    }));
+"""
+
+
+def test_a_response_is_understood_in_whatever_pieces_it_comes(start: Start, watched: Watched) -> None:
+    page = watched.open(start("bedrock", STANDIN))
+    page.evaluate(f"() => {{ {DRIBBLE} }}")
+    ask(page, "Why?")
+    expect(page.locator("#talk .assistant")).to_have_text("☀")
+    expect(page.locator("#talk .assistant")).to_have_attribute("aria-busy", "false")
+    assert page.locator("#talk p:visible").count() == 2
+
+
+def test_hostile_text_is_shown_as_text(start: Start, gates: Gates, watched: Watched) -> None:
+    gates.make("tokens")
+    gates.let("tokens", b"." * 10)
+    events = model(token(HOSTILE), token("\n\nevent: end\ndata: {}\n\n"), STOP)
+    page = watched.open(start("bedrock", MODEL, MODEL=events))
+    ask(page, HOSTILE)
+    answer = page.locator("#talk .assistant")
+    expect(answer).to_have_attribute("aria-busy", "false")
+    assert answer.evaluate("answer => answer.textContent") == f"{HOSTILE}\n\nevent: end\ndata: {{}}\n\n"
+    assert page.locator("#talk .user").evaluate("asked => asked.textContent") == HOSTILE.strip()
+    assert page.title() == "Chat"
+    assert page.locator("#talk img, #talk script").count() == 0
+
+
+def test_an_error_after_some_tokens_is_shown(start: Start, gates: Gates, watched: Watched) -> None:
+    gates.make("tokens")
+    gates.let("tokens", b"..")
+    error = {"Error": {"Code": "throttlingException", "Message": f"Too many. {HOSTILE}"}}
+    page = watched.open(start("bedrock", MODEL, MODEL=model(token("Be"), error)))
+    ask(page, "Why?")
+    told = page.get_by_role("alert")
+    expect(told).to_contain_text("throttlingException: Too many. <img")
+    assert page.locator("#talk .assistant").inner_text() == "Be"
+    assert page.locator("#talk .assistant").get_attribute("aria-busy") == "false"
+    assert page.title() == "Chat"
+
+
+def test_a_question_without_an_answer_may_be_sent_again(start: Start, watched: Watched) -> None:
+    page = watched.open(start("bedrock", MODEL, MODEL='"Refuse"'))
+    for number in (1, 2):
+        if number == 1:
+            page.locator("#text").fill("Why?")
+        page.locator("#send").click()
+        expect(page.get_by_role("alert")).to_have_count(number)
+        expect(page.get_by_role("alert").last).to_have_text("AccessDeniedException: You cannot have it.")
+        expect(page.locator("#text")).to_have_value("Why?")
+    assert [messages(request) for request in watched.asked("/chat")] == [[("user", "Why?")]] * 2
+
+
+def test_a_request_that_is_refused_is_shown(start: Start, watched: Watched) -> None:
+    page = watched.open(start("bedrock", MODEL, MODEL="[]"))
+    ask(page, "x" * 100_001)
+    expect(page.get_by_role("alert")).to_have_text("400: The conversation is too long; start a new one.")
+
+
+def test_an_answer_that_breaks_off_is_told_of(start: Start, gates: Gates, watched: Watched, stack: ExitStack) -> None:
+    gates.make("tokens")
+    gates.let("tokens")
+    relay = Relay(start("bedrock", MODEL, MODEL=model(token("Be"), STOP)))
+    stack.callback(relay.close)
+    page = watched.open(relay.url)
+    ask(page, "Why?")
+    expect(page.locator("#talk .assistant")).to_have_text("Be")
+    relay.cut()
+    expect(page.get_by_role("alert")).to_have_text("The connection failed or broke off.")
+
+
+def test_the_stop_button_ends_an_answer(start: Start, gates: Gates, watched: Watched) -> None:
+    gates.make("tokens")
+    gates.let("tokens", b"..")
+    page = watched.open(start("bedrock", MODEL, MODEL=model(token("Be"), token("cause"), token(" not"), STOP)))
+    page.locator("#text").fill("Why?")
+    page.locator("#send").press("Enter")
+    expect(page.locator("#talk .assistant")).to_have_text("Because")
+    assert page.evaluate("document.activeElement.id") == "stop"
+    page.keyboard.press("Enter")
+    expect(page.locator("#talk .note")).to_have_text("Stopped.")
+    assert page.evaluate("document.activeElement.id") == "text"
+    assert page.get_by_role("alert").count() == 0
+    expect(page.locator("#send")).to_be_visible()
+    gates.let("tokens", b"." * 2)  # the first function goes on to its end, and nobody listens
+    gates.let("tokens", b"." * 4)
+    ask(page, "And?")
+    expect(page.locator("#talk .assistant").last).to_have_text("Because not")
+    assert page.locator("#talk .assistant").first.inner_text() == "Because"
+    assert messages(watched.asked("/chat")[1]) == [("user", "Why?"), ("assistant", "Because"), ("user", "And?")]
+
+
+def test_a_new_chat_ends_the_answer_that_is_coming(start: Start, gates: Gates, watched: Watched) -> None:
+    gates.make("tokens")
+    gates.let("tokens")
+    page = watched.open(start("bedrock", MODEL, MODEL=model(token("Be"), STOP)))
+    ask(page, "Why?")
+    expect(page.locator("#talk .assistant")).to_have_text("Be")
+    page.locator("#reset").click()
+    expect(page.locator("#talk p:visible")).to_contain_text(["Ask something."])
+    expect(page.locator("#send")).to_be_visible()
+    assert page.locator("#text").input_value() == ""
+
+
+# ---- both ----
+
+
+@pytest.mark.parametrize(("example", "source"), [("sse", JOB), ("bedrock", STANDIN)], ids=["sse", "bedrock"])
+@pytest.mark.parametrize("width", [320, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_fits_and_can_be_read(
+    example: str, source: str, width: int, scheme: str, start: Start, gates: Gates, watched: Watched, tmp_path: Path
+) -> None:
+    gates.make("0", "tokens")
+    gates.let("0", b"." * 6)
+    gates.let("tokens", b"." * 20)
+    page = watched.page
+    page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+    page.set_viewport_size({"width": width, "height": 720})
+    watched.open(start(example, source, LOCAL_STANDIN="1"))
+    if example == "sse":
+        shown(page, 6)
+    else:
+        ask(page, "Why does a stream feel faster? " + "x" * 60)
+        expect(page.locator("#talk .assistant")).to_contain_text("stream as a model's")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    for control in page.locator("button:visible, textarea").all():
+        assert control.bounding_box()["height"] >= 44  # a finger's width
+        assert control.get_attribute("aria-label") or control.inner_text()
+    body = page.locator("body")
+    ground = body.evaluate("body => getComputedStyle(body).backgroundColor")
+    text = body.evaluate("body => getComputedStyle(body).color")
+    assert (brightness(ground) > brightness(text)) == (scheme == "light")
+    if folder := os.environ.get("SCREENSHOTS"):
+        page.screenshot(path=f"{folder}/{example}-{scheme}-{width}.png")
+
+
+def brightness(colour: str) -> int:
+    return sum(map(int, re.findall(r"\d+", colour)[:3]))

@@ -1,0 +1,80 @@
+"""The function, a FastAPI application. Whatever its routes yield reaches the client at once; `/docs` lists them."""
+
+import asyncio
+import os
+import time
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from hashlib import sha256
+from typing import Annotated
+
+from fastapi import Cookie, FastAPI, Header, Query, Request
+from fastapi.responses import StreamingResponse
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+from pydantic import BaseModel
+
+from streaming_runtime import AsgiHandler
+
+INTERVAL = float(os.environ.get("STREAM_INTERVAL", "0.5"))  # seconds between two lines or events
+
+Count = Annotated[int, Query(ge=1, le=1000)]
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, str]]:
+    """Makes once, before the first request, what all requests share; here a name for this sandbox of Lambda."""
+    yield {"sandbox": uuid.uuid4().hex[:8]}
+
+
+app = FastAPI(title="Stream", lifespan=lifespan)
+
+
+@app.get("/", response_class=StreamingResponse)
+async def lines(request: Request, count: Count = 10) -> StreamingResponse:
+    """Streams numbered lines, then an end marker."""
+
+    async def content() -> AsyncIterator[str]:
+        for number in range(1, count + 1):
+            yield f"{number:2} of {count}, {time.strftime('%H:%M:%S')} in sandbox {request.state.sandbox}\n"
+            await asyncio.sleep(INTERVAL)
+        yield "end\n"
+
+    return StreamingResponse(content(), media_type="text/plain")
+
+
+@app.get("/events", response_class=EventSourceResponse)
+async def events(count: Count = 10, last_event_id: Annotated[int, Header(ge=0)] = 0) -> AsyncIterator[ServerSentEvent]:
+    """Streams server-sent events; a browser that reconnects gets those that it has not seen.
+
+    FastAPI sends a heartbeat after 15 seconds of silence.
+    """
+    for number in range(last_event_id + 1, count + 1):
+        yield ServerSentEvent(event="tick", id=str(number), data={"number": number, "time": time.time()})
+        await asyncio.sleep(INTERVAL)
+    yield ServerSentEvent(event="end", data={})  # browsers ignore an event without data
+
+
+class Receipt(BaseModel):
+    """What came in an upload."""
+
+    name: str
+    tags: list[str]
+    session: str | None
+    size: int
+    sha256: str
+
+
+@app.post("/upload", status_code=201)
+async def upload(
+    request: Request,
+    name: Annotated[str, Query(min_length=1)],
+    tag: Annotated[list[str], Query(default_factory=list)],
+    session: Annotated[str | None, Cookie()] = None,
+) -> Receipt:
+    """Takes a body of up to 6 MB, which is what Lambda lets through."""
+    body = await request.body()
+    return Receipt(name=name, tags=tag, session=session, size=len(body), sha256=sha256(body).hexdigest())
+
+
+handler = AsgiHandler(app)

@@ -1,0 +1,60 @@
+"""The progress of a job as server-sent events, and a page that follows it in the browser."""
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from streaming_runtime import EventSourceResponse, ServerSentEvent, StreamingResponse
+
+INTERVAL = float(os.environ.get("STREAM_INTERVAL", "0.5"))  # seconds that one step of the job takes
+RETRY = 1000  # milliseconds until a browser whose connection broke connects again
+PAGE = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
+
+# A made-up job. Put a real one's progress in its place, kept where every invocation can read it (a table, a log).
+STEPS = (
+    "Find the photographs",
+    "Leave out the blurred ones",
+    "Straighten the horizons",
+    "Even out the light",
+    "Name the faces",
+    "Sort them by day",
+    "Pick one for the cover",
+    "Lay out the pages",
+    "Write the captions",
+    "Bind the album",
+)
+
+
+def progress(done: int) -> Iterator[ServerSentEvent]:
+    """Yields an event for each step after the first `done` ones, then an end marker."""
+    yield ServerSentEvent(retry=RETRY)  # no event for the page, but it sends the head: the browser is connected
+    for number, name in enumerate(STEPS[done:], start=done + 1):
+        time.sleep(INTERVAL)
+        data = {"step": number, "of": len(STEPS), "name": name, "time": time.strftime("%H:%M:%S")}
+        yield ServerSentEvent(data, event="step", id=number)
+    # A browser takes a response that ends for a broken one and connects again, unless the page closes the stream.
+    yield ServerSentEvent({"steps": len(STEPS)}, event="end")
+
+
+def last_event_id(event: dict[str, Any]) -> int:
+    """The last step that the browser has seen, which it says when it connects again; 0 at first."""
+    headers = {name.lower(): value for name, value in (event.get("headers") or {}).items()}
+    last = headers.get("last-event-id", "")
+    return int(last) if last.isdecimal() and len(last) < 10 else 0
+
+
+def handler(event: dict[str, Any], context: Any) -> StreamingResponse:
+    """Answers `GET /` with the page and `GET /events` with the job's progress.
+
+    A job that takes longer than Lambda's timeout goes on as well: the browser connects again and asks for what is left.
+    """
+    method = event.get("requestContext", {}).get("http", {}).get("method")
+    match method, event.get("rawPath"):
+        case "GET", "/":
+            return StreamingResponse(PAGE, media_type="text/html")
+        case "GET", "/events":
+            return EventSourceResponse(progress(last_event_id(event)), ping=10)
+        case _:
+            return StreamingResponse("There are / and /events, to GET.\n", 404, media_type="text/plain")

@@ -1,0 +1,97 @@
+"""The function itself, called as Lambda's runtime calls it, and its events through the URL."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import app
+from local.probe import probe
+from streaming_runtime import EventSourceResponse, ServerSentEvent, StreamingResponse
+
+EVENTS = Path(__file__).parent.parent / "events"
+ALL = [*range(1, len(app.STEPS) + 1)]
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "INTERVAL", 0)
+
+
+def request(method: str = "GET", path: str = "/events", **headers: str) -> dict[str, Any]:
+    names = {name.replace("_", "-"): value for name, value in headers.items()}
+    return {"rawPath": path, "headers": names, "requestContext": {"http": {"method": method, "path": path}}}
+
+
+def events_of(response: StreamingResponse) -> list[ServerSentEvent]:
+    assert isinstance(response, EventSourceResponse)
+    assert isinstance(response.content, Iterator)
+    events = list(response.content)
+    assert all(isinstance(event, ServerSentEvent) and event.encode() for event in events)
+    return events
+
+
+def steps(response: StreamingResponse) -> list[int]:
+    events = [event for event in events_of(response) if event.event == "step"]
+    assert [event.id for event in events] == [event.data["step"] for event in events]
+    return [event.data["step"] for event in events]
+
+
+@pytest.mark.parametrize("event", sorted(EVENTS.glob("*.json")), ids=lambda path: path.stem)
+def test_every_event_gives_a_response(event: Path) -> None:
+    response = app.handler(json.loads(event.read_text(encoding="utf-8")), None)
+    assert response.status_code == {"get": 200, "resume": 200}.get(event.stem, 404)
+    if event.stem == "resume":
+        assert steps(response) == ALL[3:]
+
+
+def test_the_page_is_served_and_asks_for_the_events() -> None:
+    response = app.handler(request(path="/"), None)
+    assert response.headers == {"content-type": "text/html; charset=utf-8"}
+    assert response.content == [app.PAGE]
+    assert 'new EventSource("events")' in app.PAGE
+
+
+@pytest.mark.parametrize(("method", "path"), [("POST", "/events"), ("HEAD", "/"), ("GET", "/events/"), ("GET", "/x")])
+def test_anything_else_is_not_found(method: str, path: str) -> None:
+    assert app.handler(request(method, path), None).status_code == 404
+
+
+def test_the_events_are_all_steps_and_an_end() -> None:
+    first, *between, end = events_of(app.handler(request(), None))
+    assert first.encode() == b"retry: 1000\n\n"
+    assert [event.data["name"] for event in between] == list(app.STEPS)
+    assert (end.event, end.id, end.data) == ("end", None, {"steps": len(app.STEPS)})
+
+
+@pytest.mark.parametrize("seen", [0, *ALL])
+def test_a_browser_that_connects_again_gets_the_rest(seen: int) -> None:
+    response = app.handler(request(last_event_id=str(seen)), None)
+    assert ALL[:seen] + steps(response) == ALL
+
+
+def test_the_header_may_be_written_in_any_case() -> None:  # API Gateway hands headers on as they came
+    assert steps(app.handler(request(Last_Event_ID="7"), None)) == ALL[7:]
+
+
+@pytest.mark.parametrize("value", ["", "x", "-1", "1.5", "٣٣٣٣٣٣٣٣٣٣", "9" * 5000])
+def test_an_id_that_is_none_starts_from_the_beginning(value: str) -> None:
+    assert steps(app.handler(request(last_event_id=value), None)) == ALL
+
+
+def test_an_id_beyond_the_end_gives_the_end_alone() -> None:
+    assert [event.event for event in events_of(app.handler(request(last_event_id="999"), None))] == [None, "end"]
+
+
+def test_a_silence_is_broken_by_heartbeats() -> None:
+    assert app.handler(request(), None).ping == 10
+
+
+def test_the_function_streams(serve: Callable[..., str]) -> None:
+    result = probe(f"{serve(STREAM_INTERVAL='0.02')}events")
+    assert result.status == 200
+    assert result.streamed
+    body = b"".join(data for _, data in result.chunks).decode()
+    assert [line for line in body.splitlines() if line.startswith("id:")] == [f"id: {step}" for step in ALL]
