@@ -68,12 +68,7 @@ class Sandbox:
         self._waiting.put_nowait(invocation)
         self._start_timer(invocation, max(_INIT_TIME, self._function.timeout))
         if self._process is None:
-            try:
-                await self._start()
-            except BaseException:  # cancelled, since the URL is closed
-                self._close_output()
-                self._settled.set()
-                raise
+            await self._start()
         if not self.alive:
             invocation.end(self._exit_message())
         async for message in invocation.messages():
