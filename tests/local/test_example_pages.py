@@ -157,8 +157,8 @@ class Relay:
                 end.shutdown(socket.SHUT_RDWR)
 
     def cut(self) -> None:
-        """Cuts all connections that there are."""
-        for pair in self._pairs:
+        """Cuts all connections that there are now, and none that a browser makes meanwhile."""
+        for pair in list(self._pairs):
             self._shut(*pair)
 
     def close(self) -> None:

@@ -380,7 +380,8 @@ def test_a_comment_comes_while_the_handler_waits(sandbox: Sandbox, definition: s
     sent = chunks(ended.host, ended.posts[0].raw)
     expected = {"first": [b"data: one\n\n"], "later": [b"data: one\n\n", b"data: two\n\n"], "last": [b"data: one\n\n"]}
     assert [item for item in sent if item != PING] == expected[where]
-    assert sent[0 if where == "first" else 1] == PING
+    # On a busy machine there may be another one before the first event.
+    assert sent[0 if where == "first" else sent.index(b"data: one\n\n") + 1] == PING
     assert json.loads(ended.bodies[1]) == ["MainThread"]
     assert ended.output == ""
 
