@@ -24,9 +24,14 @@ Your project is in {project_slug}/. It needs uv (https://docs.astral.sh/uv/) and
 """
 
 PUBLIC = """
-Anyone on the internet may call the deployed URL, and you pay for each call (url_auth: NONE).
+Anyone on the internet may call what is deployed, and you pay for each call ({reason}).
 """
 
+# What only one answer to an option leaves in the project: option, answer, path.
+OPTIONAL_PATHS = (
+    ("runtime", "container", "Dockerfile"),
+    ("runtime", "container", ".dockerignore"),
+)
 
 # A folder for each example but the first, whose files are in place: they are laid over those.
 EXAMPLES = Path("examples")
@@ -40,13 +45,24 @@ def choose_example(example: str) -> None:
     shutil.rmtree(EXAMPLES)
 
 
+def remove_what_was_not_chosen(answers: dict[str, Any]) -> None:
+    """Leaves in the current folder no path that belongs to another answer."""
+    for option, answer, path in OPTIONAL_PATHS:
+        if answers[option] != answer:
+            Path(path).unlink()
+
+
 def next_steps(answers: dict[str, Any]) -> str:
     """What to tell whoever has just answered so."""
     text = NEXT_STEPS.format(project_slug=answers["project_slug"])
-    return text + PUBLIC if answers["url_auth"] == "NONE" else text
+    for option, answer in (("url_auth", "NONE"), ("front_door", "cloudfront")):
+        if answers[option] == answer:
+            text += PUBLIC.format(reason=f"{option}: {answer}")
+    return text
 
 
 if __name__ == "__main__":
     given = json.loads(ANSWERS)
     choose_example(given["example"])
+    remove_what_was_not_chosen(given)
     print(next_steps(given))

@@ -22,9 +22,13 @@ Answers = dict[str, Any]
 
 CHOICES = {
     "example": ("hello", "sse", "fastapi", "bedrock", "mcp"),
+    "runtime": ("managed", "provided.al2023", "container"),
     "python_version": ("3.13", "3.14", "3.12"),
     "architecture": ("arm64", "x86_64"),
+    "front_door": ("function-url", "cloudfront", "rest-api"),
     "url_auth": ("AWS_IAM", "NONE"),
+    "cors_credentials": ("no", "yes"),
+    "observability": ("basic", "full"),
 }
 # Commercial regions where Lambda has function URLs and CloudFormation can make them.
 # https://docs.aws.amazon.com/lambda/latest/dg/urls-configuration.html
@@ -36,6 +40,23 @@ REGIONS = frozenset(
         *("us-east-1", "us-east-2", "us-west-1", "us-west-2"),
     )
 )
+# What the name of a region looks like, where it is none of these yet.
+REGION = (
+    r"(af|ap|ca|cn|eu|eusc|il|me|mx|sa|us|us-gov)-(north|south|east|west|central|northeast|southeast|de-east)-[1-9]"
+)
+# Days that CloudWatch Logs keeps a log: these and no others.
+# https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_PutRetentionPolicy.html
+RETENTIONS = (
+    *(1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400),
+    *(545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653),
+)
+# Inference profiles of Bedrock begin with where they may run; the value is how the regions begin that may call them.
+# https://docs.aws.amazon.com/bedrock/latest/userguide/inference-profiles-support.html
+PROFILES = {"apac": "ap-", "au": "ap-", "ca": "ca-", "eu": "eu-", "global": "", "jp": "ap-", "us": ("us-", "ca-")}
+# A new account has 1,000 invocations at once at most, of which 100 stay unreserved, and often less memory.
+# https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
+USUAL_CONCURRENCY = 900
+USUAL_MEMORY = 3008
 SLUG_LENGTH = 40
 RESERVED_SLUGS = frozenset(
     (
@@ -59,6 +80,7 @@ ORIGIN_LENGTH = 253
 def problems(answers: Answers, unrendered: Answers | None = None) -> list[str]:
     """Everything that is wrong with `answers`, a message each: option, value, rule and remedy."""
     given = {option: str(answer) for option, answer in answers.items()}
+    reserved = given.get("reserved_concurrency")
     return [
         *_texts(given, unrendered or {}),
         *_slug(given),
@@ -67,7 +89,17 @@ def problems(answers: Answers, unrendered: Answers | None = None) -> list[str]:
         *_origins(given),
         *_number(given, "memory", 128, 10240, "MB", "512"),
         *_number(given, "timeout", 1, 900, "seconds", "120"),
+        *(_number(given, "reserved_concurrency", 1, 10_000, "invocations", "10, or nothing") if reserved else ()),
+        *_model(given),
+        *_retention(given),
+        *_pairs(given),
     ]
+
+
+def warnings(answers: Answers) -> list[str]:
+    """What may not work with `answers`, a message each: where a rule depends on the account, or may have changed."""
+    given = {option: str(answer) for option, answer in answers.items()}
+    return [*_doubts(given)]
 
 
 def refusal(found: list[str]) -> str:
@@ -116,10 +148,9 @@ def _texts(given: dict[str, str], unrendered: Answers) -> Iterator[str]:
 
 
 def _region(given: dict[str, str]) -> Iterator[str]:
-    if given.get("region") not in REGIONS:
-        rule = "must be a commercial AWS region that has Lambda function URLs"
-        remedy = "us-east-1; if yours has got them since, change it in samconfig.toml afterwards"
-        yield _problem("region", given.get("region", ""), rule, remedy)
+    region = given.get("region", "")
+    if region not in REGIONS and not re.fullmatch(REGION, region, re.ASCII):
+        yield _problem("region", region, "must be the name of an AWS region", "us-east-1")
 
 
 def _choices(given: dict[str, str]) -> Iterator[str]:
@@ -150,6 +181,58 @@ def _origins(given: dict[str, str]) -> Iterator[str]:
             yield _problem("cors_origins", origin, rule, "https://www.example.com")
 
 
+def _model(given: dict[str, str]) -> Iterator[str]:
+    # https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ConverseStream.html
+    model = given.get("bedrock_model", "")
+    word = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+    if not re.fullmatch(word + r"(\." + word + r"){1,3}(:[a-z0-9]{1,16}){0,2}", model, re.ASCII):
+        rule = "must be the id of a model or an inference profile, such as the Bedrock console shows, and no ARN"
+        yield _problem("bedrock_model", model, rule, "global.amazon.nova-2-lite-v1:0")
+
+
+def _retention(given: dict[str, str]) -> Iterator[str]:
+    days = given.get("log_retention", "")
+    if days not in map(str, RETENTIONS):
+        rule = f"must be a number of days that CloudWatch offers: {', '.join(map(str, RETENTIONS))}"
+        yield _problem("log_retention", days, rule, "30")
+
+
+def _pairs(given: dict[str, str]) -> Iterator[str]:
+    """Answers that are good alone and cannot work together."""
+    if given.get("front_door") == "cloudfront" and given.get("url_auth") == "NONE":
+        # https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/private-content-restricting-access-to-lambda.html
+        rule = "cannot be with front_door = cloudfront, whose signature a URL without authorization does not check"
+        yield _problem("url_auth", "NONE", rule, "AWS_IAM: the distribution is open to anyone, the URL to it alone")
+    if given.get("cors_credentials") == "yes":
+        # https://fetch.spec.whatwg.org/#cors-protocol-and-credentials
+        origins = given.get("cors_origins", "")
+        if not origins:
+            rule = "needs cors_origins, which are the pages that may send them"
+            yield _problem("cors_credentials", "yes", rule, "no, or an origin such as https://www.example.com")
+        elif "*" in (origin.strip(" ") for origin in origins.split(",")):
+            rule = "cannot be with cors_origins = *: browsers refuse credentials for any origin"
+            yield _problem("cors_credentials", "yes", rule, "no, or name the origins")
+
+
+def _doubts(given: dict[str, str]) -> Iterator[str]:
+    region = given["region"]
+    if region not in REGIONS:
+        yield _warning(
+            "region", region, "is not known here as one that has Lambda function URLs; AWS may have added it"
+        )
+    if given["front_door"] == "rest-api" and given["cors_origins"]:
+        rule = "holds for the function URL; through the REST API the handler has to send the CORS headers"
+        yield _warning("cors_origins", given["cors_origins"], rule)
+    place = PROFILES.get(given["bedrock_model"].partition(".")[0], "")
+    if given["example"] == "bedrock" and not region.startswith(place):
+        yield _warning("bedrock_model", given["bedrock_model"], f"is not known to be callable from {region}")
+    if given["reserved_concurrency"] and int(given["reserved_concurrency"]) > USUAL_CONCURRENCY:
+        rule = f"is more than an account can reserve before its quota is raised, which is {USUAL_CONCURRENCY}"
+        yield _warning("reserved_concurrency", given["reserved_concurrency"], rule)
+    if int(given["memory"]) > USUAL_MEMORY:
+        yield _warning("memory", given["memory"], f"is more than some new accounts may use, which is {USUAL_MEMORY} MB")
+
+
 def _number(given: dict[str, str], option: str, least: int, most: int, unit: str, remedy: str) -> Iterator[str]:
     # Not int(): it takes 0512, 1_000 and digits of other scripts, which YAML reads as something else.
     text = given.get(option, "")
@@ -159,16 +242,27 @@ def _number(given: dict[str, str], option: str, least: int, most: int, unit: str
 
 
 def _problem(option: str, value: str, rule: str, remedy: str) -> str:
-    shown = json.dumps(value if len(value) <= 80 else value[:80] + "…", ensure_ascii=True)
-    return f"{option} = {shown}: {rule}. Try {remedy}"
+    return f"{_shown(option, value)}: {rule}. Try {remedy}"
+
+
+def _warning(option: str, value: str, rule: str) -> str:
+    return f"{_shown(option, value)} {rule}"
+
+
+def _shown(option: str, value: str) -> str:
+    return f"{option} = {json.dumps(value if len(value) <= 80 else value[:80] + '…', ensure_ascii=True)}"
 
 
 def main() -> int:
     """Returns the exit status: 1 if there was something to refuse."""
-    found = problems(json.loads(ANSWERS), json.loads(UNRENDERED))
+    answers = json.loads(ANSWERS)
+    found = problems(answers, json.loads(UNRENDERED))
     if found:
         print(refusal(found), file=sys.stderr)
-    return 1 if found else 0
+        return 1
+    for line in warnings(answers):
+        print(f"Warning: {line}", file=sys.stderr)
+    return 0
 
 
 if __name__ == "__main__":
