@@ -52,7 +52,10 @@ RETENTIONS = (
 )
 # Inference profiles of Bedrock begin with where they may run; the value is how the regions begin that may call them.
 # https://docs.aws.amazon.com/bedrock/latest/userguide/inference-profiles-support.html
-PROFILES = {"apac": "ap-", "au": "ap-", "ca": "ca-", "eu": "eu-", "global": "", "jp": "ap-", "us": ("us-", "ca-")}
+PROFILES = {
+    **{"apac": ("ap-",), "au": ("ap-",), "ca": ("ca-",), "eu": ("eu-",)},
+    **{"global": ("",), "jp": ("ap-",), "us": ("us-", "ca-")},
+}
 # A new account has 1,000 invocations at once at most, of which 100 stay unreserved, and often less memory.
 # https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
 USUAL_CONCURRENCY = 900
@@ -223,8 +226,8 @@ def _doubts(given: dict[str, str]) -> Iterator[str]:
     if given["front_door"] == "rest-api" and given["cors_origins"]:
         rule = "holds for the function URL; through the REST API the handler has to send the CORS headers"
         yield _warning("cors_origins", given["cors_origins"], rule)
-    place = PROFILES.get(given["bedrock_model"].partition(".")[0], "")
-    if given["example"] == "bedrock" and not region.startswith(place):
+    places = PROFILES.get(given["bedrock_model"].partition(".")[0], ("",))
+    if given["example"] == "bedrock" and not region.startswith(places):
         yield _warning("bedrock_model", given["bedrock_model"], f"is not known to be callable from {region}")
     if given["reserved_concurrency"] and int(given["reserved_concurrency"]) > USUAL_CONCURRENCY:
         rule = f"is more than an account can reserve before its quota is raised, which is {USUAL_CONCURRENCY}"
