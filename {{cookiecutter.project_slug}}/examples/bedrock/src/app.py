@@ -98,10 +98,16 @@ def conversation(event: dict[str, Any]) -> Iterator[dict[str, Any]]:
                 raise ValueError(f"Message {number + 1} must be the {role}'s, and have a text.")
 
 
+def route(event: dict[str, Any]) -> tuple[Any, Any]:
+    """Method and path of a request, as the function URL gives them, or a REST API."""
+    if "httpMethod" in event:
+        return event["httpMethod"], event.get("path")
+    return event.get("requestContext", {}).get("http", {}).get("method"), event.get("rawPath")
+
+
 def handler(event: dict[str, Any], context: Any) -> StreamingResponse:
     """Answers `GET /` with the page and `POST /chat` with the next message of the conversation."""
-    method = event.get("requestContext", {}).get("http", {}).get("method")
-    match method, event.get("rawPath"):
+    match route(event):
         case "GET", "/":
             return StreamingResponse(PAGE, media_type="text/html")
         case "POST", "/chat":

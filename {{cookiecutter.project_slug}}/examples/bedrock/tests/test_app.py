@@ -157,7 +157,7 @@ def refusal(event: dict[str, Any]) -> str:
 @pytest.mark.parametrize("event", sorted(EVENTS.glob("*.json")), ids=lambda path: path.stem)
 def test_every_event_gives_a_response(event: Path) -> None:
     response = app.handler(json.loads(event.read_text(encoding="utf-8")), None)
-    assert response.status_code == {"get": 200, "chat": 200}.get(event.stem, 404)
+    assert response.status_code == {"get": 200, "rest": 200, "chat": 200}.get(event.stem, 404)
     if event.stem == "chat":
         assert events_of(response)[-1][0] == "end"
 
@@ -171,6 +171,15 @@ def test_the_page_is_served() -> None:
 @pytest.mark.parametrize(("method", "path"), [("GET", "/chat"), ("POST", "/"), ("HEAD", "/"), ("POST", "/chat/")])
 def test_anything_else_is_not_found(method: str, path: str) -> None:
     assert app.handler(request(QUESTION, method, path), None).status_code == 404
+
+
+def test_a_request_through_a_rest_api_is_answered_alike() -> None:
+    request = {"httpMethod": "GET", "path": "/", "body": None, "headers": {}}
+    assert app.handler(request, None).content == [app.PAGE]
+    body = base64.b64encode(json.dumps(QUESTION).encode()).decode()
+    chat = {**request, "httpMethod": "POST", "path": "/chat", "body": body, "isBase64Encoded": True}
+    assert isinstance(app.handler(chat, None), EventSourceResponse)
+    assert app.handler({**chat, "httpMethod": "GET"}, None).status_code == 404
 
 
 def test_the_text_of_a_model_comes_token_by_token(bedrock: Bedrock) -> None:

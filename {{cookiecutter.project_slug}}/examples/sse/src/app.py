@@ -45,13 +45,19 @@ def last_event_id(event: dict[str, Any]) -> int:
     return int(last) if last.isdecimal() and len(last) < 10 else 0
 
 
+def route(event: dict[str, Any]) -> tuple[Any, Any]:
+    """Method and path of a request, as the function URL gives them, or a REST API."""
+    if "httpMethod" in event:
+        return event["httpMethod"], event.get("path")
+    return event.get("requestContext", {}).get("http", {}).get("method"), event.get("rawPath")
+
+
 def handler(event: dict[str, Any], context: Any) -> StreamingResponse:
     """Answers `GET /` with the page and `GET /events` with the job's progress.
 
     A job that takes longer than Lambda's timeout goes on as well: the browser connects again and asks for what is left.
     """
-    method = event.get("requestContext", {}).get("http", {}).get("method")
-    match method, event.get("rawPath"):
+    match route(event):
         case "GET", "/":
             return StreamingResponse(PAGE, media_type="text/html")
         case "GET", "/events":

@@ -42,7 +42,7 @@ def steps(response: StreamingResponse) -> list[int]:
 @pytest.mark.parametrize("event", sorted(EVENTS.glob("*.json")), ids=lambda path: path.stem)
 def test_every_event_gives_a_response(event: Path) -> None:
     response = app.handler(json.loads(event.read_text(encoding="utf-8")), None)
-    assert response.status_code == {"get": 200, "resume": 200}.get(event.stem, 404)
+    assert response.status_code == {"get": 200, "rest": 200, "resume": 200}.get(event.stem, 404)
     if event.stem == "resume":
         assert steps(response) == ALL[3:]
 
@@ -52,6 +52,13 @@ def test_the_page_is_served_and_asks_for_the_events() -> None:
     assert response.headers == {"content-type": "text/html; charset=utf-8"}
     assert response.content == [app.PAGE]
     assert 'new EventSource("events")' in app.PAGE
+
+
+def test_a_request_through_a_rest_api_is_answered_alike() -> None:
+    request = {"httpMethod": "GET", "path": "/events", "headers": {"Last-Event-ID": "3"}}
+    assert steps(app.handler(request, None)) == ALL[3:]
+    assert app.handler({**request, "path": "/"}, None).content == [app.PAGE]
+    assert app.handler({**request, "httpMethod": "POST"}, None).status_code == 404
 
 
 @pytest.mark.parametrize(("method", "path"), [("POST", "/events"), ("HEAD", "/"), ("GET", "/events/"), ("GET", "/x")])
