@@ -13,8 +13,7 @@ from collections import deque
 from contextlib import suppress
 from urllib.parse import quote, unquote, urlencode
 
-from . import lifecycle, wire
-from .response import StreamingResponse
+from . import StreamingResponse, lifecycle, wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

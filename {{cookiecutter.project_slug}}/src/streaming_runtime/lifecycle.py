@@ -9,10 +9,9 @@ import os
 import sys
 
 from . import deadline, errors, logs
-from .connection import RuntimeApiError
 from .errors import RuntimeFault
 from .invocation import close_event_loop, run_coroutine, serve
-from .runtime_api import RuntimeApi
+from .runtime_api import RuntimeApi, RuntimeApiError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
     from typing import Any, TextIO
 
-    from .runtime_api import ResponseStream
-    from .wire import Invocation
+    from .context import Invocation
+    from .response import ResponseStream
 
 _NO_BREAK_SPACE = "\u00a0"
 _ERROR = 40  # the level's number in `logging`
