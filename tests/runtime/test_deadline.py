@@ -85,7 +85,7 @@ SYNC_WAITS = {
     "receive": "pair[0].recv(1)",
     "select": "select.select([pair[0]], [], [])",
     "read": "os.read(pipe[0], 1)",
-    # Not with the log: where the deadline comes as the process starts, nobody ends that, and it would keep the log open.
+    # Not with the log: if the deadline comes as the process starts, nobody ends that, and it would keep the log open.
     "process": "subprocess.run(['sleep', '60'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)",
     "queue": "queue.get()",
     "loop": "compute()",
