@@ -21,7 +21,7 @@ import pytest
 
 from local import running
 from local.function import Function
-from local.sandboxes import Observer
+from local.journal import Observer
 
 PROJECT = Path(__file__).parents[2] / "{{cookiecutter.project_slug}}"
 PATIENCE = 60.0  # seconds until a test that hangs is given up

@@ -20,7 +20,7 @@ from local import serving
 from local.function import Function
 from local.inspector import inspecting
 from local.journal import Journal, Message
-from local.sandboxes import Sandboxes
+from local.sandbox import Sandboxes
 
 
 class Stream:

@@ -28,7 +28,7 @@ from tests.local.conftest import CHROMIUM, PATIENCE, PROJECT, needs_chromium
 
 from local import running
 from local.function import Function
-from local.sandboxes import Observer
+from local.journal import Observer
 
 EXAMPLES = PROJECT / "examples"
 HOSTILE = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script> & \x00 \u202e"

@@ -22,8 +22,9 @@ import h11
 from .function import Cors, Function
 from .http import ClientGone, Connection, Server, fields, response, url_of
 from .invocation import Chunk, End, Invocation, new_trace_id
+from .journal import Observer
 from .payload import Head, Response, function_url_event
-from .sandboxes import Observer, Sandboxes, Throttled
+from .sandbox import Sandboxes, Throttled
 
 _MB = 1024 * 1024
 _REQUEST_LIMIT = 6 * _MB  # bytes of a request's body
