@@ -12,6 +12,8 @@ from tests.runtime.conftest import REQUEST_ID, Answer, Sandbox, event, event_hea
 
 from streaming_runtime import runtime_api
 
+pytestmark = pytest.mark.own_interpreter  # bytes that are sent and understood
+
 ECHO = "def handler(e, c):\n    yield repr(e)\n"
 BODY = b'{"key": "value"}'
 SEEN = b"{'key': 'value'}"
