@@ -14,14 +14,17 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pytest
 
 from local import running
 from local.function import Function
-from local.sandboxes import Observer
+from local.journal import Observer
+
+if TYPE_CHECKING:  # it takes its time
+    from playwright.sync_api import Browser
 
 PROJECT = Path(__file__).parents[2] / "{{cookiecutter.project_slug}}"
 PATIENCE = 60.0  # seconds until a test that hangs is given up
@@ -138,6 +141,19 @@ class Served:
 Serve = Callable[..., Served]
 
 
+def function(**settings: Any) -> Function:
+    """The function of a test's `served.handler`, but for what `settings` say of it."""
+    usual: dict[str, Any] = {
+        "name": "Served",
+        "code": PROJECT / "src",
+        "handler": "served.handler",
+        "runtime": "python3.13",
+        "timeout": PATIENCE,
+        "memory": 256,
+    }
+    return Function(**{**usual, **settings})
+
+
 def write_handler(folder: Path, source: str) -> None:
     """Writes the module `served`, in which `handler` is looked for."""
     folder.mkdir(exist_ok=True)
@@ -173,6 +189,18 @@ def rest(client: socket.socket) -> bytes:
     return received
 
 
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """One for all tests of a module. It has an event loop, beside which there can be no other."""
+    from playwright.sync_api import expect, sync_playwright
+
+    with sync_playwright() as playwright:
+        expect.set_options(timeout=PATIENCE * 1000)
+        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield launched
+        launched.close()
+
+
 @pytest.fixture
 def stack() -> Iterator[ExitStack]:
     with ExitStack() as opened:
@@ -197,22 +225,12 @@ def serve(stack: ExitStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     ) -> Served:
         folder = tmp_path / f"served-{next(numbers)}"
         write_handler(folder, source)
-        gate, told = Fifo(folder / "gate"), Fifo(folder / "told")
-        stack.callback(gate.close)
-        stack.callback(told.close)
+        gate, told = (stack.enter_context(closing(Fifo(folder / name))) for name in ("gate", "told"))
         names = {"PYTHONPATH": str(folder), "GATE": str(gate.path), "TOLD": str(told.path)}
-        function = Function(
-            name="Served",
-            code=code or PROJECT / "src",
-            handler="served.handler",
-            runtime="python3.13",
-            timeout=timeout,
-            memory=256,
-            environment={**names, **variables},
-            **(url or {}),
-        )
+        environment = {**names, **variables}
+        served = function(code=code or PROJECT / "src", timeout=timeout, environment=environment, **(url or {}))
         log = Pieces()
-        address = stack.enter_context(running(function, limit, log, limits))
+        address = stack.enter_context(running(served, limit, log, limits))
         return Served(address, gate, told, folder, log.pieces, stack)
 
     return start

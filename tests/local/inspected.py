@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from tests.local.conftest import PATIENCE, PROJECT, Fifo, write_handler
+from tests.local.conftest import PATIENCE, Fifo, function, write_handler
 
 from local import serving
 from local.function import Function
 from local.inspector import inspecting
 from local.journal import Journal, Message
-from local.sandboxes import Sandboxes
+from local.sandbox import Sandboxes
 
 
 class Stream:
@@ -132,24 +132,11 @@ def inspected(
     write_handler(folder / "handlers", source)
     journal = journal or Journal()
     with ExitStack() as stack:
-        gate, told = Fifo(folder / "gate"), Fifo(folder / "told")
-        stack.callback(gate.close)
-        stack.callback(told.close)
-        function = Function(
-            name=name,
-            code=PROJECT / "src",
-            handler="served.handler",
-            runtime="python3.13",
-            timeout=PATIENCE,
-            memory=256,
-            environment={
-                "PYTHONPATH": str(folder / "handlers"),
-                "GATE": str(gate.path),
-                "TOLD": str(told.path),
-            },
-        )
+        gate, told = (stack.enter_context(closing(Fifo(folder / name))) for name in ("gate", "told"))
+        variables = {"PYTHONPATH": str(folder / "handlers"), "GATE": str(gate.path), "TOLD": str(told.path)}
         servers = stack.enter_context(ExitStack())
-        urls = servers.enter_context(_in_thread(function, limit, journal, folder / "events", host, port))
+        served = function(name=name, environment=variables)
+        urls = servers.enter_context(_in_thread(served, limit, journal, folder / "events", host, port))
         yield Inspected(*urls, gate, told, folder / "events", journal, stack, servers.close)
 
 

@@ -15,7 +15,7 @@ import socket
 import textwrap
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,12 +23,11 @@ from urllib.parse import urlsplit
 import botocore.session
 import pytest
 from botocore.validate import ParamValidator
-from playwright.sync_api import expect, sync_playwright
-from tests.local.conftest import CHROMIUM, PATIENCE, PROJECT, needs_chromium
+from playwright.sync_api import expect
+from tests.local.conftest import PATIENCE, PROJECT, Fifo, function, needs_chromium
 
 from local import running
-from local.function import Function
-from local.sandboxes import Observer
+from local.journal import Observer
 
 EXAMPLES = PROJECT / "examples"
 HOSTILE = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script> & \x00 \u202e"
@@ -96,27 +95,14 @@ class Gates:
     def __init__(self, folder: Path, stack: ExitStack) -> None:
         self._folder = folder
         self._stack = stack
-        self._open: dict[str, int] = {}
+        self._open: dict[str, Fifo] = {}
 
     def make(self, *names: str) -> None:
         for name in names:
-            os.mkfifo(self._folder / name)
-            # Open for both, so that opening waits for no one and bytes stay in the pipe until they are wanted.
-            self._open[name] = os.open(self._folder / name, os.O_RDWR)
-            self._stack.callback(os.close, self._open[name])
+            self._open[name] = self._stack.enter_context(closing(Fifo(self._folder / name)))
 
     def let(self, name: str, data: bytes = b".") -> None:
-        os.write(self._open[name], data)
-
-
-class Silent(Observer):
-    """Keeps what a function writes to its log."""
-
-    def __init__(self) -> None:
-        self.pieces: list[str] = []
-
-    def log(self, text: str, request_id: str) -> None:
-        self.pieces.append(text)
+        self._open[name].write(data)
 
 
 class Relay:
@@ -174,12 +160,6 @@ Start = Callable[..., str]
 
 
 @pytest.fixture
-def stack() -> Iterator[ExitStack]:
-    with ExitStack() as opened:
-        yield opened
-
-
-@pytest.fixture
 def gates(tmp_path: Path, stack: ExitStack) -> Gates:
     (tmp_path / "gates").mkdir()
     return Gates(tmp_path / "gates", stack)
@@ -195,27 +175,11 @@ def start(tmp_path: Path, stack: ExitStack, gates: Gates, monkeypatch: pytest.Mo
         shutil.copytree(PROJECT / "src", code, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copytree(EXAMPLES / example / "src", code, dirs_exist_ok=True)
         (code / "served.py").write_text(PREAMBLE + textwrap.dedent(source), encoding="utf-8")
-        function = Function(
-            name="Served",
-            code=code,
-            handler="served.handler",
-            runtime="python3.13",
-            timeout=timeout,
-            memory=256,
-            environment={"GATES": str(tmp_path / "gates"), "PYTHONDONTWRITEBYTECODE": "1", **variables},
-        )
-        return stack.enter_context(running(function, 10, Silent()))
+        environment = {"GATES": str(tmp_path / "gates"), "PYTHONDONTWRITEBYTECODE": "1", **variables}
+        served = function(code=code, timeout=timeout, environment=environment)
+        return stack.enter_context(running(served, 10, Observer()))
 
     return serve
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with sync_playwright() as playwright:
-        expect.set_options(timeout=PATIENCE * 1000)
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
 
 
 class Watched:

@@ -139,7 +139,7 @@ def test_a_module_that_cannot_be_loaded_is_502_and_logged_until_it_is_mended(
 
 
 def test_a_module_that_never_finishes_loading_is_ended(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("local.sandbox._INIT_TIME", 0.3)
+    monkeypatch.setattr("local.invocation._INIT_TIME", 0.3)
     served = serve("wait()\n", timeout=0.2)
     assert served.get() == REFUSAL
     assert "Task timed out after 0.30 seconds" in served.log
@@ -230,7 +230,7 @@ WORKS_ON = """
 def test_work_after_the_response_does_not_hold_the_next_request_up(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("local.sandboxes._RETURN_TIME", 0.05)
+    monkeypatch.setattr("local.sandbox._RETURN_TIME", 0.05)
     served = serve(WORKS_ON)
     _, first = served.get("/stuck")
     assert served.told.read(1) == b"!"
@@ -239,7 +239,7 @@ def test_work_after_the_response_does_not_hold_the_next_request_up(
 
 
 def test_work_after_the_response_counts_towards_the_timeout(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("local.sandboxes._RETURN_TIME", PATIENCE)
+    monkeypatch.setattr("local.sandbox._RETURN_TIME", PATIENCE)
     served = serve(WORKS_ON, timeout=0.5, limit=1, **NO_DEADLINE)
     _, first = served.get("/stuck")
     status, second = served.get()
@@ -354,7 +354,7 @@ def test_a_process_that_cannot_be_started_takes_no_place(serve: Serve, monkeypat
 def test_a_child_that_keeps_the_connection_open_does_not_hold_the_client_up(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("local.sandbox._LAST_WORDS_TIME", 0.2)
+    monkeypatch.setattr("local.invocation._LAST_WORDS_TIME", 0.2)
     monkeypatch.setattr("local.invocation._PATIENCE", 1000)
     served = serve("""
         import signal

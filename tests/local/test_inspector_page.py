@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Dialog, Page, expect, sync_playwright
-from tests.local.conftest import CHROMIUM, PATIENCE, needs_chromium
+from playwright.sync_api import Browser, Dialog, Page, expect
+from tests.local.conftest import needs_chromium
 from tests.local.inspected import Inspected, inspected
 
 pytestmark = [pytest.mark.slow, needs_chromium]
@@ -51,15 +51,6 @@ TEXTS = """() => {
     return found;
 }"""
 Start = Callable[..., Inspected]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """One for all tests."""
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield launched
-        launched.close()
 
 
 @pytest.fixture
@@ -109,7 +100,6 @@ class Visit:
 @pytest.fixture
 def visit(browser: Browser) -> Iterator[Visit]:
     """A visit in which nothing may go wrong, and that asks no one but the inspector."""
-    expect.set_options(timeout=PATIENCE * 1000)
     with browser.new_context(viewport={"width": 1200, "height": 900}) as context:
         visit = Visit(context.new_page())
         yield visit

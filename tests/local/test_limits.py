@@ -8,7 +8,7 @@ import http.client
 import pytest
 from tests.local.conftest import Serve
 
-from local.function_url import _BANDWIDTH, _BURST, _Bucket
+from local import _BANDWIDTH, _BURST, _Bucket
 from local.payload import _RESPONSE_LIMIT
 
 MB = 1024 * 1024
@@ -67,8 +67,8 @@ def test_a_response_beyond_the_limit_breaks_off_only_where_limits_hold(
 def test_a_response_waits_for_the_bandwidth_only_where_limits_hold(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("local.function_url._BURST", 1000)
-    monkeypatch.setattr("local.function_url._BANDWIDTH", 1)
+    monkeypatch.setattr("local._BURST", 1000)
+    monkeypatch.setattr("local._BANDWIDTH", 1)
     waits: list[float] = []
     sleep = asyncio.sleep
 

@@ -13,7 +13,8 @@ from tests.local.conftest import PROJECT, Serve
 
 from local.function import Function, environment
 from local.invocation import Invocation
-from local.sandboxes import Observer, Sandboxes, Throttled
+from local.journal import Observer
+from local.sandbox import Sandboxes, Throttled
 
 THROTTLED = {"Reason": "ConcurrentInvocationLimitExceeded", "Type": "User", "message": "Rate Exceeded."}
 GATED = """

@@ -85,7 +85,7 @@ SYNC_WAITS = {
     "receive": "pair[0].recv(1)",
     "select": "select.select([pair[0]], [], [])",
     "read": "os.read(pipe[0], 1)",
-    # Without the log: where the deadline comes as the process starts, nobody ends that, and it would hold the log.
+    # Not with the log: if the deadline comes as the process starts, nobody ends that, and it would keep the log open.
     "process": "subprocess.run(['sleep', '60'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)",
     "queue": "queue.get()",
     "loop": "compute()",
@@ -423,6 +423,7 @@ def test_the_time_left_is_the_margin_or_half_of_what_there_was(
     assert least <= int(found[1]) <= most
 
 
+@pytest.mark.own_interpreter
 @pytest.mark.parametrize("value", ["", "-1", "0.5", "1e3", " 500", "half a second", "٣x", "²"])
 def test_a_margin_that_is_no_number_is_an_init_error(sandbox: Sandbox, value: str) -> None:
     ended = sandbox.run("def handler(e, c):\n    pass\n", event(), environment={MARGIN: value})

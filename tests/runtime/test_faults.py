@@ -221,6 +221,7 @@ BREAKS: dict[str, tuple[bytes, Reset | Answer, str]] = {
 }
 
 
+@pytest.mark.own_interpreter
 @pytest.mark.parametrize(("body", "post", "message"), BREAKS.values(), ids=list(BREAKS))
 def test_a_post_that_breaks_is_logged_and_the_next_invocation_served_on_a_new_connection(
     sandbox: Sandbox, body: bytes, post: Reset | Answer, message: str
@@ -328,6 +329,7 @@ IDS = {
 }
 
 
+@pytest.mark.own_interpreter
 @pytest.mark.parametrize("request_id", IDS.values(), ids=list(IDS))
 def test_a_request_id_of_any_bytes_comes_back_as_one_segment_of_the_path(sandbox: Sandbox, request_id: str) -> None:
     head = event_head(Lambda_Runtime_Aws_Request_Id="{id}").replace(b"{id}", request_id.encode("latin-1"))
@@ -365,6 +367,7 @@ def test_a_trace_id_of_any_text_reaches_the_environment_and_the_children(sandbox
     assert [json.loads(body) for body in ended.bodies] == [[trace, trace]]
 
 
+@pytest.mark.own_interpreter
 @pytest.mark.parametrize(
     "deadline",
     ["0", "1", str(2**31), str(2**53), str(2**63 - 1), str(2**64), "9" * 400, "9" * 5000],
@@ -403,6 +406,7 @@ RESPONSES = {
 }
 
 
+@pytest.mark.own_interpreter
 @pytest.mark.parametrize(("value", "message"), RESPONSES.values(), ids=list(RESPONSES))
 def test_metadata_that_may_not_be_sent_is_an_error_before_anything_is_sent(
     sandbox: Sandbox, value: str, message: str

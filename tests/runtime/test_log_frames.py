@@ -190,7 +190,7 @@ def test_a_descriptor_that_is_no_number_leaves_the_log_on_standard_output(sandbo
 # How logging comes to be imported: once the handler's first invocation is over, one record is one line in Lambda's
 # format, whichever way it was.
 RECORD = rf"\[ERROR\]\t\d{{4}}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{{3}}Z\t{REQUEST_ID}\tseen\n"
-COUNT = "[type(h).__name__ for h in logging.getLogger().handlers].count('_LambdaHandler')"
+COUNT = "[type(h).__name__ for h in logging.getLogger().handlers].count('LambdaHandler')"
 IMPORTS = {
     "at import": "import logging\ndef handler(e, c):\n    logging.error('seen')\n    return {count}\n",
     "within the handler": "def handler(e, c):\n    import logging\n    logging.error('seen')\n    return {count}\n",

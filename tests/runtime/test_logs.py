@@ -103,6 +103,7 @@ LEVELS = {
 }
 
 
+@pytest.mark.own_interpreter
 @pytest.mark.parametrize(("level", "logged"), LEVELS.items(), ids=[str(level) for level in LEVELS])
 def test_the_log_level_is_what_the_variable_says(sandbox: Sandbox, level: str | None, logged: list[str]) -> None:
     code = """

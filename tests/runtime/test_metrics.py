@@ -12,6 +12,8 @@ import pytest
 from tests.runtime.conftest import REQUEST_ID, Answer, Event, Reset, Sandbox, due, event, refusal
 from tests.runtime.test_deadline import HUGE
 
+pytestmark = pytest.mark.own_interpreter  # sums in a line of JSON
+
 NAMESPACE = "STREAMING_RUNTIME_METRICS_NAMESPACE"
 ON = {
     NAMESPACE: "Shop/zwölf",

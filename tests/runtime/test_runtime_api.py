@@ -10,7 +10,9 @@ from collections.abc import Callable
 import pytest
 from tests.runtime.conftest import REQUEST_ID, Answer, Sandbox, event, event_head, refusal
 
-from streaming_runtime import connection
+from streaming_runtime import runtime_api
+
+pytestmark = pytest.mark.own_interpreter  # bytes that are sent and understood
 
 ECHO = "def handler(e, c):\n    yield repr(e)\n"
 BODY = b'{"key": "value"}'
@@ -169,18 +171,18 @@ def test_a_variable_that_must_be_set_is_named(sandbox: Sandbox, name: str) -> No
 def test_a_connection_that_was_ended_is_noticed_where_the_system_does_not_tell_its_state(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(connection, "_TCP_INFO", None)  # as on macOS
+    monkeypatch.setattr(runtime_api, "_TCP_INFO", None)  # as on macOS
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        assert not connection._ended(ours)
+        assert not runtime_api._ended(ours)
         theirs.close()
-        assert connection._ended(ours)
+        assert runtime_api._ended(ours)
         ours.close()
-        assert connection._ended(ours)
+        assert runtime_api._ended(ours)
 
 
 def test_what_has_no_connection_any_more_can_be_broken_off_all_the_same() -> None:
-    ours = connection.Connection("127.0.0.1:1")
+    ours = runtime_api.Connection("127.0.0.1:1")
     ours.break_off()
     ours._socket = socket.socket()  # which is not connected, as one that the other side has reset
     ours.break_off()

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 import pytest
 from tests.runtime.conftest import PATIENCE, Answer, Ended, Reset, Sandbox, event, refusal
 
+pytestmark = pytest.mark.own_interpreter  # calls in their order
+
 SNAP_START = {"AWS_LAMBDA_INITIALIZATION_TYPE": "snap-start"}
 RESTORED = Answer((b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",))
 PREFIX = "/2018-06-01/runtime"

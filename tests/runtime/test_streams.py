@@ -215,6 +215,7 @@ BUFFERED = {
 }
 
 
+@pytest.mark.own_interpreter
 @pytest.mark.parametrize(("value", "metadata", "body"), BUFFERED.values(), ids=list(BUFFERED))
 def test_a_buffered_response_is_decoded_into_metadata_and_body(
     sandbox: Sandbox, value: str, metadata: bytes, body: bytes
@@ -234,6 +235,7 @@ BAD_BUFFERED = {
 }
 
 
+@pytest.mark.own_interpreter
 @pytest.mark.parametrize("value", BAD_BUFFERED)
 def test_a_buffered_response_that_cannot_be_sent_is_an_error_that_says_why(sandbox: Sandbox, value: str) -> None:
     ended = sandbox.run(f"def handler(e, c):\n    return {value}\n", event())

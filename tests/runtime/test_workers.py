@@ -352,6 +352,7 @@ def test_the_parent_ends_after_its_workers_have_run_their_shutdown_hooks(instanc
     assert running.end().status == 128 + signal.SIGTERM
 
 
+@pytest.mark.own_interpreter
 @pytest.mark.parametrize("value", ["", "0", "00", "-1", "+2", " 2", "1.5", "two", "²", "0x2"])
 def test_a_number_of_workers_that_cannot_be_is_named(instances: Sandbox, value: str) -> None:
     ended = instances.start(AN_INVOCATION, event(), environment=workers(value)).end()

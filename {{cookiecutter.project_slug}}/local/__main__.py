@@ -24,7 +24,7 @@ from .inspector import inspecting
 from .invocation import Chunk, End, Invocation
 from .journal import Journal, Record
 from .payload import Head, Response
-from .sandboxes import Sandboxes
+from .sandbox import Sandboxes
 
 
 def main(arguments: list[str] | None = None) -> int:

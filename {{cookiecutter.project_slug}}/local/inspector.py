@@ -17,7 +17,7 @@ import h11
 from .http import ClientGone, Connection, Server, fields, response, url_of
 from .invocation import Invocation
 from .journal import Journal
-from .sandboxes import Sandboxes, Throttled
+from .sandbox import Sandboxes, Throttled
 
 _PAGE = Path(__file__).with_name("inspector.html")
 _HOST = re.compile(r"(127\.0\.0\.1|localhost)(:\d+)?", re.IGNORECASE)

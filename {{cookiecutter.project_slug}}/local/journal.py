@@ -1,4 +1,4 @@
-"""What is known of the last invocations: kept within bounds, and told to who subscribes."""
+"""Who is told what happens; and what is known of the last invocations: within bounds, and told to who subscribes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 
 from .invocation import End, Invocation
 from .payload import Head
-from .sandboxes import Observer
 
 # How many invocations are kept, beside those that still run, and how much of each.
 _RECORDS = 50
@@ -29,6 +28,28 @@ _UNREAD_LIMIT = 5000
 Message = dict[str, Any]
 #: Of the chunks that came together: seconds since the invocation began, bytes, and how many they were.
 Entry = tuple[float, int, int]
+
+
+class Observer:
+    """Is told what happens. Here it does nothing with that."""
+
+    def invoked(self, invocation: Invocation) -> None:
+        """The function is given an event."""
+
+    def head(self, invocation: Invocation, head: Head) -> None:
+        """The response has begun."""
+
+    def chunk(self, invocation: Invocation, data: bytes) -> None:
+        """More of the response's body has come."""
+
+    def ended(self, invocation: Invocation, end: End) -> None:
+        """The response is over."""
+
+    def log(self, text: str, request_id: str) -> None:
+        """The function has written `text` in the invocation with that id, if it is known."""
+
+    def refused(self, request: str, status: int, reason: str) -> None:
+        """A request was answered without the function."""
 
 
 class Record:

@@ -1,59 +1,47 @@
-"""A sandbox: one process of the function, and the Runtime API that this process talks to.
-
-https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html
-"""
+"""The sandboxes of a function: processes that serve one invocation at a time, and which of them takes the next."""
 
 from __future__ import annotations
 
 import asyncio
 import codecs
 import contextlib
+import functools
 import io
 import os
 import signal
-import time
 from collections.abc import AsyncIterator, Callable
 
-import h11
+from .function import Function, environment
+from .http import CannotListen
+from .invocation import Chunk, End, Invocation, Message, RuntimeApi
+from .journal import Observer
+from .payload import Head, Response, buffered, capped, streamed
 
-from .function import ACCOUNT, Function, environment, region
-from .http import CannotListen, ClientGone, Connection, Server, fields
-from .invocation import ERROR_TYPE, Chunk, End, Invocation, Message
-
-_VERSION = "/2018-06-01/runtime"
-_JSON = [("content-type", "application/json")]
-_ACCEPTED = b'{"status":"OK"}\n'
-# What a function has at the least to become ready before its first event.
-# https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html#runtimes-lifecycle-ib
-_INIT_TIME = 10  # seconds
-# How long what a process has sent may take to be read once it has ended.
-_LAST_WORDS_TIME = 5  # seconds
+# A process asks for its next event a moment after its last response, and a client may be faster.
+_RETURN_TIME = 0.5  # seconds
+# Invocations that may run at once where nothing else is said. Lambda has a thousand for an account.
+_CONCURRENCY = 100
 
 #: Receives what a function writes, and the id of the invocation in which it does, which may be empty.
 Log = Callable[[str, str], None]
 
 
 class Sandbox:
-    """Runs `bootstrap` and serves it the Runtime API, on a port of its own; one invocation at a time."""
+    """Runs `bootstrap` for one invocation at a time."""
 
     def __init__(self, function: Function, log: Log) -> None:
         """`log` receives what the function writes to its standard output and error, piece by piece."""
         self._function = function
         self._log = log
-        self._waiting: asyncio.Queue[Invocation] = asyncio.Queue(1)
-        self._current: Invocation | None = None
         self._log_of = ""  # the invocation that what is written belongs to, by its id
         # Why the process is about to exit, where more is known than its exit status.
         self._exit_cause: End | None = None
         self._process: asyncio.subprocess.Process | None = None
-        # Set while the process waits for an event, and when it can take none any more.
-        self._settled = asyncio.Event()
         self._output = -1  # descriptor, while the process runs
         # Within one log entry the runtime breaks lines with carriage returns.
         self._log_decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8")("replace"), True)
-        self._runtime_api = Server(self._serve_runtime)
+        self._runtime_api = RuntimeApi(function, self._fail, self._time_out)
         self._watcher: asyncio.Task[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
 
     @property
     def alive(self) -> bool:
@@ -64,9 +52,7 @@ class Sandbox:
         """Hands the event to the function and yields what comes back, up to and with the `End`."""
         self._read_output()  # of the invocation before
         self._log_of = invocation.request_id
-        self._current = invocation
-        self._waiting.put_nowait(invocation)
-        self._start_timer(invocation, max(_INIT_TIME, self._function.timeout))
+        self._runtime_api.offer(invocation)
         if self._process is None:
             await self._start()
         if not self.alive:
@@ -75,16 +61,16 @@ class Sandbox:
             if not isinstance(message, Chunk):
                 self._read_output()  # what was written before comes before
             yield message
-        self._current = None
+        self._runtime_api.current = None
 
     async def settled(self) -> None:
         """Returns when the process waits for the next event, or has ended."""
-        await self._settled.wait()
+        await self._runtime_api.settled.wait()
 
     async def stop(self) -> None:
         """Ends the process and all that it started."""
-        self._stop_timer()
-        self._current = None
+        self._runtime_api.stop_timer()
+        self._runtime_api.current = None
         if self._process is not None and self._process.returncode is None:
             self._exit_cause = self._exit_cause or End("Sandbox.Stopped")
             self._kill(self._process)
@@ -92,20 +78,20 @@ class Sandbox:
         if self._watcher is not None:
             await self._watcher
         self._close_output()
-        self._settled.set()  # also of one that was broken off before it had a process
+        self._runtime_api.settled.set()  # also of one that was broken off before it had a process
 
     async def _start(self) -> None:
         bootstrap = str(self._function.code / "bootstrap")
         output_end = -1
         try:
-            host, port = await self._runtime_api.start("127.0.0.1", 0)
+            address = await self._runtime_api.start()
             # A pipe of our own: asyncio's keeps a process "running" until the last heir of its output has ended.
             self._output, output_end = os.pipe()
             self._process = await asyncio.create_subprocess_exec(
                 bootstrap,
                 self._function.handler,
                 cwd=self._function.code,
-                env=environment(self._function, f"{host}:{port}"),
+                env=environment(self._function, address),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output_end,
                 stderr=asyncio.subprocess.STDOUT,
@@ -114,7 +100,7 @@ class Sandbox:
         except (CannotListen, OSError, ValueError) as error:  # ValueError: a variable that no environment can hold
             self._write_log(f"Cannot start {bootstrap}: {error}\n")
             self._exit_cause = End("Runtime.InvalidEntrypoint", str(error).encode())
-            self._settled.set()
+            self._runtime_api.settled.set()
             self._close_output()
         else:
             os.set_blocking(self._output, False)
@@ -129,16 +115,12 @@ class Sandbox:
         self._kill(process)  # what it has started
         self._read_output()
         self._close_output()
-        self._stop_timer()
-        self._settled.set()
-        if self._current is not None:
-            if self._exit_cause is None:
-                self._write_log(f"{self._current.request_id} {self._exit_message().error_body.decode()}\n")
-            if self._waiting.empty():
-                # What the process has sent may still be on its way.
-                await self._runtime_api.idle(_LAST_WORDS_TIME)
-        if self._current is not None:
-            self._current.end(self._exit_message())
+        current = self._runtime_api.current
+        if current is not None and self._exit_cause is None:
+            self._write_log(f"{current.request_id} {self._exit_message().error_body.decode()}\n")
+        await self._runtime_api.finish()
+        if (current := self._runtime_api.current) is not None:
+            current.end(self._exit_message())
 
     def _write_log(self, text: str) -> None:
         self._log(text, self._log_of)
@@ -166,17 +148,12 @@ class Sandbox:
         how = f"signal {-status}" if status is not None and status < 0 else f"exit status {status}"
         return self._exit_cause or End("Runtime.ExitError", f"Runtime exited with error: {how}".encode())
 
-    def _start_timer(self, invocation: Invocation, seconds: float) -> None:
-        self._stop_timer()
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._time_out, invocation, seconds)
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-
     def _kill(self, process: asyncio.subprocess.Process) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
+
+    def _fail(self, cause: End) -> None:
+        self._exit_cause = cause
 
     def _time_out(self, invocation: Invocation, seconds: float) -> None:
         message = f"{invocation.request_id} Task timed out after {seconds:.2f} seconds"
@@ -185,53 +162,106 @@ class Sandbox:
         if self._process is not None:
             self._kill(self._process)
 
-    async def _serve_runtime(self, connection: Connection, request: h11.Request) -> None:
-        call = (request.method.decode(), request.target.decode("latin-1").removeprefix(_VERSION))
-        current = self._current.request_id if self._current is not None else None
-        headers = fields(request)
-        if call == ("GET", "/invocation/next"):
-            await connection.whole_body()
-            await self._serve_next(connection)
-        elif call == ("POST", f"/invocation/{current}/response"):
-            assert self._current is not None
-            content_type = headers.get("content-type", "application/octet-stream")
-            if not await self._current.answer(content_type, connection):
-                raise ClientGone("a second response, or one that broke off")
-            await connection.respond(202, _JSON, _ACCEPTED)
-        elif call in {("POST", f"/invocation/{current}/error"), ("POST", "/init/error")}:
-            error = End(headers.get(ERROR_TYPE, "Runtime.Unknown"), await connection.whole_body())
-            if call[1] == "/init/error":
-                self._exit_cause = error
-                self._settled.set()
-            await connection.respond(202, _JSON, _ACCEPTED)
-            if self._current is not None:
-                self._current.end(error)
-        else:
-            await connection.whole_body()
-            refusal = b'{"errorMessage":"Invalid request ID or path","errorType":"InvalidRequestID"}\n'
-            await connection.respond(400, _JSON, refusal)
 
-    async def _serve_next(self, connection: Connection) -> None:
-        self._stop_timer()
-        if self._current is not None and self._waiting.empty():
-            # The event was taken before. The process goes on without having ended its response.
-            self._current.end(End("Runtime.TruncatedResponse"))
-        self._settled.set()
-        invocation = await self._waiting.get()
-        if connection.gone:  # the runtime has given this call up, and will ask again or has
-            self._waiting.put_nowait(invocation)
-            raise ClientGone("the runtime does not wait any more")
-        self._settled.clear()
-        timeout = self._function.timeout
-        self._start_timer(invocation, timeout)
-        headers = [
-            ("content-type", "application/json"),
-            ("lambda-runtime-aws-request-id", invocation.request_id),
-            ("lambda-runtime-deadline-ms", str(int((time.time() + timeout) * 1000))),
-            (
-                "lambda-runtime-invoked-function-arn",
-                f"arn:aws:lambda:{region()}:{ACCOUNT}:function:{self._function.name}",
-            ),
-            ("lambda-runtime-trace-id", f"{invocation.trace_id};Parent={os.urandom(8).hex()};Sampled=0"),
-        ]
-        await connection.respond(200, headers, invocation.encoded)
+class Throttled(Exception):
+    """As many invocations run already as may."""
+
+
+class Sandboxes:
+    """The function's sandboxes: an idle one is used again, another is started when all are busy."""
+
+    def __init__(
+        self, function: Function, observer: Observer, concurrency: int | None = None, limits: bool = False
+    ) -> None:
+        """Sandboxes of which none is started yet.
+
+        Args:
+            function: What runs in them.
+            observer: Is told what happens.
+            concurrency: How many invocations may run at once, whatever the function has reserved.
+            limits: Whether a response has Lambda's size and bandwidth.
+        """
+        self.function = function
+        self.observer = observer
+        self.limits = limits
+        self._concurrency = concurrency
+        self._all: set[Sandbox] = set()
+        self._current: set[Sandbox] = set()  # those that run the code as it is now
+        self._idle: list[Sandbox] = []
+        self._returning: set[asyncio.Task[None]] = set()
+
+    async def invoke(self, invocation: Invocation) -> Response:
+        """Finds a sandbox; gives the response, which runs the function while it is read, up to and with the `End`.
+
+        Raises:
+            Throttled: The limit is reached.
+        """
+        return self._run(await self._acquire(), invocation)
+
+    async def renew(self, function: Function) -> None:
+        """Lets no sandbox that runs now be used again: the function has changed."""
+        self.function = function
+        idle, self._idle = self._idle, []
+        self._current.clear()
+        for sandbox in idle:
+            await self._discard(sandbox)
+
+    async def stop(self) -> None:
+        """Ends every process."""
+        await asyncio.gather(*(sandbox.stop() for sandbox in self._all), *self._returning)
+
+    async def _run(self, sandbox: Sandbox, invocation: Invocation) -> Response:
+        try:
+            self.observer.invoked(invocation)
+            complain = functools.partial(self.observer.log, request_id=invocation.request_id)
+            decode = streamed if self.function.streams else buffered
+            response = decode(sandbox.invoke(invocation), complain)
+            async for message in capped(response, complain) if self.limits else response:
+                match message:
+                    case Head():
+                        self.observer.head(invocation, message)
+                    case Chunk(data):
+                        self.observer.chunk(invocation, data)
+                    case End():
+                        self.observer.ended(invocation, message)
+                yield message
+        finally:
+            task = asyncio.create_task(self._return(sandbox))
+            self._returning.add(task)
+            task.add_done_callback(self._returning.discard)
+
+    async def _acquire(self) -> Sandbox:
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + _RETURN_TIME
+        while not self._idle and self._returning and (left := deadline - clock()) > 0:
+            await asyncio.wait(self._returning, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+        while self._idle:
+            sandbox = self._idle.pop()
+            if sandbox.alive:
+                return sandbox
+            await self._discard(sandbox)
+        if len(self._all) >= (limit := self._limit()):
+            raise Throttled(f"the concurrency limit of {limit} is reached")
+        sandbox = Sandbox(self.function, self.observer.log)
+        self._all.add(sandbox)
+        self._current.add(sandbox)
+        return sandbox
+
+    def _limit(self) -> int:
+        for limit in (self._concurrency, self.function.concurrency):
+            if limit is not None:
+                return limit
+        return _CONCURRENCY
+
+    async def _return(self, sandbox: Sandbox) -> None:
+        # It is idle once its process asks for another event.
+        await sandbox.settled()
+        if sandbox in self._current and sandbox.alive:
+            self._idle.append(sandbox)
+        else:
+            await self._discard(sandbox)
+
+    async def _discard(self, sandbox: Sandbox) -> None:
+        self._current.discard(sandbox)
+        await sandbox.stop()
+        self._all.discard(sandbox)

@@ -1,7 +1,7 @@
 """A Lambda handler made of an ASGI application: FastAPI, Starlette, Litestar, Django, MCP servers and the like.
 
-The application's side is https://asgi.readthedocs.io/en/latest/specs/www.html and lifespan.html beside it; the events
-are https://docs.aws.amazon.com/lambda/latest/dg/urls-invocation.html (payload 2.0) and
+The application's side is https://asgi.readthedocs.io/en/latest/specs/www.html; the events are those of
+https://docs.aws.amazon.com/lambda/latest/dg/urls-invocation.html (payload 2.0) and
 https://docs.aws.amazon.com/apigateway/latest/developerguide/set-up-lambda-proxy-integrations.html (REST API, 1.0).
 """
 
@@ -13,17 +13,14 @@ from collections import deque
 from contextlib import suppress
 from urllib.parse import quote, unquote, urlencode
 
-from . import lifecycle, wire
-from .response import StreamingResponse
+from . import StreamingResponse, lifecycle, wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
     from typing import Any
 
-    Application = Callable[[Any, Any, Any], Awaitable[None]]
-    Message = dict[str, Any]
-    Scope = dict[str, Any]
+    from .lifecycle import Application, Message
 
 _PIECE = 64 * 1024  # bytes of the request's body in one message
 _WITHOUT_CONTENT = (204, 304)  # RFC 9110, section 6.4.1
@@ -47,7 +44,7 @@ class AsgiHandler:
         """
         self._app = app
         self._root_path = f"/{root_path.strip('/')}".rstrip("/")
-        self._lifespan: _Lifespan | None = None
+        self._lifespan: lifecycle.Lifespan | None = None
         lifecycle.startup_hooks.append(self.startup)
         lifecycle.shutdown_hooks.append(self.shutdown)
 
@@ -83,7 +80,7 @@ class AsgiHandler:
             RuntimeError: The application says that it failed.
         """
         if self._lifespan is None or self._lifespan.loop is not asyncio.get_running_loop():
-            self._lifespan = _Lifespan(self._app)
+            self._lifespan = lifecycle.Lifespan(self._app)
         try:
             await self._lifespan.startup()
         except Exception:
@@ -101,62 +98,6 @@ class AsgiHandler:
             await lifespan.shutdown()
 
 
-class _Lifespan:
-    """An application's lifespan on one event loop. It is one task: what it enters there it must leave there.
-
-    Attributes:
-        loop: The event loop.
-        state: What the application keeps for its requests.
-    """
-
-    def __init__(self, app: Application) -> None:
-        self.loop = asyncio.get_running_loop()
-        self.state: dict[str, Any] = {}
-        self._started, self._stopping, self._stopped = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        self._begun = False
-        self._failure: BaseException | None = None
-        self._task = asyncio.create_task(self._run(app))
-
-    async def startup(self) -> None:
-        await self._answer(self._started)
-
-    async def shutdown(self) -> None:
-        self._stopping.set()
-        await self._answer(self._stopped)
-
-    async def _answer(self, event: asyncio.Event) -> None:
-        await event.wait()
-        if self._failure is not None:
-            raise self._failure
-
-    async def _run(self, app: Application) -> None:
-        asgi = {"version": "3.0", "spec_version": "2.0"}
-        try:
-            await app({"type": "lifespan", "asgi": asgi, "state": self.state}, self._receive, self._send)
-        except BaseException as error:
-            # An error in place of an answer says that the application has no lifespan, which is all right.
-            unsupported = not self._started.is_set() and isinstance(error, Exception)
-            if self._failure is None and not unsupported:
-                self._failure = error
-        self._started.set()
-        self._stopped.set()
-
-    async def _receive(self) -> Message:
-        if not self._begun:
-            self._begun = True
-            return {"type": "lifespan.startup"}
-        await self._stopping.wait()
-        return {"type": "lifespan.shutdown"}
-
-    async def _send(self, message: Message) -> None:
-        kind = message["type"]
-        if kind in ("lifespan.startup.failed", "lifespan.shutdown.failed"):
-            self._failure = RuntimeError(message.get("message") or kind)
-        elif kind not in ("lifespan.startup.complete", "lifespan.shutdown.complete"):
-            raise RuntimeError(f"Unexpected ASGI message '{kind}' sent on the lifespan.")
-        (self._started if kind.startswith("lifespan.startup.") else self._stopped).set()
-
-
 class _Disconnected(OSError):
     """What an application gets that sends to nobody."""
 
@@ -168,13 +109,12 @@ class _Cycle:
     return: that is the backpressure.
     """
 
-    def __init__(self, app: Application, scope: Scope, body: bytes) -> None:
+    def __init__(self, app: Application, scope: dict[str, Any], body: bytes) -> None:
         self._request = deque(body[start : start + _PIECE] for start in range(0, len(body) or 1, _PIECE))
         self._bodiless = scope["method"] == "HEAD"
         self._response: StreamingResponse | None = None
         self._parts: deque[bytes] = deque()
-        self._sent = 0  # parts of the body that the application has sent,
-        self._delivered = 0  # and how many of them are on the wire
+        self._sent = self._delivered = 0  # parts of the body that the application has sent, and that are on the wire
         self._complete = False  # the application has sent the last part
         self._over = False  # the response is at its end, whole or not
         self._ended = False  # so is the application
@@ -216,7 +156,7 @@ class _Cycle:
         if self._raised:
             raise self._raised.pop()
 
-    async def _run(self, app: Application, scope: Scope) -> None:
+    async def _run(self, app: Application, scope: dict[str, Any]) -> None:
         try:
             await app(scope, self._receive, self._send)
         except _Disconnected:
@@ -258,8 +198,7 @@ class _Cycle:
             raise TypeError(f"the body of a response must be bytes, not {type(part).__name__}")
         self._parts.append(b"" if self._bodiless else bytes(part))
         self._complete = not message.get("more_body", False)
-        self._sent += 1
-        number = self._sent
+        self._sent = number = self._sent + 1
         self._notify()
         await self._until(lambda: self._delivered >= number or self._over)
         if self._delivered < number:
@@ -278,9 +217,8 @@ class _Cycle:
             raise
 
     def _failure(self, missing: str) -> BaseException:
-        return (
-            self._raised.pop() if self._raised else RuntimeError(f"ASGI callable returned without {missing} response.")
-        )
+        silent = RuntimeError(f"ASGI callable returned without {missing} response.")
+        return self._raised.pop() if self._raised else silent
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         while not condition():
@@ -310,7 +248,7 @@ def _response(content: _Cycle, message: Message) -> StreamingResponse:
     return response
 
 
-def _request(event: Any, root_path: str) -> tuple[Scope, bytes]:
+def _request(event: Any, root_path: str) -> tuple[dict[str, Any], bytes]:
     """The scope and the body of the request that `event` tells of."""
     context = event["requestContext"]
     if "http" in context:
@@ -323,12 +261,11 @@ def _request(event: Any, root_path: str) -> tuple[Scope, bytes]:
     else:
         method, protocol, source_ip = event["httpMethod"], context["protocol"], context["identity"]["sourceIp"]
         raw_path = event["path"]
-        if not root_path:
-            root_path = _stage_path(context, raw_path)
+        if not root_path and context["path"].rstrip("/") == f"/{context['stage']}{raw_path}".rstrip("/"):
+            root_path = f"/{context['stage']}"  # which is in the URL unless a custom domain maps to the stage
             raw_path = quote(root_path) + raw_path
-        query = urlencode(
-            event.get("multiValueQueryStringParameters") or event.get("queryStringParameters") or {}, doseq=True
-        )
+        parameters = event.get("multiValueQueryStringParameters") or event.get("queryStringParameters") or {}
+        query = urlencode(parameters, doseq=True)
         single = {name: [value] for name, value in (event.get("headers") or {}).items()}
         headers = {}
         for name, values in (event.get("multiValueHeaders") or single).items():
@@ -361,9 +298,3 @@ def _request(event: Any, root_path: str) -> tuple[Scope, bytes]:
         "server": (host, int(port) if port.isdecimal() else 443),
     }
     return scope, a2b_base64(body) if event.get("isBase64Encoded") else body.encode()
-
-
-def _stage_path(context: Any, path: str) -> str:
-    """The stage, if it stands before `path` in the URL, as it does unless a custom domain maps to it."""
-    stage = f"/{context['stage']}"
-    return stage if context["path"].rstrip("/") == (stage + path).rstrip("/") else ""

@@ -1,22 +1,77 @@
-"""The context object that a handler receives, attribute for attribute what awslambdaric gives it.
+"""What Lambda hands over for an invocation, and what a handler receives of it: the event and the context object.
 
+The context is attribute for attribute what awslambdaric gives.
 https://docs.aws.amazon.com/lambda/latest/dg/python-context.html
 """
 
 from __future__ import annotations
 
+import json
 import os
 import time
 
-from . import logs
+from . import logs, wire
+from .errors import RuntimeFault
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+# What needs no escape in a path (RFC 3986, section 2.3).
+_UNRESERVED = frozenset("-._~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 _W3C_FIELDS = ("traceparent", "tracestate", "baggage")
+_decode = json.JSONDecoder().raw_decode
 
 _function_attributes: dict[str, str | None] = {}
+
+
+class Invocation:
+    """One event and what Lambda says about it.
+
+    Attributes:
+        request_id: Id of the invocation.
+        body: The event as it came.
+        content_type: Of the event.
+        deadline_ms: When Lambda ends the invocation, in milliseconds since the epoch; 0 if it did not say.
+        function_arn: What was invoked.
+        trace_id: AWS X-Ray tracing header, or None.
+        client_context: JSON text of the client context, or None.
+        cognito_identity: JSON text of the identity, or None.
+        tenant_id: Tenant, or None.
+        invocation_id: To be handed back with the response, or None.
+        received_at: When the event came, by `time.monotonic`.
+    """
+
+    def __init__(self, headers: dict[str, str], body: bytes) -> None:
+        """Takes an answer to ``/next``: its headers, by their names in lower case, and its body.
+
+        Raises:
+            WireError: There is no request id, or the deadline is no number.
+        """
+        deadline = headers.get("lambda-runtime-deadline-ms", "0")
+        if not (deadline.isascii() and deadline.isdigit() and len(deadline) <= 20):
+            raise wire.WireError(f"invocation with a deadline that is no number: {deadline[:80]!r}")
+        self.request_id = headers.get("lambda-runtime-aws-request-id", "")
+        if not self.request_id:
+            raise wire.WireError("invocation without a request id")
+        self.body = body
+        self.content_type = headers.get("content-type", "application/json")
+        self.deadline_ms = int(deadline)
+        self.function_arn = headers.get("lambda-runtime-invoked-function-arn")
+        self.trace_id = headers.get("lambda-runtime-trace-id") or None
+        self.client_context = headers.get("lambda-runtime-client-context")
+        self.cognito_identity = headers.get("lambda-runtime-cognito-identity")
+        self.tenant_id = headers.get("lambda-runtime-aws-tenant-id") or None
+        self.invocation_id = headers.get("lambda-runtime-invocation-id") or None
+        self.received_at = time.monotonic()
+
+    @property
+    def path(self) -> str:
+        """Where answers to the invocation are posted, below the version of the Runtime API."""
+        request_id = self.request_id
+        if not (request_id.isascii() and request_id.replace("-", "").isalnum()):
+            request_id = "".join(c if c in _UNRESERVED else f"%{ord(c):02X}" for c in request_id)
+        return f"/invocation/{request_id}"
 
 
 class _Fields:
@@ -141,3 +196,50 @@ def _function() -> dict[str, str | None]:
             function_version=get("AWS_LAMBDA_FUNCTION_VERSION"),
         )
     return _function_attributes
+
+
+def event_of(invocation: Invocation) -> Any:
+    """What the handler gets as its event: the value of the JSON that came, or else the bytes.
+
+    Raises:
+        RuntimeFault: It says that it is JSON, and is none.
+    """
+    kind = invocation.content_type
+    if kind != "application/json" and kind.partition(";")[0].strip().lower() != "application/json":
+        return invocation.body
+    try:
+        text = invocation.body.decode()
+        if text.startswith("{"):  # as an event does; this takes half of the time that json.loads takes
+            event, end = _decode(text)
+            if end == len(text):
+                return event
+        return json.loads(invocation.body)
+    except (ValueError, RecursionError) as error:
+        raise RuntimeFault("Runtime.UnmarshalError", f"Unable to unmarshal input: {error}") from error
+
+
+def context_of(invocation: Invocation) -> LambdaContext:
+    """What the handler gets as its context.
+
+    Raises:
+        RuntimeFault: The client context or the identity is no JSON.
+    """
+    return LambdaContext(
+        invocation.request_id,
+        invocation.deadline_ms,
+        invocation.function_arn,
+        _json_header("Client Context", invocation.client_context),
+        _json_header("Cognito Identity", invocation.cognito_identity),
+        invocation.tenant_id,
+    )
+
+
+def _json_header(name: str, text: str | None) -> dict[str, Any] | None:
+    if not text:
+        return None
+    try:
+        # The bytes are UTF-8; HTTP took them for latin-1.
+        value: dict[str, Any] = json.loads(text.encode("latin-1"))
+    except (ValueError, RecursionError) as error:
+        raise RuntimeFault("Runtime.LambdaContextUnmarshalError", f"Unable to parse {name} JSON: {error}") from error
+    return value

@@ -1,4 +1,4 @@
-"""What an exception looks like to Lambda: the error object, its type, and the cause for X-Ray.
+"""What an exception looks like to Lambda: the error object, the trailers that hold it, and the cause for X-Ray.
 
 https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html#runtimes-api-invokeerror
 """
@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import json
 import os
+from binascii import b2a_base64
+
+from . import wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,6 +18,14 @@ if TYPE_CHECKING:
     #: File, line, name of the function.
     Frame = tuple[str, int | None, str]
 
+#: Header of a report of an error, and trailer behind a response that failed midway.
+TYPE_HEADER = "Lambda-Runtime-Function-Error-Type"
+#: Trailer that holds the error object.
+BODY_TRAILER = "Lambda-Runtime-Function-Error-Body"
+
+# Go's HTTP server, of which Lambda's emulator is made, takes no more trailers than its buffer holds.
+_TRAILERS_LIMIT = 4096  # bytes
+_TYPE_LIMIT = 128  # characters of an error's type among them
 _XRAY_LIMIT = 1024 * 1024  # bytes; Lambda refuses a longer header
 _CHAIN_LIMIT = 20  # exceptions that a stack trace tells of
 _REPETITIONS = 3  # of a frame that are written out
@@ -49,6 +60,27 @@ def report(error: BaseException, request_id: str = "") -> dict[str, Any]:
         "requestId": request_id,
         "stackTrace": fault.stack_trace if fault else _stack_trace(error, set()),
     }
+
+
+def type_header(kind: str) -> tuple[str, str]:
+    """The header that names an error's type. Python allows a class name that no header may hold."""
+    return TYPE_HEADER, kind.encode("unicode_escape").decode()
+
+
+def trailers(report: dict[str, Any]) -> bytes:
+    """The end of a response that failed. What is too much of the report is left out; the log has all of it."""
+    stack, message = report["stackTrace"], report["errorMessage"]
+    kind = report["errorType"][:_TYPE_LIMIT]
+    while True:
+        shown = {**report, "errorType": kind, "errorMessage": message, "stackTrace": stack}
+        body = b2a_base64(json.dumps(shown).encode(), newline=False).decode()
+        end = wire.last_chunk([type_header(kind), (BODY_TRAILER, body)])
+        if len(end) <= _TRAILERS_LIMIT or not (stack or message):
+            return end
+        if stack:  # whose last entries say most
+            stack = stack[len(stack) // 2 + 1 :]
+        else:
+            message = message[: len(message) // 2]
 
 
 def xray_cause(error: BaseException, report: dict[str, Any]) -> str | None:

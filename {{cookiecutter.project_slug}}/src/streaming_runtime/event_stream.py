@@ -8,15 +8,15 @@ from __future__ import annotations
 import threading
 import time
 
-from .connection import RuntimeApiError
-from .response import StreamingResponse, to_json
+from . import StreamingResponse, wire
+from .runtime_api import RuntimeApiError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
     from typing import Any
 
-    from .runtime_api import ResponseStream
+    from .response import ResponseStream
 
 _PING = b": ping\n\n"
 
@@ -66,7 +66,7 @@ class ServerSentEvent:
         if isinstance(self.data, bytes):
             raise TypeError("data of an event must be a str or a JSON value, not bytes")
         if self.data is not None:
-            text = self.data if isinstance(self.data, str) else to_json(self.data, allow_nan=False)
+            text = self.data if isinstance(self.data, str) else wire.to_json(self.data, allow_nan=False)
             lines += [f"data: {line}" for line in _lines(text)]
         if self.retry is not None:
             if isinstance(self.retry, bool) or not isinstance(self.retry, int) or self.retry < 0:
@@ -113,7 +113,8 @@ class EventSourceResponse(StreamingResponse):
         self.headers.setdefault("x-accel-buffering", "no")  # a proxy of nginx's kind would hold events back
         self.ping = ping
 
-    def encode(self, item: object) -> bytes:
+    @staticmethod
+    def encode(item: object) -> bytes:
         """The bytes of one event.
 
         Raises:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 from _contextvars import copy_context
 
-from . import errors, logs
-from .connection import RuntimeApiError
-from .context import LambdaContext
+from . import StreamingResponse, errors, logs
+from .context import context_of, event_of
 from .deadline import HANDLER, IDLE, SENDING, Deadline, StreamDeadlineExceeded
-from .errors import RuntimeFault
-from .response import StreamingResponse, item_bytes, reply_to
-from .runtime_api import ResponseStream
+from .response import ResponseStream, reply_to
+from .runtime_api import RuntimeApiError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,13 +18,12 @@ if TYPE_CHECKING:
     from contextvars import Context
     from typing import Any
 
+    from .context import Invocation
     from .event_stream import Heartbeat
     from .lifecycle import Handler
     from .response import Reply
     from .runtime_api import RuntimeApi
-    from .wire import Invocation
 
-_decode = json.JSONDecoder().raw_decode
 _runner: Runner | None = None
 
 
@@ -118,7 +114,7 @@ class _Exchange:
     def _serve(self, handler: Handler) -> None:
         result: Any = None
         with self._handlers_code:
-            result = handler(_event(self._invocation), _context(self._invocation))
+            result = handler(event_of(self._invocation), context_of(self._invocation))
             if hasattr(type(result), "__await__"):
                 result = self._run_async(_awaited(result))
             self._reply = reply = reply_to(result)
@@ -134,7 +130,7 @@ class _Exchange:
             if hasattr(type(content), "aclose"):
                 self._run_async(self._close_async([content]))
             return
-        encode = item_bytes if reply.response is None else reply.response.encode
+        encode = StreamingResponse.encode if reply.response is None else reply.response.encode
         if hasattr(type(reply.items), "__aiter__"):
             self._run_async(self._send_async(reply.items, encode))
         else:
@@ -268,40 +264,3 @@ class _HandlersCode:
 
 async def _awaited(awaitable: Awaitable[Any]) -> Any:
     return await awaitable
-
-
-def _event(invocation: Invocation) -> Any:
-    kind = invocation.content_type
-    if kind != "application/json" and kind.partition(";")[0].strip().lower() != "application/json":
-        return invocation.body
-    try:
-        text = invocation.body.decode()
-        if text.startswith("{"):  # as an event does; this takes half of the time that json.loads takes
-            event, end = _decode(text)
-            if end == len(text):
-                return event
-        return json.loads(invocation.body)
-    except (ValueError, RecursionError) as error:
-        raise RuntimeFault("Runtime.UnmarshalError", f"Unable to unmarshal input: {error}") from error
-
-
-def _context(invocation: Invocation) -> LambdaContext:
-    return LambdaContext(
-        invocation.request_id,
-        invocation.deadline_ms,
-        invocation.function_arn,
-        _json_header("Client Context", invocation.client_context),
-        _json_header("Cognito Identity", invocation.cognito_identity),
-        invocation.tenant_id,
-    )
-
-
-def _json_header(name: str, text: str | None) -> dict[str, Any] | None:
-    if not text:
-        return None
-    try:
-        # The bytes are UTF-8; HTTP took them for latin-1.
-        value: dict[str, Any] = json.loads(text.encode("latin-1"))
-    except (ValueError, RecursionError) as error:
-        raise RuntimeFault("Runtime.LambdaContextUnmarshalError", f"Unable to parse {name} JSON: {error}") from error
-    return value

@@ -9,17 +9,20 @@ import os
 import sys
 
 from . import deadline, errors, logs
-from .connection import RuntimeApiError
 from .errors import RuntimeFault
 from .invocation import close_event_loop, run_coroutine, serve
-from .runtime_api import RuntimeApi
+from .runtime_api import RuntimeApi, RuntimeApiError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    import asyncio
+    from collections.abc import Awaitable, Callable, Coroutine
     from types import FrameType
     from typing import Any
 
+    #: Of ASGI 3.
+    Application = Callable[[Any, Any, Any], Awaitable[None]]
+    Message = dict[str, Any]
     Handler = Callable[[Any, Any], Any]
     Hook = Callable[[], Coroutine[Any, Any, None]]
 
@@ -101,6 +104,77 @@ def run(api: RuntimeApi, handler_name: str) -> int:
                 logs.error(errors.report(error))
         if shutdown_hooks:
             close_event_loop()
+
+
+class Lifespan:
+    """An ASGI application's lifespan on one event loop. It is one task: what it enters there it must leave there.
+
+    https://asgi.readthedocs.io/en/latest/specs/lifespan.html
+
+    Attributes:
+        loop: The event loop.
+        state: What the application keeps for its requests.
+    """
+
+    def __init__(self, app: Application) -> None:
+        """Begins on the event loop that runs."""
+        import asyncio
+
+        self.loop = asyncio.get_running_loop()
+        self.state: dict[str, Any] = {}
+        self._started, self._stopping, self._stopped = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._begun = False
+        self._failure: BaseException | None = None
+        self._task = asyncio.create_task(self._run(app))
+
+    async def startup(self) -> None:
+        """Waits until the application is ready.
+
+        Raises:
+            RuntimeError: The application says that it failed.
+        """
+        await self._answer(self._started)
+
+    async def shutdown(self) -> None:
+        """Asks the application to end, and waits until it has.
+
+        Raises:
+            RuntimeError: The application says that it failed.
+        """
+        self._stopping.set()
+        await self._answer(self._stopped)
+
+    async def _answer(self, event: asyncio.Event) -> None:
+        await event.wait()
+        if self._failure is not None:
+            raise self._failure
+
+    async def _run(self, app: Application) -> None:
+        asgi = {"version": "3.0", "spec_version": "2.0"}
+        try:
+            await app({"type": "lifespan", "asgi": asgi, "state": self.state}, self._receive, self._send)
+        except BaseException as error:
+            # An error in place of an answer says that the application has no lifespan, which is all right.
+            unsupported = not self._started.is_set() and isinstance(error, Exception)
+            if self._failure is None and not unsupported:
+                self._failure = error
+        self._started.set()
+        self._stopped.set()
+
+    async def _receive(self) -> Message:
+        if not self._begun:
+            self._begun = True
+            return {"type": "lifespan.startup"}
+        await self._stopping.wait()
+        return {"type": "lifespan.shutdown"}
+
+    async def _send(self, message: Message) -> None:
+        kind = message["type"]
+        if kind in ("lifespan.startup.failed", "lifespan.shutdown.failed"):
+            self._failure = RuntimeError(message.get("message") or kind)
+        elif kind not in ("lifespan.startup.complete", "lifespan.shutdown.complete"):
+            raise RuntimeError(f"Unexpected ASGI message '{kind}' sent on the lifespan.")
+        (self._started if kind.startswith("lifespan.startup.") else self._stopped).set()
 
 
 def load(name: str) -> Handler:

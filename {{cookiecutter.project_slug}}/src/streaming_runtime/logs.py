@@ -17,10 +17,11 @@ from _thread import allocate_lock
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
+    from logging import LogRecord
     from typing import Any, TextIO
 
-    from .runtime_api import ResponseStream
-    from .wire import Invocation
+    from .context import Invocation
+    from .response import ResponseStream
 
 _NO_BREAK_SPACE = "\u00a0"
 _ERROR = 40  # the level's number in `logging`
@@ -32,15 +33,17 @@ FRAMES_VARIABLE = "_LAMBDA_TELEMETRY_LOG_FD"
 #: Environment variable: the CloudWatch namespace for the metrics. Without it none are written.
 NAMESPACE_VARIABLE = "STREAMING_RUNTIME_METRICS_NAMESPACE"
 
-#: How both formats write a time, in UTC.
-TIME_FORMAT = "%Y-%m-%dT%H:%M:%S"
-#: Of the invocation that is being served.
-request_id = ""
-tenant_id: str | None = None
-#: What Lambda wants of `logging`.
-json_format = False
-level = ""
+_TIME_FORMAT = "%Y-%m-%dT%H:%M:%S"  # of both formats, in UTC
+_TEXT_FORMAT = "[%(levelname)s]\t%(asctime)s.%(msecs)03dZ\t%(aws_request_id)s\t%(message)s\n"
+# Attributes of a record that are no fields of a JSON line of their own, beside those that every record has.
+_NO_FIELDS = {"aws_request_id", "tenant_id", "message", "stackTrace", "errorType", "errorMessage", "location"}
 
+# Of the invocation that is being served.
+_request_id = ""
+_tenant_id: str | None = None
+# What Lambda wants of `logging`.
+_json_format = False
+_level = ""
 _frames: int | None = None  # descriptor that takes frames
 _frame_lock = allocate_lock()
 _namespace = ""
@@ -51,11 +54,11 @@ def setup() -> None:
 
     The format is what ``AWS_LAMBDA_LOG_FORMAT`` and ``AWS_LAMBDA_LOG_LEVEL`` say.
     """
-    global json_format, level, _frames, _namespace
-    json_format = os.environ.get("AWS_LAMBDA_LOG_FORMAT", "").upper() == "JSON"
-    level = os.environ.get("AWS_LAMBDA_LOG_LEVEL", "").upper()
-    if level == "TRACE":
-        level = "DEBUG"
+    global _json_format, _level, _frames, _namespace
+    _json_format = os.environ.get("AWS_LAMBDA_LOG_FORMAT", "").upper() == "JSON"
+    _level = os.environ.get("AWS_LAMBDA_LOG_LEVEL", "").upper()
+    if _level == "TRACE":
+        _level = "DEBUG"
     descriptor = os.environ.pop(FRAMES_VARIABLE, "")
     _frames = int(descriptor) if descriptor.isdecimal() else None
     _namespace = os.environ.get(NAMESPACE_VARIABLE, "")
@@ -69,8 +72,8 @@ def setup() -> None:
 
 def enter_invocation(invocation: Invocation) -> None:
     """From here on, log lines carry the ids of `invocation`."""
-    global request_id, tenant_id
-    request_id, tenant_id = invocation.request_id, invocation.tenant_id
+    global _request_id, _tenant_id
+    _request_id, _tenant_id = invocation.request_id, invocation.tenant_id
 
 
 def write(text: str) -> None:
@@ -98,9 +101,9 @@ def flush() -> None:
 
 def error(report: dict[str, Any]) -> None:
     """Logs what `errors.report` made of an exception, as one log entry."""
-    if json_format:
-        entry = {"timestamp": time.strftime(TIME_FORMAT + "Z", time.gmtime()), "level": "ERROR", **report}
-        _write(to_json(entry) + ("" if _frames is not None else "\n"), _frame_type(_JSON_FRAME, _ERROR))
+    if _json_format:
+        entry = {"timestamp": time.strftime(_TIME_FORMAT + "Z", time.gmtime()), "level": "ERROR", **report}
+        _write(_to_json(entry) + ("" if _frames is not None else "\n"), _frame_type(_JSON_FRAME, _ERROR))
         return
     head = ": ".join(part for part in (report["errorType"], report["errorMessage"]) if part)
     lines = [f"[ERROR] {head}", "Traceback (most recent call last):"]
@@ -114,15 +117,6 @@ def error(report: dict[str, Any]) -> None:
     else:
         # A carriage return breaks the line within a log entry; a line feed would start another entry.
         _write("\r".join(lines).replace("\n", "\r") + "\n", _TEXT_FRAME)
-
-
-def record(text: str, levelno: int, as_json: bool) -> None:
-    """Writes what `logging` made of a record of that level."""
-    if _frames is None and not text.endswith("\n"):  # a formatter of the function's made it
-        text += "\n"
-    base = _JSON_FRAME if as_json else _TEXT_FRAME
-    # awslambdaric tells the level of a text only where a level was asked for.
-    _write(text, _frame_type(base, levelno if json_format or level else 0))
 
 
 def metrics(invocation: Invocation, stream: ResponseStream) -> None:
@@ -155,10 +149,10 @@ def metrics(invocation: Invocation, stream: ResponseStream) -> None:
         **{name: value for name, _, value in values},
     }
     # Not through a frame: CloudWatch looks for metrics in what a function prints.
-    _print(to_json(entry) + "\n")
+    _print(_to_json(entry) + "\n")
 
 
-def to_json(value: dict[str, Any]) -> str:
+def _to_json(value: dict[str, Any]) -> str:
     """`value` on one line; what is no JSON value as text."""
     return json.dumps(value, ensure_ascii=False, default=str)
 
@@ -221,6 +215,72 @@ class _LoggingFinder:
 
 
 def _set_logging_up() -> None:
-    from .log_records import set_up
+    """Sends the root logger's records to Lambda's log, from the level that Lambda wants on."""
+    import logging
 
-    set_up()
+    # awslambdaric does not know of ``taskName``, which there is since Python 3.12, and so it writes it.
+    no_fields = {*vars(logging.makeLogRecord({})), *_NO_FIELDS} - {"taskName"}
+
+    class JsonFormatter(logging.Formatter):
+        def format(self, record: LogRecord) -> str:
+            timestamp = self.formatTime(record, _TIME_FORMAT + "Z")
+            entry = {"timestamp": timestamp, "level": logging.getLevelName(_standard_level(record)), **_fields(record)}
+            for name, value in vars(record).items():
+                if name not in no_fields and value is not None:
+                    entry.setdefault(name, value)
+            return _to_json(entry) + "\n"
+
+    class LambdaHandler(logging.Handler):
+        def emit(self, record: LogRecord) -> None:
+            try:
+                _write_record(self.format(record), _standard_level(record), isinstance(self.formatter, JsonFormatter))
+            except Exception:
+                self.handleError(record)
+
+    logging.Formatter.converter = time.gmtime
+    handler = LambdaHandler()
+    handler.setFormatter(JsonFormatter() if _json_format else logging.Formatter(_TEXT_FORMAT, _TIME_FORMAT))
+    handler.addFilter(_add_ids)
+    root = logging.getLogger()
+    root.addHandler(handler)
+    if _level in logging.getLevelNamesMapping():
+        root.setLevel(_level)
+
+
+def _add_ids(record: LogRecord) -> bool:
+    """A filter, and the first one, so that the function's own filters see the ids."""
+    record.aws_request_id = _request_id
+    record.tenant_id = _tenant_id
+    return True
+
+
+def _write_record(text: str, levelno: int, as_json: bool) -> None:
+    if _frames is None and not text.endswith("\n"):  # a formatter of the function's made it
+        text += "\n"
+    base = _JSON_FRAME if as_json else _TEXT_FRAME
+    # awslambdaric tells the level of a text only where a level was asked for.
+    _write(text, _frame_type(base, levelno if _json_format or _level else 0))
+
+
+def _fields(record: LogRecord) -> dict[str, Any]:
+    """What a JSON line says of `record`, behind its time and level and before its fields of the function's own."""
+    is_object = isinstance(record.msg, dict) and not record.args
+    entry: dict[str, Any] = {"message": record.msg if is_object else record.getMessage(), "logger": record.name}
+    if record.exc_info and record.exc_info[0]:
+        import traceback
+
+        kind, value, trace = record.exc_info
+        entry["stackTrace"] = traceback.format_tb(trace)
+        entry["errorType"] = kind.__name__
+        entry["errorMessage"] = str(value)
+    entry["requestId"] = _request_id
+    if record.exc_info and record.exc_info[0]:
+        entry["location"] = f"{record.pathname}:{record.funcName}:{record.lineno}"
+    if _tenant_id is not None:
+        entry["tenantId"] = _tenant_id
+    return entry
+
+
+def _standard_level(record: LogRecord) -> int:
+    # Lambda's level filter knows the standard levels only.
+    return min(50, max(0, record.levelno)) // 10 * 10

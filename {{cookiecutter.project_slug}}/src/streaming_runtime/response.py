@@ -1,100 +1,25 @@
-"""What a handler may return, and what becomes of it: content type, HTTP metadata, and the items of the body."""
+"""What becomes of a handler's result: content type, HTTP metadata, the items of the body, and their way out."""
 
 from __future__ import annotations
 
-import json
-import sys
+import time
 
-from . import wire
+from . import StreamingResponse, errors, wire
+from .deadline import HANDLER, SENDING
 from .errors import RuntimeFault
+from .runtime_api import RuntimeApiError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterator
     from typing import Any
 
-    Item = str | bytes | bytearray | memoryview
-    Content = Iterable[Item] | AsyncIterable[Item]
+    from .context import Invocation
+    from .deadline import Deadline
+    from .runtime_api import RuntimeApi
 
-_BINARY = "application/octet-stream"
-_BYTES = (bytes, bytearray, memoryview)
-
-
-def item_bytes(item: Item) -> bytes:
-    """The bytes of one item of a stream.
-
-    Raises:
-        TypeError: The item is neither ``bytes`` nor ``str``.
-    """
-    if type(item) is bytes:
-        return item
-    if isinstance(item, str):
-        return item.encode()
-    if isinstance(item, _BYTES):
-        return bytes(item)
-    raise TypeError(f"a stream is made of bytes or str, not {type(item).__name__}")
-
-
-class StreamingResponse:
-    """A stream with a status, headers and cookies of its own.
-
-    Its name and the order of its arguments are Starlette's; `cookies` is Lambda's.
-
-    Attributes:
-        content: What is streamed.
-        status_code: HTTP status.
-        headers: Header values by name.
-        cookies: Values of the ``Set-Cookie`` headers.
-        ping: Seconds of silence after which a heartbeat is sent, or None; here always None.
-        encode: Makes bytes of one item of the content.
-    """
-
-    ping: float | None = None
-    encode = staticmethod(item_bytes)
-
-    def __init__(
-        self,
-        content: Content | Item,
-        status_code: int = 200,
-        headers: Mapping[str, str] | None = None,
-        media_type: str | None = None,
-        cookies: Sequence[str] | None = None,
-    ) -> None:
-        """Checks all that goes out before the stream, so that a mistake shows where it was made.
-
-        Args:
-            content: Iterable or async iterable of ``bytes`` or ``str``, or one of these alone. Text is sent as UTF-8.
-            status_code: 200 to 599.
-            headers: Headers by name. A ``Set-Cookie`` header becomes a cookie.
-            media_type: Content type, unless `headers` has one; ``text/…`` gets a charset.
-                Without either it is ``application/octet-stream``.
-            cookies: Cookies as the ``Set-Cookie`` header has them, such as ``id=1; Path=/; HttpOnly``.
-
-        Raises:
-            ValueError: Lambda would not send this status, header or cookie.
-        """
-        if isinstance(cookies, str):
-            raise ValueError("cookies must be a list of str, one for each cookie")
-        self.content: Content = [content] if isinstance(content, (str, *_BYTES)) else content
-        self.status_code = status_code
-        self.headers = {wire.check_header_name(name).lower(): value for name, value in (headers or {}).items()}
-        self.headers.setdefault("content-type", _content_type(media_type))
-        self.cookies = list(cookies or ())
-        self.metadata()
-
-    def metadata(self) -> bytes:
-        """Status, headers and cookies as Lambda takes them, from the attributes as they are now.
-
-        Raises:
-            ValueError: Lambda would not send them.
-        """
-        headers = {wire.check_header_name(name).lower(): value for name, value in self.headers.items()}
-        cookies = [headers.pop("set-cookie")] if "set-cookie" in headers else []
-        return wire.http_metadata(self.status_code, headers, [*self.cookies, *cookies])
-
-    def last_words(self, report: dict[str, Any]) -> bytes:
-        """What is sent at the end of a stream whose deadline has passed, as `report` says; here nothing."""
-        return b""
+# From this size on, copying a chunk into one piece with its frame takes longer than sending it in three.
+_SCATTER_SIZE = 16 * 1024
 
 
 class Reply:
@@ -132,56 +57,171 @@ def reply_to(result: Any) -> Reply:
         return Reply(wire.HTTP_INTEGRATION_RESPONSE, result.metadata(), result.content, result)
     # What makes an iterator, as collections.abc has it; importing that would take longer than this package.
     if hasattr(kind, "__next__") or hasattr(kind, "__anext__"):
-        return Reply(_BINARY, None, result)
-    if isinstance(result, _BYTES):
-        return Reply(_BINARY, None, [result])
+        return Reply(wire.OCTET_STREAM, None, result)
+    if isinstance(result, (bytes, bytearray, memoryview)):
+        return Reply(wire.OCTET_STREAM, None, [result])
     try:
-        encoded = to_json(result).encode()
+        encoded = wire.to_json(result).encode()
     except Exception as error:  # whatever the value's own methods raise
         raise RuntimeFault("Runtime.MarshalError", f"Unable to marshal response: {error}") from error
     return Reply("application/json", None, [encoded])
 
 
-def to_json(value: object, allow_nan: bool = True) -> str:
-    """`value` as JSON, a `decimal.Decimal` with all of its digits and `bytes` as text, as awslambdaric encodes it.
+class ResponseStream:
+    """The response to one invocation: a head, chunks, an end.
 
-    Raises:
-        TypeError: A part of it has no JSON form.
-        ValueError: It holds itself; or, without `allow_nan`, a float or Decimal that is no finite number.
+    Nothing is sent before the first `write`, so that until then a failure can still be reported as one.
+
+    Attributes:
+        started: Whether anything was sent.
+        ended: Whether nothing more can be sent.
+        failed: Whether the response broke off or was reported as failed.
+        chunks_sent: Chunks of the payload so far.
+        bytes_sent: Bytes of the payload so far.
+        first_byte_at: When the first of them was sent, by `time.monotonic`; None before.
     """
-    decimals: list[str] = []
-    mark = ""
 
-    def default(other: object) -> object:
-        nonlocal mark
-        if isinstance(other, bytes):
-            return other.decode()
-        decimal = sys.modules.get("decimal")
-        if decimal is None or not isinstance(other, decimal.Decimal):
-            raise TypeError(
-                f"Object of type {type(other).__name__} is not JSON serializable; "
-                "make it a JSON value first, such as a date by isoformat()"
-            )
-        if not other.is_finite():
-            return float("nan") if other.is_nan() else float(other)
-        # The encoder takes no ready-made number. A string that no value can hold keeps its place.
-        from os import urandom
+    started = False
+    ended = False
+    failed = False
+    chunks_sent = 0
+    bytes_sent = 0
+    first_byte_at: float | None = None
+    _content_type = wire.OCTET_STREAM
+    _metadata: bytes | None = None
 
-        mark = mark or urandom(16).hex()
-        decimals.append(str(other))
-        return mark
+    def __init__(self, api: RuntimeApi, invocation: Invocation) -> None:
+        self._api = api
+        self._connection = api.connection
+        self._invocation = invocation
 
-    encoded = json.dumps(value, ensure_ascii=False, allow_nan=allow_nan, default=default)
-    first, *others = encoded.split(f'"{mark}"') if mark else [encoded]
-    return "".join([first, *(part for pair in zip(decimals, others, strict=True) for part in pair)])
+    def prepare(self, content_type: str, metadata: bytes | None) -> None:
+        """Sets what is sent before the first byte of the body."""
+        self._content_type = content_type
+        self._metadata = metadata
 
+    def write(self, data: bytes, payload: bool = True) -> None:
+        """Sends `data` as one chunk; the first call sends the head too. Empty `data` sends no more than that.
 
-def _content_type(media_type: str | None) -> str:
-    if media_type is None:
-        return _BINARY
-    if media_type.startswith("text/") and "charset=" not in media_type.lower():
-        return f"{media_type}; charset=utf-8"
-    return media_type
+        What is no `payload` is not counted.
+
+        Raises:
+            RuntimeApiError: The connection broke.
+        """
+        size = len(data)
+        message = wire.chunk(data) if size else b""
+        if not self.started:
+            message = self._head() + message
+        elif not size:
+            return
+        try:
+            self.started = True
+            self._connection.send(message)
+        except BaseException:
+            self._break_off()
+            raise
+        if size and payload:
+            if not self.chunks_sent:
+                self.first_byte_at = time.monotonic()
+            self.chunks_sent += 1
+            self.bytes_sent += size
+
+    def write_rest(self, items: Iterator[Any], encode: Callable[[Any], bytes], deadline: Deadline) -> None:
+        """Sends each of `items` as `write` would, once that has sent a part of the payload, if nobody else writes.
+
+        Between two small chunks Python takes as long as the system takes to send one. So all that is to be done is in
+        one place here, on local variables.
+
+        Args:
+            items: What `encode` takes.
+            encode: Makes bytes of an item.
+            deadline: Is told what goes on.
+
+        Raises:
+            RuntimeApiError: The connection broke.
+            StreamDeadlineExceeded: The time was up while something was sent.
+            BaseException: Whatever `items` and `encode` raise.
+        """
+        # Bytes that are ready save a call for each chunk; None is the type of no item.
+        ready = bytes if encode is StreamingResponse.encode else None
+        socket = self._connection.socket
+        sendall, sendmsg = socket.sendall, socket.sendmsg
+        chunks = total = 0
+        try:
+            for item in items:
+                data = item if type(item) is ready else encode(item)
+                size = len(data)
+                deadline.doing = SENDING
+                try:
+                    if size >= _SCATTER_SIZE:
+                        frame = b"%x\r\n" % size
+                        left = len(frame) + size + 2 - sendmsg((frame, data, b"\r\n"))
+                        if left:  # a signal came in between
+                            sendall(wire.chunk(data)[-left:])
+                    elif size:
+                        sendall(b"%x\r\n%b\r\n" % (size, data))
+                except OSError as error:
+                    self.ended = self.failed = True
+                    raise self._connection.broken(error) from None
+                except BaseException:
+                    self._break_off()
+                    raise
+                if size:
+                    chunks += 1
+                    total += size
+                if deadline.passed:
+                    raise deadline.exceeded()
+                deadline.doing = HANDLER
+        finally:
+            self.chunks_sent += chunks
+            self.bytes_sent += total
+
+    def end(self) -> None:
+        """Ends a response that is whole.
+
+        Raises:
+            RuntimeApiError: The connection broke, or the Runtime API did not take the response.
+        """
+        self._finish(wire.LAST_CHUNK if self.started else self._head() + wire.LAST_CHUNK)
+
+    def fail(self, error: BaseException, report: dict[str, Any]) -> None:
+        """Reports `error`, of which `report` was made: as an error while nothing was sent, in trailers afterwards.
+
+        Raises:
+            RuntimeApiError: The connection broke, or the Runtime API did not take the report.
+        """
+        self.failed = True
+        if not self.started:
+            self.ended = True
+            self._api.post_error(self._invocation, report, errors.xray_cause(error, report))
+            return
+        self._finish(errors.trailers(report))
+
+    def _break_off(self) -> None:
+        # Beside a broken connection it may be a handler of signals that raised: nobody knows how much is out then.
+        self.ended = self.failed = True
+        self._connection.close()
+
+    def _head(self) -> bytes:
+        self._connection.drop_ended()
+        head = self._api.response_head(self._invocation, self._content_type)
+        if self._metadata is not None:
+            # The delimiter is a chunk of its own: an emulator takes the first chunk for the whole metadata.
+            head += wire.chunk(self._metadata) + wire.chunk(wire.METADATA_DELIMITER)
+        return head
+
+    def _finish(self, data: bytes) -> None:
+        self.started = self.ended = True
+        try:
+            self._connection.send(data)
+            answer = self._connection.receive()
+        except BaseException:
+            self._break_off()
+            raise
+        self._connection.close()
+        if answer.status >= 400:
+            self.failed = True
+            raise RuntimeApiError(f"response not accepted: status {answer.status}, {answer.body[:500]!r}")
 
 
 def _from_buffered(result: dict[str, Any]) -> StreamingResponse:

@@ -1,37 +1,143 @@
-"""Lambda's Runtime API over a socket. One connection carries one invocation: its event in, its response out.
+"""Lambda's Runtime API over a socket, which is made when something is to be sent.
+
+One connection carries one invocation: its event in, its response out.
 
 https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html
 """
 
 from __future__ import annotations
 
+# The C module: importing `socket` around it takes longer than importing this package.
+import _socket
 import json
-import time
-from binascii import b2a_base64
 
 from . import errors, wire
-from .connection import Connection, RuntimeApiError
-from .deadline import HANDLER, SENDING
-from .response import item_bytes
+from .context import Invocation
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
     from typing import Any
 
-    from .deadline import Deadline
-    from .wire import Invocation
-
 _VERSION = "/2018-06-01/runtime"
-_ERROR_TYPE = "Lambda-Runtime-Function-Error-Type"
-_ERROR_BODY = "Lambda-Runtime-Function-Error-Body"
 _XRAY_CAUSE = "Lambda-Runtime-Function-XRay-Error-Cause"
-# From this size on, copying a chunk into one piece with its frame takes longer than sending it in three.
-_SCATTER_SIZE = 16 * 1024
-# Go's HTTP server, of which Lambda's emulator is made, takes no more trailers than its buffer holds.
-_TRAILERS_LIMIT = 4096  # bytes
-_TYPE_LIMIT = 128  # characters of an error's type among them
 _ID = "{id}"  # stands for the request id in a head that is kept
+_RECEIVE_SIZE = 64 * 1024
+_TCP_INFO: int | None = getattr(_socket, "TCP_INFO", None)  # Linux has it
+_ESTABLISHED = b"\x01"
+
+
+class RuntimeApiError(Exception):
+    """The Runtime API cannot be reached, broke off, or refused a request."""
+
+
+class Connection:
+    """A connection to `host`, which is made anew when it has ended.
+
+    Attributes:
+        host: Host and port.
+    """
+
+    def __init__(self, host: str) -> None:
+        self.host = host
+        self._socket: _socket.socket | None = None
+        self._broken_off = False
+
+    @property
+    def socket(self) -> _socket.socket:
+        """The socket, which is connected.
+
+        Raises:
+            OSError: It cannot be connected.
+        """
+        return self._socket or self._connect()
+
+    def request(self, data: bytes) -> wire.ResponseParser:
+        """Sends a request and waits for its answer, for as long as it takes.
+
+        Raises:
+            RuntimeApiError: The connection broke.
+        """
+        self.drop_ended()
+        self.send(data)
+        return self.receive()
+
+    def send(self, data: bytes) -> None:
+        """Sends all of `data`. This blocks until the other side has room: that is the backpressure.
+
+        Raises:
+            RuntimeApiError: The connection broke.
+        """
+        try:
+            (self._socket or self._connect()).sendall(data)
+        except OSError as error:
+            raise self.broken(error) from None
+
+    def receive(self) -> wire.ResponseParser:
+        """Waits for an answer, for as long as it takes.
+
+        Raises:
+            RuntimeApiError: The connection broke, or what came is no answer.
+        """
+        answer = wire.ResponseParser()
+        try:
+            while not answer.feed(self.socket.recv(_RECEIVE_SIZE)):
+                pass
+        except (OSError, wire.WireError) as error:
+            raise self.broken(error) from None
+        except BaseException:  # a signal's: what comes must not be taken for the answer to another request
+            self.close()
+            raise
+        return answer
+
+    def drop_ended(self) -> None:
+        """A connection that the other side has ended is not used for what comes next."""
+        if self._socket is not None and _ended(self._socket):
+            self.close()
+
+    def break_off(self) -> None:
+        """Makes a send that blocks fail, and what was sent an incomplete request. Safe in a signal's handler."""
+        if self._socket is not None:
+            self._broken_off = True
+            try:
+                self._socket.shutdown(_socket.SHUT_RDWR)
+            except OSError:
+                self._socket.close()  # the other side was first
+
+    def broken(self, error: Exception) -> RuntimeApiError:
+        """Ends the connection; gives what to raise for `error`."""
+        reason = "broken off, since the time was up" if self._broken_off else error
+        self.close()
+        return RuntimeApiError(f"Runtime API at {self.host}: {reason}")
+
+    def close(self) -> None:
+        """Ends the connection, if there is one."""
+        ended, self._socket, self._broken_off = self._socket, None, False
+        if ended is not None:
+            try:
+                ended.close()
+            except OSError:
+                return  # the function has closed its descriptor
+
+    def _connect(self) -> _socket.socket:
+        host, _, port = self.host.rpartition(":")
+        if not port.isdecimal():
+            raise OSError(f"not a port: {port!r}")
+        failure: OSError | None = None
+        # As bytes, since a name as text would bring in the codec for international ones.
+        for *kind, _, address in _socket.getaddrinfo(host.strip("[]").encode(), int(port), 0, _socket.SOCK_STREAM):
+            connection = _socket.socket(*kind)
+            try:
+                connection.connect(address)
+            except OSError as error:
+                connection.close()
+                failure = error
+                continue
+            # A chunk goes out when it is made, not when the one before was acknowledged.
+            connection.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
+            self._socket = connection
+            return connection
+        assert failure is not None
+        raise failure
 
 
 class RuntimeApi:
@@ -57,7 +163,7 @@ class RuntimeApi:
         if not answer.keep_alive:
             self.connection.close()
         try:
-            return wire.Invocation(answer.headers, answer.body)
+            return Invocation(answer.headers, answer.body)
         except wire.WireError as error:
             raise RuntimeApiError(str(error)) from None
 
@@ -109,7 +215,7 @@ class RuntimeApi:
             "POST",
             target,
             ("Content-Type", "application/json"),
-            (_ERROR_TYPE, _ascii(error_type or report["errorType"])),
+            errors.type_header(error_type or report["errorType"]),
             *headers,
             ("Content-Length", str(len(body))),
         )
@@ -135,7 +241,7 @@ class RuntimeApi:
                 ("Content-Type", content_type),
                 ("Lambda-Runtime-Function-Response-Mode", "streaming"),
                 ("Transfer-Encoding", "chunked"),
-                ("Trailer", f"{_ERROR_TYPE}, {_ERROR_BODY}"),
+                ("Trailer", f"{errors.TYPE_HEADER}, {errors.BODY_TRAILER}"),
             )
             before, _, after = head.partition(_ID.encode())
             kept = self._response_heads[content_type] = before, after.removesuffix(b"\r\n")
@@ -144,185 +250,24 @@ class RuntimeApi:
         return b"%b%b%b%b\r\n" % (before, invocation.path.encode(), after, ids)
 
 
-class ResponseStream:
-    """The response to one invocation: a head, chunks, an end.
-
-    Nothing is sent before the first `write`, so that until then a failure can still be reported as one.
-
-    Attributes:
-        started: Whether anything was sent.
-        ended: Whether nothing more can be sent.
-        failed: Whether the response broke off or was reported as failed.
-        chunks_sent: Chunks of the payload so far.
-        bytes_sent: Bytes of the payload so far.
-        first_byte_at: When the first of them was sent, by `time.monotonic`; None before.
-    """
-
-    started = False
-    ended = False
-    failed = False
-    chunks_sent = 0
-    bytes_sent = 0
-    first_byte_at: float | None = None
-    _content_type = "application/octet-stream"
-    _metadata: bytes | None = None
-
-    def __init__(self, api: RuntimeApi, invocation: Invocation) -> None:
-        self._api = api
-        self._connection = api.connection
-        self._invocation = invocation
-
-    def prepare(self, content_type: str, metadata: bytes | None) -> None:
-        """Sets what is sent before the first byte of the body."""
-        self._content_type = content_type
-        self._metadata = metadata
-
-    def write(self, data: bytes, payload: bool = True) -> None:
-        """Sends `data` as one chunk; the first call sends the head too. Empty `data` sends no more than that.
-
-        What is no `payload` is not counted.
-
-        Raises:
-            RuntimeApiError: The connection broke.
-        """
-        size = len(data)
-        message = wire.chunk(data) if size else b""
-        if not self.started:
-            message = self._head() + message
-        elif not size:
-            return
-        try:
-            self.started = True
-            self._connection.send(message)
-        except BaseException:
-            self._break_off()
-            raise
-        if size and payload:
-            if not self.chunks_sent:
-                self.first_byte_at = time.monotonic()
-            self.chunks_sent += 1
-            self.bytes_sent += size
-
-    def write_rest(self, items: Iterator[Any], encode: Callable[[Any], bytes], deadline: Deadline) -> None:
-        """Sends each of `items` as `write` would, once that has sent a part of the payload, if nobody else writes.
-
-        Between two small chunks Python takes as long as the system takes to send one. So all that is to be done is in
-        one place here, on local variables.
-
-        Args:
-            items: What `encode` takes.
-            encode: Makes bytes of an item.
-            deadline: Is told what goes on.
-
-        Raises:
-            RuntimeApiError: The connection broke.
-            StreamDeadlineExceeded: The time was up while something was sent.
-            BaseException: Whatever `items` and `encode` raise.
-        """
-        # Bytes that are ready save a call for each chunk; None is the type of no item.
-        ready = bytes if encode is item_bytes else None
-        socket = self._connection.socket
-        sendall, sendmsg = socket.sendall, socket.sendmsg
-        chunks = total = 0
-        try:
-            for item in items:
-                data = item if type(item) is ready else encode(item)
-                size = len(data)
-                deadline.doing = SENDING
-                try:
-                    if size >= _SCATTER_SIZE:
-                        frame = b"%x\r\n" % size
-                        left = len(frame) + size + 2 - sendmsg((frame, data, b"\r\n"))
-                        if left:  # a signal came in between
-                            sendall(wire.chunk(data)[-left:])
-                    elif size:
-                        sendall(b"%x\r\n%b\r\n" % (size, data))
-                except OSError as error:
-                    self.ended = self.failed = True
-                    raise self._connection.broken(error) from None
-                except BaseException:
-                    self._break_off()
-                    raise
-                if size:
-                    chunks += 1
-                    total += size
-                if deadline.passed:
-                    raise deadline.exceeded()
-                deadline.doing = HANDLER
-        finally:
-            self.chunks_sent += chunks
-            self.bytes_sent += total
-
-    def end(self) -> None:
-        """Ends a response that is whole.
-
-        Raises:
-            RuntimeApiError: The connection broke, or the Runtime API did not take the response.
-        """
-        self._finish(wire.LAST_CHUNK if self.started else self._head() + wire.LAST_CHUNK)
-
-    def fail(self, error: BaseException, report: dict[str, Any]) -> None:
-        """Reports `error`, of which `report` was made: as an error while nothing was sent, in trailers afterwards.
-
-        Raises:
-            RuntimeApiError: The connection broke, or the Runtime API did not take the report.
-        """
-        self.failed = True
-        if not self.started:
-            self.ended = True
-            self._api.post_error(self._invocation, report, errors.xray_cause(error, report))
-            return
-        self._finish(_trailers(report))
-
-    def _break_off(self) -> None:
-        # Beside a broken connection it may be a handler of signals that raised: nobody knows how much is out then.
-        self.ended = self.failed = True
-        self._connection.close()
-
-    def _head(self) -> bytes:
-        self._connection.drop_ended()
-        head = self._api.response_head(self._invocation, self._content_type)
-        if self._metadata is not None:
-            # The delimiter is a chunk of its own: an emulator takes the first chunk for the whole metadata.
-            head += wire.chunk(self._metadata) + wire.chunk(wire.METADATA_DELIMITER)
-        return head
-
-    def _finish(self, data: bytes) -> None:
-        self.started = self.ended = True
-        try:
-            self._connection.send(data)
-            answer = self._connection.receive()
-        except BaseException:
-            self._break_off()
-            raise
-        self._connection.close()
-        if answer.status >= 400:
-            self.failed = True
-            raise RuntimeApiError(f"response not accepted: status {answer.status}, {answer.body[:500]!r}")
-
-
-def _trailers(report: dict[str, Any]) -> bytes:
-    """The end of a response that failed. What is too much of the report is left out; the log has all of it."""
-    stack, message = report["stackTrace"], report["errorMessage"]
-    kind = report["errorType"][:_TYPE_LIMIT]
-    while True:
-        shown = {**report, "errorType": kind, "errorMessage": message, "stackTrace": stack}
-        body = b2a_base64(json.dumps(shown).encode(), newline=False).decode()
-        end = wire.last_chunk([(_ERROR_TYPE, _ascii(kind)), (_ERROR_BODY, body)])
-        if len(end) <= _TRAILERS_LIMIT or not (stack or message):
-            return end
-        if stack:  # whose last entries say most
-            stack = stack[len(stack) // 2 + 1 :]
-        else:
-            message = message[: len(message) // 2]
-
-
 def _ids(invocation: Invocation) -> list[tuple[str, str]]:
     if invocation.invocation_id is None:
         return []
     return [("Lambda-Runtime-Invocation-Id", invocation.invocation_id)]
 
 
-def _ascii(text: str) -> str:
-    """Python allows a class name that no header may hold."""
-    return text.encode("unicode_escape").decode()
+def _ended(connection: _socket.socket) -> bool:
+    """Whether the other side has ended an idle connection."""
+    if _TCP_INFO is not None:
+        try:
+            return connection.getsockopt(_socket.IPPROTO_TCP, _TCP_INFO, 1) != _ESTABLISHED
+        except OSError:  # the function has closed its descriptor
+            return True
+    # Anything that can be read from it says so, which takes longer to find out.
+    try:
+        connection.recv(1, _socket.MSG_PEEK | _socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass
+    return True

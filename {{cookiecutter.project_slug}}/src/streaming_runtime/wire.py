@@ -1,4 +1,4 @@
-"""The bytes on the wire: HTTP/1.1 and Lambda's response framing. Values in, bytes out, and back; no I/O.
+"""What goes over the wire: JSON, HTTP/1.1 and Lambda's response framing. Values in, bytes out, and back; no I/O.
 
 HTTP/1.1 is RFC 9112, field names and values are RFC 9110. What Lambda adds is described at
 https://docs.aws.amazon.com/lambda/latest/dg/runtimes-custom.html#runtimes-custom-response-streaming
@@ -7,7 +7,7 @@ https://docs.aws.amazon.com/lambda/latest/dg/runtimes-custom.html#runtimes-custo
 from __future__ import annotations
 
 import json
-import time
+import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 #: Content type of a response that starts with HTTP metadata.
 HTTP_INTEGRATION_RESPONSE = "application/vnd.awslambda.http-integration-response"
+#: Content type of bytes of which nothing is known.
+OCTET_STREAM = "application/octet-stream"
 #: Stands between the HTTP metadata and the payload.
 METADATA_DELIMITER = bytes(8)
 #: Metadata and delimiter must fit in this many bytes.
@@ -25,8 +27,6 @@ LAST_CHUNK = b"0\r\n\r\n"
 _HEAD_LIMIT = 256 * 1024
 _TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 _CONTROLS = frozenset(map(chr, [*range(0x20), 0x7F])) - {"\t"}
-# What needs no escape in a path (RFC 3986, section 2.3).
-_UNRESERVED = frozenset("-._~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 _HEX_DIGITS = frozenset(b"0123456789abcdefABCDEF")
 #: Fields that belong to one connection and not to the message (RFC 9110, section 7.6.1).
 HOP_BY_HOP = frozenset(
@@ -105,6 +105,40 @@ def check_header_value(name: str, value: str) -> str:
     except UnicodeEncodeError:
         raise ValueError(f"value of header {name!r} holds a character beyond latin-1: {value!r}") from None
     return value.strip(" \t")
+
+
+def to_json(value: object, allow_nan: bool = True) -> str:
+    """`value` as JSON, a `decimal.Decimal` with all of its digits and `bytes` as text, as awslambdaric encodes it.
+
+    Raises:
+        TypeError: A part of it has no JSON form.
+        ValueError: It holds itself; or, without `allow_nan`, a float or Decimal that is no finite number.
+    """
+    decimals: list[str] = []
+    mark = ""
+
+    def default(other: object) -> object:
+        nonlocal mark
+        if isinstance(other, bytes):
+            return other.decode()
+        decimal = sys.modules.get("decimal")
+        if decimal is None or not isinstance(other, decimal.Decimal):
+            raise TypeError(
+                f"Object of type {type(other).__name__} is not JSON serializable; "
+                "make it a JSON value first, such as a date by isoformat()"
+            )
+        if not other.is_finite():
+            return float("nan") if other.is_nan() else float(other)
+        # The encoder takes no ready-made number. A string that no value can hold keeps its place.
+        from os import urandom
+
+        mark = mark or urandom(16).hex()
+        decimals.append(str(other))
+        return mark
+
+    encoded = json.dumps(value, ensure_ascii=False, allow_nan=allow_nan, default=default)
+    first, *others = encoded.split(f'"{mark}"') if mark else [encoded]
+    return "".join([first, *(part for pair in zip(decimals, others, strict=True) for part in pair)])
 
 
 class ResponseParser:
@@ -224,52 +258,3 @@ class ResponseParser:
                     raise WireError(f"not a chunk size: {line[:80]!r}")
                 self._chunk_left = int(size, 16)
                 self._in_trailers = self._chunk_left == 0
-
-
-class Invocation:
-    """One event and what Lambda says about it.
-
-    Attributes:
-        request_id: Id of the invocation.
-        body: The event as it came.
-        content_type: Of the event.
-        deadline_ms: When Lambda ends the invocation, in milliseconds since the epoch; 0 if it did not say.
-        function_arn: What was invoked.
-        trace_id: AWS X-Ray tracing header, or None.
-        client_context: JSON text of the client context, or None.
-        cognito_identity: JSON text of the identity, or None.
-        tenant_id: Tenant, or None.
-        invocation_id: To be handed back with the response, or None.
-        received_at: When the event came, by `time.monotonic`.
-    """
-
-    def __init__(self, headers: dict[str, str], body: bytes) -> None:
-        """Takes an answer to ``/next``: its headers, by their names in lower case, and its body.
-
-        Raises:
-            WireError: There is no request id, or the deadline is no number.
-        """
-        deadline = headers.get("lambda-runtime-deadline-ms", "0")
-        if not (deadline.isascii() and deadline.isdigit() and len(deadline) <= 20):
-            raise WireError(f"invocation with a deadline that is no number: {deadline[:80]!r}")
-        self.request_id = headers.get("lambda-runtime-aws-request-id", "")
-        if not self.request_id:
-            raise WireError("invocation without a request id")
-        self.body = body
-        self.content_type = headers.get("content-type", "application/json")
-        self.deadline_ms = int(deadline)
-        self.function_arn = headers.get("lambda-runtime-invoked-function-arn")
-        self.trace_id = headers.get("lambda-runtime-trace-id") or None
-        self.client_context = headers.get("lambda-runtime-client-context")
-        self.cognito_identity = headers.get("lambda-runtime-cognito-identity")
-        self.tenant_id = headers.get("lambda-runtime-aws-tenant-id") or None
-        self.invocation_id = headers.get("lambda-runtime-invocation-id") or None
-        self.received_at = time.monotonic()
-
-    @property
-    def path(self) -> str:
-        """Where answers to the invocation are posted, below the version of the Runtime API."""
-        request_id = self.request_id
-        if not (request_id.isascii() and request_id.replace("-", "").isalnum()):
-            request_id = "".join(c if c in _UNRESERVED else f"%{ord(c):02X}" for c in request_id)
-        return f"/invocation/{request_id}"

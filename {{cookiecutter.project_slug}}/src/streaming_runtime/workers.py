@@ -12,15 +12,14 @@ import time
 from contextlib import suppress
 
 from . import errors, logs
-from .connection import RuntimeApiError
-from .runtime_api import RuntimeApi
+from .runtime_api import RuntimeApi, RuntimeApiError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
-    from .wire import Invocation
+    from .context import Invocation
 
 _ATTEMPTS = 5
 _FIRST_DELAY = 0.1  # seconds; doubles each time

@@ -113,7 +113,7 @@ def test_the_documentation_of_the_routes(runner: asyncio.Runner) -> None:
 
 
 def test_the_function_streams(serve: Callable[..., str]) -> None:
-    result = probe(serve(STREAM_INTERVAL="0.05") + "events?count=5")
+    result = probe(serve(STREAM_INTERVAL="0.05") + "events?count=20")
     assert (result.status, result.streamed) == (200, True)
     body = b"".join(data for _, data in result.chunks)
-    assert (body.count(b"event: tick"), body.count(b"event: end")) == (5, 1)
+    assert (body.count(b"event: tick"), body.count(b"event: end")) == (20, 1)
