@@ -174,7 +174,7 @@ def test_anything_else_is_not_found(method: str, path: str) -> None:
 
 
 def test_a_request_through_a_rest_api_is_answered_alike() -> None:
-    request = {"httpMethod": "GET", "path": "/", "body": None, "headers": {}}
+    request: dict[str, Any] = {"httpMethod": "GET", "path": "/", "body": None, "headers": {}}
     assert app.handler(request, None).content == [app.PAGE]
     body = base64.b64encode(json.dumps(QUESTION).encode()).decode()
     chat = {**request, "httpMethod": "POST", "path": "/chat", "body": body, "isBase64Encoded": True}
