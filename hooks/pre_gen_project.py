@@ -13,9 +13,9 @@ from typing import Any
 ANSWERS = r"""
 {{ cookiecutter | tojson }}
 """
-# The same as they were given: cookiecutter evaluates what looks like Jinja on its command line.
+# The same as they were given: cookiecutter evaluates what looks like Jinja on its command line. Cruft does not tell.
 UNRENDERED = r"""
-{{ _cookiecutter | tojson }}
+{{ _cookiecutter | default({}) | tojson }}
 """
 
 Answers = dict[str, Any]

@@ -258,4 +258,4 @@ def test_the_choices_are_those_of_the_options_file() -> None:
 def test_cookiecutter_renders_nothing_of_a_hook_but_the_answers(hook: str, literals: int) -> None:
     source = (ROOT / "hooks" / f"{hook}.py").read_text(encoding="utf-8")
     assert [source.count(mark) for mark in ("{{", "{%", "{#")] == [literals, 0, 0]
-    assert len(re.findall(r'r"""\n\{\{ _?cookiecutter \| tojson \}\}\n"""', source)) == literals
+    assert len(re.findall(r'r"""\n\{\{ _?cookiecutter (\| default\(\{\}\) )?\| tojson \}\}\n"""', source)) == literals
