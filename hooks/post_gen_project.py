@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +63,16 @@ def next_steps(answers: dict[str, Any]) -> str:
     return text
 
 
+def will_stay(answers: dict[str, Any], folder: Path) -> bool:
+    """Whether `folder` is a project for someone: cruft also makes some to compare, each in a temporary folder of its own."""
+    by_cruft = "_output_dir" not in answers
+    above = folder.parent
+    return not (by_cruft and above.name.startswith("tmp") and above.parent == Path(tempfile.gettempdir()).resolve())
+
+
 if __name__ == "__main__":
     given = json.loads(ANSWERS)
     choose_example(given["example"])
     remove_what_was_not_chosen(given)
-    print(next_steps(given))
+    if will_stay(given, Path.cwd()):
+        print(next_steps(given))
