@@ -41,7 +41,7 @@ check: lint ## Run the part of the suite that fits in a minute
 lint: $(ready)
 	@ruff check --config pyproject.toml .
 	@ruff format --check --config pyproject.toml .
-	@mypy hooks local_extensions.py tests benchmarks
+	@mypy hooks filters.py local_extensions.py tests benchmarks
 	@cd '{{cookiecutter.project_slug}}' && MYPYPATH=src mypy --config-file ../pyproject.toml src local tests
 	@cd '{{cookiecutter.project_slug}}' && for example in examples/*; do \
 		MYPYPATH=$$example/src:src mypy --config-file ../pyproject.toml $$example || exit 1; done

@@ -64,7 +64,7 @@ def next_steps(answers: dict[str, Any]) -> str:
 
 
 def will_stay(answers: dict[str, Any], folder: Path) -> bool:
-    """Whether `folder` is a project for someone: cruft also makes some to compare, each in a temporary folder of its own."""
+    """Whether `folder` is a project for someone: cruft also makes some to compare, below a temporary folder."""
     by_cruft = "_output_dir" not in answers
     above = folder.parent
     return not (by_cruft and above.name.startswith("tmp") and above.parent == Path(tempfile.gettempdir()).resolve())

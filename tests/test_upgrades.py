@@ -1,7 +1,7 @@
 """A project takes up a later version of the template: with cruft, with plain cookiecutter, with `sam init`.
 
-The commands of `docs/upgrading.md` run here as they stand there. Git takes the template's address for a repository of ours, whose tag
-v1.1.0 is the template as it is and whose tag v1.0.0 is one that may have come before.
+The commands of `docs/upgrading.md` run here as they stand there. Git takes the template's address for a repository of
+ours, whose tag v1.1.0 is the template as it is and whose tag v1.0.0 is one that may have come before.
 """
 
 import json
@@ -13,12 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support import Bake, run
+from tests.support import ROOT, run
 
 URL = "https://github.com/org/lambda-stream-template"
 NAME = "{{cookiecutter.project_slug}}"
 WIRE = "src/streaming_runtime/wire.py"
 ENTERS = "\n" * 40  # someone who presses Enter all the way
+DOCUMENT = (ROOT / "docs" / "upgrading.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```sh\n(.*?)```", DOCUMENT, re.DOTALL)
+CREATE = f"cruft create {URL} --checkout v1.0.0"
+UPDATE = "cruft update --checkout v1.1.0 --skip-apply-ask"
 
 Done = subprocess.CompletedProcess[str]
 
@@ -28,8 +32,9 @@ class User:
 
     def __init__(self, folder: Path, origin: Path) -> None:
         self.folder = folder
+        self.origin = origin
         self.home = folder / "home"
-        self.home.mkdir()
+        self.home.mkdir(parents=True)
         config = f'[user]\nname = A User\nemail = user@example.com\n[url "file://{origin}/"]\ninsteadOf = {URL[:-22]}\n'
         (self.home / ".gitconfig").write_text(config, encoding="utf-8")
         self.project = folder / "lambda-stream"
@@ -38,6 +43,7 @@ class User:
         """Runs a command in the project's folder, where there is one."""
         cwd = self.project if self.project.is_dir() else self.folder
         more = {"HOME": str(self.home), "GIT_CONFIG_NOSYSTEM": "1", "COLUMNS": "200"}
+        more["PYTHONDONTWRITEBYTECODE"] = ""  # it takes twice as long to compile all packages each time
         return run("sh", "-ec", f"unset COOKIECUTTER_CONFIG; {command}", cwd=cwd, check=check, answers=answers, **more)
 
     def commit(self) -> None:
@@ -46,7 +52,7 @@ class User:
 
     def changed(self) -> dict[str, str]:
         """What git sees in the project that was not committed: path and state."""
-        lines = self("git status --porcelain --untracked-files=all").stdout.splitlines()
+        lines = self("git status --porcelain --no-renames --untracked-files=all").stdout.splitlines()
         return {line[3:]: line[:2].strip() for line in lines}
 
     def read(self, path: str) -> str:
@@ -55,6 +61,12 @@ class User:
     def edit(self, path: str, old: str, new: str) -> None:
         """Replaces a text that is there in one of the project's files, or makes a new one of it."""
         replace(self.project / path, old, new)
+
+
+def block(beginning: str) -> str:
+    """The commands of the document that begin so."""
+    [found] = [commands for commands in BLOCKS if commands.startswith(beginning)]
+    return str(found)
 
 
 def replace(path: Path, old: str, new: str) -> None:
@@ -76,6 +88,10 @@ def make_previous(template: Path) -> None:
     replace(template / "hooks/pre_gen_project.py", '"memory", 128', '"memory", 64')
     for name in ("README.md", "template.yaml"):
         replace(project / name, "cookiecutter.observability", '"basic"')
+    # The filter `quoted` had another name.
+    replace(template / "filters.py", '"quoted": quoted', '"scalar": quoted')
+    for path in [*project.glob("*.toml"), project / "template.yaml"]:
+        replace(path, "| quoted", "| scalar")
     # The runtime, the function and the README said something else, a file had another name.
     replace(project / WIRE, "", "\nRETIRED = True\n")
     replace(project / "template.yaml", "Tracing: Active", "Tracing: PassThrough")
@@ -85,7 +101,7 @@ def make_previous(template: Path) -> None:
 
 @pytest.fixture(scope="session")
 def origin(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the template's repository as a server has it: the tags v1.0.0 and v1.1.0, of which the last is main."""
+    """A folder with the template's repository as a server has it: the tags v1.0.0 and v1.1.0, which is main."""
     folder = tmp_path_factory.mktemp("origin")
     repository = folder / "lambda-stream-template.git"
     names = ("cookiecutter.json", "hooks", NAME, *(path.name for path in template.glob("*.py")))
@@ -110,22 +126,153 @@ def user(origin: Path, tmp_path: Path) -> User:
     return User(tmp_path, origin)
 
 
+@pytest.fixture(scope="session")
+def created(origin: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project that cruft created from the earlier version, with answers that give a warning."""
+    user = User(tmp_path_factory.mktemp("created"), origin)
+    done = user(block("cruft create"), answers="Flüsse\nlambda-stream\nEin Fluß 🚀\nmx-central-1\n" + ENTERS)
+    assert "Warning: region" in done.stderr
+    assert "make dev" in done.stdout
+    user.commit()
+    return user.project
+
+
+@pytest.fixture(scope="session")
+def baked(origin: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same from plain cookiecutter, with the default answers; beside it the home that has them."""
+    user = User(tmp_path_factory.mktemp("baked"), origin)
+    user(block("cookiecutter gh:org/lambda-stream-template --checkout v1.0.0"))
+    return user.project
+
+
+@pytest.fixture
+def owner(user: User, created: Path) -> User:
+    """Someone who has that project."""
+    shutil.copytree(created, user.project)
+    return user
+
+
+@pytest.fixture
+def replayer(user: User, baked: Path) -> User:
+    """Someone who has a project of plain cookiecutter's, from the earlier version."""
+    shutil.rmtree(user.home)
+    shutil.copytree(baked.parent / "home", user.home)
+    shutil.copytree(baked, user.project)
+    return user
+
+
 def files(folder: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file() and ".git" not in path.parts
-    }
+    paths = [path for path in folder.rglob("*") if path.is_file() and ".git" not in path.parts]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
 
 
 @pytest.mark.slow
 def test_cruft_creates_what_cookiecutter_does_and_sees_no_change(user: User, project: Path) -> None:
     user(f"cruft create {URL}")
-    created = files(user.project)
-    state: dict[str, Any] = json.loads(created.pop(".cruft.json"))
-    assert created == files(project)
-    assert stat.S_IMODE((user.project / "src/bootstrap").stat().st_mode) == 0o755
+    made = files(user.project)
+    state: dict[str, Any] = json.loads(made.pop(".cruft.json"))
+    assert made == files(project)
+    assert mode(user.project / "src/bootstrap") == 0o755
     assert state["template"] == URL
     user("cruft check")
-    # Nothing that the hook removed shows up.
+    # Nothing that the hook removed shows up, nor what it says.
     assert user("cruft diff --exit-code").stdout == ""
+
+
+@pytest.mark.slow
+def test_cruft_brings_the_changes_and_keeps_the_edits(owner: User) -> None:
+    owner.edit("src/app.py", "count: int = 10", "count: int = 20")
+    owner.edit("template.yaml", "MemorySize: 512", "MemorySize: 1024")  # so near to a change that only a merge fits
+    owner("git rm -q events/plain.json")
+    own = ("Dockerfile", "events/mine.json", "examples/mine.txt")
+    for path in own:
+        owner.edit(path, "", "{}")
+    owner.commit()
+    before = files(owner.project)
+
+    assert owner(block("cruft check"), check=False).returncode == 1
+    done = owner(block("cruft update"))
+    assert "make dev" not in done.stdout
+    changed = dict.fromkeys([".cruft.json", "README.md", WIRE, "template.yaml"], "M")
+    assert owner.changed() == {**changed, "local/payload.py": "A", "local/retired.py": "D"}
+
+    after = files(owner.project)
+    assert {path: after[path] for path in (*own, "src/app.py")} == {path: before[path] for path in (*own, "src/app.py")}
+    function = owner.read("template.yaml")
+    assert "MemorySize: 1024" in function
+    assert "Tracing: Active" in function
+    assert 'Description: "Ein Fluß 🚀"' in function
+    assert "RETIRED" not in owner.read(WIRE)
+    assert "\n## Start\n" in owner.read("README.md")
+    assert mode(owner.project / "src/bootstrap") == 0o755
+    assert json.loads(owner.read(".cruft.json"))["context"]["cookiecutter"]["observability"] == "basic"
+    owner(block("cruft check"))
+    assert re.findall(r"^\+\+\+ \S+?/(.*)$", done.stdout, re.MULTILINE) == ["src/app.py", "template.yaml"]
+
+
+@pytest.mark.slow
+def test_cruft_marks_a_conflict_in_a_file_that_git_knows(owner: User) -> None:
+    owner.edit("template.yaml", "Tracing: PassThrough", "Tracing: Disabled")
+    owner.commit()
+    owner(UPDATE)
+    assert owner.changed()["template.yaml"] == "UU"
+    conflict = owner.read("template.yaml")
+    assert re.search(r"<<<<<<< .*\n +Tracing: Disabled\n=======\n +Tracing: Active\n>>>>>>> ", conflict)
+    assert owner.changed()["README.md"] == "M"
+    owner("git restore --staged --worktree .")
+    assert owner.changed() == {}
+
+
+@pytest.mark.slow
+def test_cruft_rejects_what_git_cannot_merge_and_the_diff_shows_the_rest(owner: User) -> None:
+    owner.edit("template.yaml", "Tracing: PassThrough", "Tracing: Disabled")
+    owner.edit("local/retired.py", "", "\nMINE = 1\n")
+    owner.edit("local/payload.py", "", "MINE = 2\n")
+    shutil.rmtree(owner.project / ".git")  # so git has never seen the files as they were generated
+    owner.commit()
+    done = owner(block("cruft update"))
+    changed = dict.fromkeys([".cruft.json", "README.md", WIRE], "M")
+    assert owner.changed() == {**changed, "template.yaml.rej": "??"}
+    assert "+      Tracing: Active\n" in owner.read("template.yaml.rej")
+    # No .rej for these. What is the user's stays, and what is the template's is named.
+    assert "local/payload.py: already exists in working directory" in done.stderr
+    assert owner.read("local/retired.py").endswith("MINE = 1\n")
+    assert owner.read("local/payload.py") == "MINE = 2\n"
+    differences = done.stdout
+    assert "-MINE = 2\n" in differences
+    assert "+      Tracing: Active\n" in differences
+
+
+@pytest.mark.slow
+def test_cruft_refuses_bad_answers_and_leaves_everything_as_it_was(owner: User) -> None:
+    empty = User(owner.folder / "empty", owner.origin)
+    done = empty(CREATE + """ --no-input --extra-context '{"memory": "0512", "project_slug": "../x"}'""", check=False)
+    assert done.returncode == 1
+    for shown in ('memory = "0512": must be', 'project_slug = "../x": must be'):
+        assert shown in done.stderr
+    assert [path.name for path in empty.folder.iterdir()] == ["home"]
+
+    # An answer that was good in the earlier version.
+    owner.edit(".cruft.json", '"memory": "512"', '"memory": "64"')
+    owner.edit("template.yaml", "MemorySize: 512", "MemorySize: 64")
+    owner.commit()
+    done = owner(UPDATE, check=False)
+    assert done.returncode == 1
+    assert 'memory = "64": must be a whole number of MB from 128 to 10240' in done.stderr
+    assert owner.changed() == {}
+    owner(UPDATE + """ --variables-to-update '{"memory": "128", "observability": "full"}'""")
+    assert "MemorySize: 128" in owner.read("template.yaml")
+    assert "AWS::CloudWatch::Dashboard" in owner.read("template.yaml")
+
+
+@pytest.mark.slow
+def test_cruft_takes_up_a_project_that_it_did_not_create(owner: User) -> None:
+    (owner.project / ".cruft.json").unlink()
+    owner(block("cruft link"))
+    owner.commit()
+    owner(UPDATE)
+    assert owner.changed()["local/retired.py"] == "D"

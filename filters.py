@@ -1,0 +1,49 @@
+"""Jinja filters of this template, for the answers, the hooks and the files. `local_extensions.py` loads them."""
+
+from __future__ import annotations
+
+import json
+import runpy
+from pathlib import Path
+from typing import Any
+
+from cookiecutter.exceptions import FailedHookException
+from slugify import slugify
+
+_RULES = Path(__file__).parent / "hooks" / "pre_gen_project.py"
+
+
+def quoted(text: str) -> str:
+    """The text as a JSON string, which is a scalar of the same value in YAML and in TOML.
+
+    Jinja's own `tojson` escapes what is not ASCII in surrogate pairs: YAML reads these as two broken characters,
+    and TOML refuses them. The validated answers hold no control character, so JSON leaves all of theirs as it is.
+    """
+    return json.dumps(text, ensure_ascii=False)
+
+
+def project_slug(name: str) -> str:
+    """A slug for any name, by the rules of the pre_gen_project hook."""
+    rules = runpy.run_path(str(_RULES))
+    slug = slugify(name)
+    if not slug[:1].isalpha() or slug in rules["RESERVED_SLUGS"]:
+        slug = f"stream-{slug}"
+    return str(slug)[: rules["SLUG_LENGTH"]].strip("-")
+
+
+def validated(answers: dict[str, Any]) -> str:
+    """Nothing; refuses bad answers by the rules of the pre_gen_project hook, while nothing is written.
+
+    Cookiecutter makes the project's folder before it runs the hook. With the slug `../x` or `a/b` it would leave a
+    folder behind that no one asked for, with one of 300 characters it would end in a traceback, and whatever the hook
+    refuses it shows with a traceback of its own. The hook remains for answers that are replayed, since cookiecutter
+    does not evaluate them anew.
+    """
+    rules = runpy.run_path(str(_RULES))
+    found = rules["problems"](answers)
+    if found:
+        raise FailedHookException(rules["refusal"](found))
+    return ""
+
+
+FILTERS = {"project_slug": project_slug, "quoted": quoted, "validated": validated}
