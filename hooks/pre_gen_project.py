@@ -7,6 +7,7 @@ import re
 import sys
 import unicodedata
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 # Cookiecutter puts the answers in here. They are read as data; no answer is ever part of the code.
@@ -71,6 +72,13 @@ RESERVED_SLUGS = frozenset(
         *("aux", "con", "nul", "prn", *(f"{device}{number}" for device in ("com", "lpt") for number in range(1, 10))),
     )
 )
+# What the post_gen_project hook removes again, unless the option has that answer: option, answer, path.
+PASSING = (
+    ("example", None, "examples"),
+    ("runtime", "container", "Dockerfile"),
+    ("runtime", "container", ".dockerignore"),
+    ("front_door", "rest-api", "events/rest.json"),
+)
 TEXT_LENGTHS = {"project_name": 64, "description": 256}
 # Embeddings, overrides and isolates: with them a line can read as something else than it is.
 BIDIRECTIONAL = frozenset(map(chr, [*range(0x202A, 0x202F), *range(0x2066, 0x206A)]))
@@ -103,6 +111,15 @@ def warnings(answers: Answers) -> list[str]:
     """What may not work with `answers`, a message each: where a rule depends on the account, or may have changed."""
     given = {option: str(answer) for option, answer in answers.items()}
     return [*_doubts(given)]
+
+
+def losses(answers: Answers, folder: Path) -> list[str]:
+    """What someone has in `folder`, over which the template is to be laid, and would lose: a message each."""
+    return [
+        f"{path} is there, and the template would remove it: rename it, generate, and rename it back"
+        for option, answer, path in PASSING
+        if answers[option] != answer and (folder / path).exists()
+    ]
 
 
 def refusal(found: list[str]) -> str:
@@ -262,6 +279,10 @@ def main() -> int:
     found = problems(answers, json.loads(UNRENDERED))
     if found:
         print(refusal(found), file=sys.stderr)
+        return 1
+    lost = losses(answers, Path())
+    if lost:
+        print("\n  ".join(["Something of yours would be lost, so nothing was generated:", *lost]), file=sys.stderr)
         return 1
     for line in warnings(answers):
         print(f"Warning: {line}", file=sys.stderr)

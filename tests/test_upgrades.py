@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hooks.post_gen_project import EXAMPLES, OPTIONAL_PATHS
 from tests.support import ROOT, run
 
 URL = "https://github.com/org/lambda-stream-template"
@@ -276,3 +277,68 @@ def test_cruft_takes_up_a_project_that_it_did_not_create(owner: User) -> None:
     owner.commit()
     owner(UPDATE)
     assert owner.changed()["local/retired.py"] == "D"
+
+
+@pytest.mark.slow
+def test_cookiecutter_and_git_merge_a_later_version(replayer: User) -> None:
+    user = replayer
+    user(block("cp "))
+    user.edit("src/app.py", "count: int = 10", "count: int = 20")
+    user.edit("template.yaml", "MemorySize: 512", "MemorySize: 1024")
+    for path in ("Dockerfile", "examples/mine.txt"):
+        user.edit(path, "", "{}")
+    user.commit()
+    user(block("git switch"), answers="y\n2\n")  # the second choice of the new option
+    assert user.changed() == {}
+    assert "count: int = 20" in user.read("src/app.py")
+    for part in ("MemorySize: 1024", "Tracing: Active", "AWS::CloudWatch::Dashboard"):
+        assert part in user.read("template.yaml")
+    assert not (user.project / "local/retired.py").exists()
+    assert (user.project / "local/payload.py").exists()
+    assert (user.project / "examples/mine.txt").exists()
+    assert mode(user.project / "src/bootstrap") == 0o755
+    assert json.loads(user.read("answers.json"))["cookiecutter"]["observability"] == "full"
+
+
+@pytest.mark.slow
+def test_a_replay_over_the_project_brings_the_files_and_leaves_those_of_its_owner(replayer: User) -> None:
+    replayer.edit("src/app.py", "count: int = 10", "count: int = 20")
+    replayer.edit("events/mine.json", "", "{}")
+    replayer.commit()
+    replayer(block("cookiecutter gh:org/lambda-stream-template --checkout v1.1.0 --replay "))
+    changed = dict.fromkeys(["README.md", WIRE, "src/app.py", "template.yaml"], "M")
+    assert replayer.changed() == {**changed, "local/payload.py": "??"}
+    assert replayer.read("events/mine.json") == "{}"
+    assert "count: int = 10" in replayer.read("src/app.py")  # as the document warns
+
+
+@pytest.mark.slow
+def test_a_replay_that_would_lose_something_is_refused_before_it_does(replayer: User) -> None:
+    own = [f"{EXAMPLES}/mine.txt", *(path for _, _, path in OPTIONAL_PATHS)]
+    for path in own:
+        replayer.edit(path, "", "{}")
+    replayer.commit()
+    replay = block("cookiecutter gh:org/lambda-stream-template --checkout v1.1.0 --replay ")
+    done = replayer(replay, check=False)
+    assert done.returncode == 1
+    for path in own:
+        assert f"{path.removesuffix('/mine.txt')} is there, and the template would remove it: rename it" in done.stderr
+    assert replayer.changed() == {}
+
+    answers = replayer.home / ".cookiecutter_replay/lambda-stream-template.json"
+    replace(answers, '"memory": "512"', '"memory": "64"')
+    done = replayer(replay, check=False)
+    assert done.returncode == 1
+    assert 'memory = "64": must be a whole number of MB from 128 to 10240' in done.stderr
+    assert replayer.changed() == {}
+
+
+@pytest.mark.slow
+def test_an_answers_file_needs_no_new_option_and_asks_nothing(replayer: User) -> None:
+    [answers] = re.findall(r"```yaml\n(.*?)```", DOCUMENT, re.DOTALL)
+    replayer.edit("answers.yaml", "", answers)
+    replayer.commit()
+    replayer(block("cookiecutter gh:org/lambda-stream-template --checkout v1.1.0 --config-file "), answers="")
+    assert "MemorySize: 1024" in replayer.read("template.yaml")
+    assert 'Description: "Tokens as they come"' in replayer.read("template.yaml")
+    assert replayer.changed()["local/payload.py"] == "??"
