@@ -342,3 +342,19 @@ def test_an_answers_file_needs_no_new_option_and_asks_nothing(replayer: User) ->
     assert "MemorySize: 1024" in replayer.read("template.yaml")
     assert 'Description: "Tokens as they come"' in replayer.read("template.yaml")
     assert replayer.changed()["local/payload.py"] == "??"
+
+
+@pytest.mark.slow
+def test_sam_init_takes_main_or_a_clone_of_a_tag(user: User) -> None:
+    user(block("git clone"))
+    assert "## How to start" in user.read("README.md")
+    # A name that is not its own slug: SAM puts a file of its own into a folder of that name.
+    user("cd ..; sam init --location gh:org/lambda-stream-template --no-input --name 'My Stream'")
+    assert "\n## Start\n" in (user.folder / "my-stream" / "README.md").read_text(encoding="utf-8")
+    assert set(files(user.folder / "My Stream")) == {"samconfig.toml"}
+
+
+def test_every_command_of_the_document_runs_here() -> None:
+    source = Path(__file__).read_text(encoding="utf-8")
+    ran = {block(beginning) for beginning in re.findall(r'block\("(.*?)"\)', source)}
+    assert ran == set(BLOCKS)
