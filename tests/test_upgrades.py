@@ -93,11 +93,12 @@ def make_previous(template: Path) -> None:
     replace(template / "filters.py", '"quoted": quoted', '"scalar": quoted')
     for path in [*project.glob("*.toml"), project / "template.yaml"]:
         replace(path, "| quoted", "| scalar")
-    # The runtime, the function and the README said something else, a file had another name.
+    # The runtime, the function and the README said something else, a file had another name, another is no more.
     replace(project / WIRE, "", "\nRETIRED = True\n")
     replace(project / "template.yaml", "Tracing: Active", "Tracing: PassThrough")
     replace(project / "README.md", "\n## Start\n", "\n## How to start\n")
     (project / "local/payload.py").rename(project / "local/retired.py")
+    replace(project / "local/gone.py", "", "GONE = True\n")
 
 
 @pytest.fixture(scope="session")
@@ -199,7 +200,7 @@ def test_cruft_brings_the_changes_and_keeps_the_edits(owner: User) -> None:
     done = owner(block("cruft update"))
     assert "make dev" not in done.stdout
     changed = dict.fromkeys([".cruft.json", "README.md", WIRE, "template.yaml"], "M")
-    assert owner.changed() == {**changed, "local/payload.py": "A", "local/retired.py": "D"}
+    assert owner.changed() == {**changed, "local/payload.py": "A", "local/retired.py": "D", "local/gone.py": "D"}
 
     after = files(owner.project)
     assert {path: after[path] for path in (*own, "src/app.py")} == {path: before[path] for path in (*own, "src/app.py")}
@@ -232,6 +233,7 @@ def test_cruft_marks_a_conflict_in_a_file_that_git_knows(owner: User) -> None:
 def test_cruft_rejects_what_git_cannot_merge_and_the_diff_shows_the_rest(owner: User) -> None:
     owner.edit("template.yaml", "Tracing: PassThrough", "Tracing: Disabled")
     owner.edit("local/retired.py", "", "\nMINE = 1\n")
+    owner.edit("local/gone.py", "", "MINE = 3\n")
     owner.edit("local/payload.py", "", "MINE = 2\n")
     shutil.rmtree(owner.project / ".git")  # so git has never seen the files as they were generated
     owner.commit()
@@ -241,6 +243,8 @@ def test_cruft_rejects_what_git_cannot_merge_and_the_diff_shows_the_rest(owner: 
     assert "+      Tracing: Active\n" in owner.read("template.yaml.rej")
     # No .rej for these. What is the user's stays, and what is the template's is named.
     assert "local/payload.py: already exists in working directory" in done.stderr
+    assert "local/gone.py: patch does not apply" in done.stderr
+    assert owner.read("local/gone.py").endswith("MINE = 3\n")
     assert owner.read("local/retired.py").endswith("MINE = 1\n")
     assert owner.read("local/payload.py") == "MINE = 2\n"
     differences = done.stdout
@@ -293,7 +297,8 @@ def test_cookiecutter_and_git_merge_a_later_version(replayer: User) -> None:
     assert "count: int = 20" in user.read("src/app.py")
     for part in ("MemorySize: 1024", "Tracing: Active", "AWS::CloudWatch::Dashboard"):
         assert part in user.read("template.yaml")
-    assert not (user.project / "local/retired.py").exists()
+    for path in ("local/retired.py", "local/gone.py"):
+        assert not (user.project / path).exists()
     assert (user.project / "local/payload.py").exists()
     assert (user.project / "examples/mine.txt").exists()
     assert mode(user.project / "src/bootstrap") == 0o755
