@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import runpy
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,29 @@ from cookiecutter.exceptions import FailedHookException
 from slugify import slugify
 
 _RULES = Path(__file__).parent / "hooks" / "pre_gen_project.py"
+
+# What this version has cookiecutter evaluate, beside the files of a project: options, a folder's name, the hooks' answers.
+OWN = frozenset(
+    (
+        "{{ cookiecutter.project_name | project_slug }}",
+        "{{ cookiecutter | validated }}",
+        "{{cookiecutter.project_slug}}",
+    )
+)
+OWN_IN_HOOKS = r'r"""\n\{\{ _?cookiecutter (\| default\(\{\}\) )?\| tojson \}\}\n"""'
+
+
+def refuse_foreign(source: str) -> None:
+    """Refuses Jinja that is not this template's own, before it is evaluated.
+
+    Cookiecutter evaluates answers that are given on its command line or through its API, without a sandbox: they could
+    run any code of whoever wrote them.
+    """
+    if source not in OWN:
+        rules = runpy.run_path(str(_RULES))
+        found = rules["evaluated"](re.sub(OWN_IN_HOOKS, "", source))
+        if found:
+            raise FailedHookException(rules["refusal"](found))
 
 
 def quoted(text: str) -> str:

@@ -15,8 +15,16 @@ from jinja2.ext import Extension
 
 
 class Filters(Extension):
-    """Adds the filters of this version."""
+    """Adds the filters of this version, and evaluates no Jinja but this version's own."""
 
     def __init__(self, environment: Environment) -> None:
         super().__init__(environment)
-        environment.filters.update(runpy.run_path(str(Path(__file__).with_name("filters.py")))["FILTERS"])
+        version = runpy.run_path(str(Path(__file__).with_name("filters.py")))
+        environment.filters.update(version["FILTERS"])
+        self.check = version["refuse_foreign"]
+
+    def preprocess(self, source: str, name: str | None, filename: str | None = None) -> str:
+        """Called with each text that is about to become a template; those of files have a name."""
+        if name is None and "{" in source:
+            self.check(source)
+        return source

@@ -41,10 +41,10 @@ REGIONS = frozenset(
         *("us-east-1", "us-east-2", "us-west-1", "us-west-2"),
     )
 )
-# What the name of a region looks like, where it is none of these yet.
-REGION = (
-    r"(af|ap|ca|cn|eu|eusc|il|me|mx|sa|us|us-gov)-(north|south|east|west|central|northeast|southeast|de-east)-[1-9]"
-)
+# What the name of a region looks like, where it is none of these yet: an area, which AWS may add to, perhaps a
+# partition or a country, a point of the compass, a number.
+# https://docs.aws.amazon.com/global-infrastructure/latest/regions/aws-regions.html
+REGION = r"([a-z]{2}|eusc)(-(gov|iso[a-z]?|[a-z]{2}))?-(central|(north|south)(east|west)?|east|west)-[1-9][0-9]?"
 # Days that CloudWatch Logs keeps a log: these and no others.
 # https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_PutRetentionPolicy.html
 RETENTIONS = (
@@ -52,13 +52,22 @@ RETENTIONS = (
     *(545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653),
 )
 # Inference profiles of Bedrock begin with where they may run; the value is how the regions begin that may call them.
+# Template.yaml has the same names, since the policy for a profile is another than that for a model.
 # https://docs.aws.amazon.com/bedrock/latest/userguide/inference-profiles-support.html
 PROFILES = {
-    **{"apac": ("ap-",), "au": ("ap-",), "ca": ("ca-",), "eu": ("eu-",)},
-    **{"global": ("",), "jp": ("ap-",), "us": ("us-", "ca-")},
+    "apac": ("ap-",),
+    "au": ("ap-southeast-",),
+    "ca": ("ca-",),
+    "eu": ("eu-",),
+    "global": ("af-", "ap-", "ca-", "eu-", "il-", "me-", "mx-", "sa-", "us-east-", "us-west-"),
+    "jp": ("ap-northeast-",),
+    "us": ("us-east-", "us-west-", "ca-"),
+    "us-gov": ("us-gov-",),
 }
-# A new account has 1,000 invocations at once at most, of which 100 stay unreserved, and often less memory.
+# An account has 1,000 invocations at once unless its quota is raised, to tens of thousands at most. Of these 100 stay
+# unreserved. A new account often has less, and less memory.
 # https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
+MOST_CONCURRENCY = 99_999
 USUAL_CONCURRENCY = 900
 USUAL_MEMORY = 3008
 SLUG_LENGTH = 40
@@ -66,6 +75,10 @@ RESERVED_SLUGS = frozenset(
     (
         # A project cannot depend on itself, so these packages could not be installed.
         *("botocore", "h11", "mypy", "pytest", "pyyaml", "rich", "ruff", "types-pyyaml", "watchfiles"),
+        # Nor could these, which those depend on.
+        *("anyio", "ast-serialize", "colorama", "idna", "iniconfig", "jmespath", "librt", "markdown-it-py"),
+        *("mdurl", "mypy-extensions", "packaging", "pathspec", "pluggy", "pygments", "python-dateutil"),
+        *("six", "typing-extensions", "urllib3"),
         # SAM's own stack, in which it keeps the bucket for deployments.
         "aws-sam-cli-managed-default",
         # Windows has no folders of these names.
@@ -86,6 +99,10 @@ BIDIRECTIONAL = frozenset(map(chr, [*range(0x202A, 0x202F), *range(0x2066, 0x206
 JINJA = tuple("{" + mark for mark in ("{", "%", "#"))
 ORIGINS = 100
 ORIGIN_LENGTH = 253
+# A browser leaves it out of the origin that it sends.
+DEFAULT_PORTS = {"http": "80", "https": "443"}
+# How many faults of one answer are named.
+SHOWN = 3
 
 
 def problems(answers: Answers, unrendered: Answers | None = None) -> list[str]:
@@ -100,7 +117,11 @@ def problems(answers: Answers, unrendered: Answers | None = None) -> list[str]:
         *_origins(given),
         *_number(given, "memory", 128, 10240, "MB", "512"),
         *_number(given, "timeout", 1, 900, "seconds", "120"),
-        *(_number(given, "reserved_concurrency", 1, 10_000, "invocations", "10, or nothing") if reserved else ()),
+        *(
+            _number(given, "reserved_concurrency", 1, MOST_CONCURRENCY, "invocations", "10, or nothing")
+            if reserved
+            else ()
+        ),
         *_model(given),
         *_retention(given),
         *_pairs(given),
@@ -120,6 +141,14 @@ def losses(answers: Answers, folder: Path) -> list[str]:
         for option, answer, path in PASSING
         if answers[option] != answer and (folder / path).exists()
     ]
+
+
+def evaluated(text: str, option: str = "answer") -> list[str]:
+    """What is wrong with a text that cookiecutter would evaluate, or GitHub where it becomes a part of a workflow."""
+    if not any(mark in text for mark in JINJA):
+        return []
+    rule = f"must not hold {', '.join(JINJA)}, which templates and workflows would evaluate"
+    return [_problem(option, text, rule, "it without them")]
 
 
 def refusal(found: list[str]) -> str:
@@ -146,25 +175,22 @@ def _texts(given: dict[str, str], unrendered: Answers) -> Iterator[str]:
         if not text.strip():
             yield _problem(option, text, "must not be empty", "Lambda Stream")
         if len(text) > length:
-            yield _problem(option, text, f"must be at most {length} characters long, and has {len(text)}", text[:12])
+            rule = f"must be at most {length} characters long, and has {len(text)}"
+            yield _problem(option, text, rule, "fewer words")
         # Control, surrogate and unassigned characters, line and paragraph separators: what YAML or TOML cannot hold.
         odd = sorted({char for char in text if unicodedata.category(char) in ("Cc", "Cn", "Co", "Cs", "Zl", "Zp")})
         if odd:
-            names = " ".join(f"U+{ord(char):04X}" for char in odd)
-            rule = f"must be one line of printable characters, and holds {names}"
+            rule = f"must be one line of printable characters, and holds {_named(odd)}"
             yield _problem(option, text, rule, "Lambda Stream")
         turning = sorted(set(text) & BIDIRECTIONAL)
         if turning:
-            names = " ".join(f"U+{ord(char):04X}" for char in turning)
-            rule = f"must not hold characters that turn the direction of text, and holds {names}"
+            rule = f"must not hold characters that turn the direction of text, and holds {_named(turning)}"
             yield _problem(option, text, rule, "it without them")
         if any(quote in text for quote in "\"'`"):
             rule = "must not hold straight quotes or backquotes"
             yield _problem(option, text, rule, "typographic quotes: \u2019 \u201c \u201d")
         typed = str(unrendered.get(option, text))
-        if any(mark in text + " " + typed for mark in JINJA):
-            rule = f"must not hold {', '.join(JINJA)}, which templates and workflows would evaluate"
-            yield _problem(option, typed, rule, "it without them")
+        yield from evaluated(text, option) or evaluated(typed, option)
 
 
 def _region(given: dict[str, str]) -> Iterator[str]:
@@ -189,16 +215,28 @@ def _origins(given: dict[str, str]) -> Iterator[str]:
         yield _problem("cors_origins", answer, f"must be at most {ORIGINS} origins, and are {len(origins)}", "*")
     if "*" in origins and len(origins) > 1:
         yield _problem("cors_origins", answer, "must not join * with others, since * already means any", "*")
+    found = [_problem("cors_origins", origin or answer, *fault) for origin in origins if (fault := _fault(origin))]
+    yield from found[:SHOWN]
+    if len(found) > SHOWN:
+        yield _problem("cors_origins", answer, f"has {len(found) - SHOWN} more that are no origins", "*")
+
+
+def _fault(origin: str) -> tuple[str, str] | None:
+    """Rule and remedy, where it is no origin that a browser could send."""
     label = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
-    pattern = r"https?://" + label + r"(\." + label + r")*(:(?P<port>[1-9][0-9]{0,4}))?"
-    for origin in origins:
-        parts = re.fullmatch(pattern, origin, re.ASCII)
-        if origin != "*" and (parts is None or int(parts["port"] or 0) > 65535):
-            rule = "must be scheme and host, perhaps a port, in lower case, without a path or a slash at the end"
-            yield _problem("cors_origins", origin or answer, rule, "https://www.example.com")
-        elif len(origin) > ORIGIN_LENGTH:
-            rule = f"must be at most {ORIGIN_LENGTH} characters long, and has {len(origin)}"
-            yield _problem("cors_origins", origin, rule, "https://www.example.com")
+    pattern = r"(?P<scheme>https?)://(?P<host>" + label + r"(\." + label + r")*)(:(?P<port>[1-9][0-9]{0,4}))?"
+    parts = re.fullmatch(pattern, origin, re.ASCII)
+    if origin == "*":
+        return None
+    if parts is None or int(parts["port"] or 0) > 65535:
+        rule = "must be scheme and host, perhaps a port, in lower case, without a path or a slash at the end"
+        return rule, "https://www.example.com"
+    if len(origin) > ORIGIN_LENGTH:
+        return f"must be at most {ORIGIN_LENGTH} characters long, and has {len(origin)}", "https://www.example.com"
+    if parts["port"] == DEFAULT_PORTS[parts["scheme"]]:
+        rule = f"must not name port {parts['port']}, which browsers leave out of an {parts['scheme']} origin"
+        return rule, f"{parts['scheme']}://{parts['host']}"
+    return None
 
 
 def _model(given: dict[str, str]) -> Iterator[str]:
@@ -235,22 +273,34 @@ def _pairs(given: dict[str, str]) -> Iterator[str]:
 
 
 def _doubts(given: dict[str, str]) -> Iterator[str]:
-    region = given["region"]
+    region, model = given["region"], given["bedrock_model"]
     if region not in REGIONS:
-        yield _warning(
-            "region", region, "is not known here as one that has Lambda function URLs; AWS may have added it"
-        )
+        rule = "is not known here as a region that has Lambda function URLs, though AWS may have added it"
+        yield _warning("region", region, rule, "look it up before you deploy, or take us-east-1")
     if given["front_door"] == "rest-api" and given["cors_origins"]:
-        rule = "holds for the function URL; through the REST API the handler has to send the CORS headers"
-        yield _warning("cors_origins", given["cors_origins"], rule)
-    places = PROFILES.get(given["bedrock_model"].partition(".")[0], ("",))
-    if given["example"] == "bedrock" and not region.startswith(places):
-        yield _warning("bedrock_model", given["bedrock_model"], f"is not known to be callable from {region}")
+        rule = "holds for the function URL alone, not for the REST API"
+        yield _warning("cors_origins", given["cors_origins"], rule, "let the handler send the CORS headers there")
+    if given["example"] == "bedrock":
+        yield from _doubts_of_model(model, region)
     if given["reserved_concurrency"] and int(given["reserved_concurrency"]) > USUAL_CONCURRENCY:
         rule = f"is more than an account can reserve before its quota is raised, which is {USUAL_CONCURRENCY}"
-        yield _warning("reserved_concurrency", given["reserved_concurrency"], rule)
+        yield _warning("reserved_concurrency", given["reserved_concurrency"], rule, "ask AWS for the quota first")
     if int(given["memory"]) > USUAL_MEMORY:
-        yield _warning("memory", given["memory"], f"is more than some new accounts may use, which is {USUAL_MEMORY} MB")
+        rule = f"is more than some new accounts may use, which is {USUAL_MEMORY} MB"
+        yield _warning("memory", given["memory"], rule, "ask AWS for the quota first")
+
+
+def _doubts_of_model(model: str, region: str) -> Iterator[str]:
+    first, *others = model.partition(":")[0].split(".")
+    if first in PROFILES:
+        if not region.startswith(PROFILES[first]):
+            rule = f"is an inference profile that is not known to be callable from {region}"
+            yield _warning("bedrock_model", model, rule, "take one that begins with global., or that region's own")
+    # Not a version such as that of zai.glm-4.7.
+    elif len(others) > 2 or (len(others) == 2 and not others[1][0].isdigit()):
+        rule = f"looks like an inference profile, but {first}. is none that is known here"
+        remedy = "name the profile and the model behind it in the policy in template.yaml"
+        yield _warning("bedrock_model", model, rule, remedy)
 
 
 def _number(given: dict[str, str], option: str, least: int, most: int, unit: str, remedy: str) -> Iterator[str]:
@@ -265,8 +315,13 @@ def _problem(option: str, value: str, rule: str, remedy: str) -> str:
     return f"{_shown(option, value)}: {rule}. Try {remedy}"
 
 
-def _warning(option: str, value: str, rule: str) -> str:
-    return f"{_shown(option, value)} {rule}"
+def _warning(option: str, value: str, rule: str, remedy: str) -> str:
+    return f"{_shown(option, value)} {rule}: {remedy}"
+
+
+def _named(characters: list[str]) -> str:
+    names = [f"U+{ord(char):04X}" for char in characters]
+    return " ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} others" if len(names) > SHOWN else "")
 
 
 def _shown(option: str, value: str) -> str:

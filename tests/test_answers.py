@@ -8,13 +8,12 @@ from typing import Any
 
 import pytest
 import yaml
-from cookiecutter.exceptions import FailedHookException, UndefinedVariableInTemplate
+from cookiecutter.exceptions import FailedHookException
 from cookiecutter.main import cookiecutter
-from cookiecutter.utils import create_env_with_context
-from hooks.pre_gen_project import CHOICES, JINJA, RESERVED_SLUGS, problems
+from cookiecutter.utils import create_env_with_context, work_in
+from hooks.pre_gen_project import CHOICES, JINJA, PROFILES, REGIONS, RESERVED_SLUGS, RETENTIONS, problems, warnings
 from hypothesis import example, given
 from hypothesis import strategies as st
-from jinja2 import TemplateError
 from tests.support import ROOT, Answers, Bake, defaults, run
 
 OPTIONS: dict[str, Any] = json.loads((ROOT / "cookiecutter.json").read_text(encoding="utf-8"))
@@ -39,6 +38,7 @@ TEXTS = [
     ("a {# comment #}", "{#"),
     ("a \u202e turn", "U+202E"),
     ("x" * 257, "and has 257"),
+    ("\x00\x01\x02\x03\x04", "U+0000 U+0001 U+0002 and 2 others"),
 ]
 BAD_SLUGS = [
     "",
@@ -74,6 +74,10 @@ BAD_ORIGINS = [
     "https://example.com?x",
     "https://example.com:0",
     "https://example.com:65536",
+    "https://example.com:443",
+    "http://localhost:80",
+    "null",
+    "http://[::1]:3000",
     "https://" + "x" * 64 + ".com",
     "https://example.com,",
     " ",
@@ -84,18 +88,51 @@ BAD_ORIGINS = [
     "https://" + "x.com." * 42 + "com",
     ",".join(f"https://a{number}.com" for number in range(101)),
 ]
+BAD_REGIONS = [
+    *("", " ", "eu", "us-east", "us-east-0", "us-east-100", "us-east-1a", "US-EAST-1", "us-east-1\n", " us-east-1"),
+    *("mars-north-1", "us-up-1", "us--east-1", "us_east_1", "us-east-१", "us-iso-gov-east-1", "aws-global"),
+]
+BAD_MODELS = [
+    *(
+        "",
+        " ",
+        "nova",
+        "nova-2-lite",
+        "amazon.",
+        ".nova",
+        "amazon..nova",
+        "Amazon.nova",
+        "amazon.nova\n",
+        "amazon.nova v1",
+    ),
+    *("arn:aws:bedrock:us-east-1::foundation-model/amazon.nova-lite-v1:0", "amazon.nova:0:8k:1", "a.b.c.d.e", "*"),
+    *("amazon.nova*", "amazon.${AWS::Region}", "amazon.nova/../*", "amazon.-nova", "a" * 64 + ".nova", "amazon.növa"),
+]
+BAD_DAYS = ["2", "29", "31", "366", "3654", "99999", "never", "-30"]
 BAD = [
     *(("project_slug", slug, "project_slug = ") for slug in BAD_SLUGS),
     *(("memory", number, "from 128 to 10240") for number in [*NUMBERS, "127", "10241", "99999999999"]),
     *(("timeout", number, "from 1 to 900") for number in [*NUMBERS, "901"]),
-    *(
-        ("region", region, "AWS region")
-        for region in ("", "mars-north-1", "us-east-1a", "US-EAST-1", "us-east-1\n", "eu", "eu-central-2", "cn-north-1")
-    ),
+    *(("region", region, "AWS region") for region in BAD_REGIONS),
+    *(("bedrock_model", model, "the id of a model or an inference profile") for model in BAD_MODELS),
+    *(("reserved_concurrency", number, "from 1 to 99999") for number in [*NUMBERS[1:], " ", "100000", "none"]),
+    *(("log_retention", days, "a number of days that CloudWatch offers: 1, 3, 5, ") for days in [*NUMBERS, *BAD_DAYS]),
     *(("cors_origins", origins, "cors_origins = ") for origins in BAD_ORIGINS),
     *((option, text, rule) for option in ("project_name", "description") for text, rule in TEXTS),
     ("project_name", "x" * 65, "and has 65"),
     *((option, value, "must be one of") for option in CHOICES for value in ("", "none", "python3.13\n")),
+]
+# From the list of models in the Bedrock console and in AWS's documentation, with and without a version or a context.
+GOOD_MODELS = [
+    *(
+        "amazon.nova-lite-v1:0",
+        "amazon.nova-premier-v1:0:1000k",
+        "amazon.titan-text-express-v1",
+        "openai.gpt-oss-120b-1:0",
+    ),
+    *("anthropic.claude-sonnet-4-6", "us.anthropic.claude-sonnet-4-5-20250929-v1:0", "eu.amazon.nova-pro-v1:0"),
+    *("deepseek.v3.2", "zai.glm-4.7", "us.deepseek.r1-v1:0", "us-gov.anthropic.claude-sonnet-4-5-20250929-v1:0"),
+    *("meta.llama3-1-8b-instruct-v1:0", "jp.anthropic.claude-haiku-4-5-20251001-v1:0", "ai21.jamba-1-5-large-v1:0"),
 ]
 GOOD = [
     ("project_slug", "a"),
@@ -109,16 +146,115 @@ GOOD = [
     ("memory", "10240"),
     ("timeout", "1"),
     ("timeout", "900"),
-    ("region", "eu-west-3"),
+    *(("region", region) for region in sorted(REGIONS)),
+    *(("region", region) for region in ("eu-central-2", "cn-northwest-1", "us-gov-west-1", "eusc-de-east-1")),
+    *(("region", region) for region in ("us-iso-east-1", "eu-isoe-west-1", "mx-central-1", "nz-southwest-12")),
+    *(("bedrock_model", model) for model in GOOD_MODELS),
+    *(("reserved_concurrency", number) for number in ("", "1", "900", "99999")),
+    *(("log_retention", str(days)) for days in RETENTIONS),
+    *((option, choice) for option, choices in CHOICES.items() for choice in choices if choice != "yes"),
     ("cors_origins", ""),
     ("cors_origins", "*"),
     ("cors_origins", "https://example.com, http://localhost:5173"),
+    ("cors_origins", "http://example.com:443,https://example.com:80,https://127.0.0.1:65535"),
     ("cors_origins", ",".join(f"https://a{number}.com" for number in range(100))),
 ]
 
 
-# What cookiecutter raises before a rule is asked: an answer is not among the choices, or is Jinja that fails.
-EVALUATED = (ValueError, TemplateError, UndefinedVariableInTemplate)
+PAIRS = [
+    (
+        {"front_door": "cloudfront", "url_auth": "NONE"},
+        'url_auth = "NONE": cannot be with front_door = cloudfront',
+        "Try AWS_IAM",
+    ),
+    (
+        {"cors_credentials": "yes"},
+        'cors_credentials = "yes": needs cors_origins',
+        "Try no, or an origin such as https://",
+    ),
+    *(
+        (
+            {"cors_credentials": "yes", "cors_origins": origins},
+            'cors_credentials = "yes": cannot be with cors_origins = *',
+            "Try no, or name the origins",
+        )
+        for origins in ("*", " * ")
+    ),
+]
+GOOD_PAIRS = [
+    {"front_door": "cloudfront", "url_auth": "AWS_IAM"},
+    {"front_door": "rest-api", "url_auth": "NONE"},
+    {"cors_credentials": "yes", "cors_origins": "https://example.com"},
+    {"cors_credentials": "no", "cors_origins": "*"},
+]
+# Answers, and how the one warning begins, goes on and ends that they give.
+WARNINGS: list[tuple[Answers, str, str, str]] = [
+    *(
+        ({"region": region}, f'region = "{region}" ', "not known here as a region that has", "or take us-east-1")
+        for region in ("eu-central-2", "cn-north-1", "us-gov-east-1", "eusc-de-east-1", "nz-southwest-12")
+    ),
+    *(
+        (
+            {"front_door": "rest-api", "cors_origins": origins},
+            f'cors_origins = "{origins}" ',
+            "URL alone",
+            "headers there",
+        )
+        for origins in ("*", "https://example.com")
+    ),
+    *(
+        (
+            {"example": "bedrock", "bedrock_model": f"{place}.amazon.nova-lite-v1:0", "region": region},
+            f'bedrock_model = "{place}.amazon.nova-lite-v1:0" ',
+            f"not known to be callable from {region}",
+            "take one that begins with global., or that region's own",
+        )
+        for place, region in (
+            *(("us", "eu-west-1"), ("eu", "us-east-1"), ("apac", "eu-west-1"), ("jp", "ap-southeast-2")),
+            *(("au", "ap-northeast-1"), ("ca", "us-east-1"), ("us-gov", "us-east-1")),
+        )
+    ),
+    *(
+        (
+            {"example": "bedrock", "bedrock_model": model},
+            f'bedrock_model = "{model}" ',
+            "looks like an inference profile, but atlantis. is none that is known here",
+            "in the policy in template.yaml",
+        )
+        for model in ("atlantis.amazon.nova-lite-v1:0", "atlantis.deepseek.v3.2")
+    ),
+    ({"reserved_concurrency": "901"}, 'reserved_concurrency = "901" ', "which is 900", "ask AWS for the quota first"),
+    ({"memory": "3009"}, 'memory = "3009" ', "which is 3008 MB", "ask AWS for the quota first"),
+]
+# Near to what is warned of.
+UNSUSPICIOUS: list[Answers] = [
+    *({"region": region} for region in sorted(REGIONS)),
+    {"front_door": "rest-api"},
+    {"front_door": "cloudfront", "cors_origins": "*"},
+    {"bedrock_model": "us.amazon.nova-lite-v1:0", "region": "eu-west-1"},
+    {"bedrock_model": "atlantis.amazon.nova-lite-v1:0"},
+    *(
+        {"example": "bedrock", "bedrock_model": f"{place}.amazon.nova-lite-v1:0", "region": region}
+        for place, region in (
+            *(
+                ("us", "us-west-2"),
+                ("us", "ca-central-1"),
+                ("eu", "eu-north-1"),
+                ("apac", "ap-south-1"),
+                ("ca", "ca-central-1"),
+            ),
+            *(("jp", "ap-northeast-3"), ("au", "ap-southeast-2"), *(("global", region) for region in sorted(REGIONS))),
+        )
+    ),
+    *(
+        {"example": "bedrock", "bedrock_model": model}
+        for model in ("amazon.nova-lite-v1:0", "zai.glm-4.7", "deepseek.v3.2")
+    ),
+    {"reserved_concurrency": "900", "memory": "3008"},
+]
+
+# What cookiecutter raises before a rule is asked: an answer is not among the choices.
+EVALUATED = ValueError
 
 
 def files_below(folder: Path) -> set[Path]:
@@ -141,12 +277,76 @@ def test_a_good_answer_gives_no_message(option: str, value: str) -> None:
     assert problems({**defaults(), option: value}) == []
 
 
-@pytest.mark.parametrize(("option", "value", "rule"), BAD)
+@pytest.mark.parametrize(("answers", "problem", "remedy"), PAIRS)
+def test_answers_that_cannot_work_together_give_one_message(answers: Answers, problem: str, remedy: str) -> None:
+    [message] = problems({**defaults(), **answers})
+    assert message.startswith(problem)
+    assert remedy in message
+
+
+@pytest.mark.parametrize("answers", GOOD_PAIRS)
+def test_answers_that_can_work_together_give_no_message(answers: Answers) -> None:
+    assert problems({**defaults(), **answers}) == []
+
+
+@pytest.mark.parametrize(("answers", "begin", "rule", "remedy"), WARNINGS)
+def test_what_may_not_work_gives_one_warning_and_no_problem(
+    answers: Answers, begin: str, rule: str, remedy: str
+) -> None:
+    assert problems({**defaults(), **answers}) == []
+    [warning] = warnings({**defaults(), **answers})
+    assert warning.startswith(begin)
+    assert rule in warning
+    assert warning.endswith(remedy)
+    assert warning.isprintable()
+
+
+@pytest.mark.parametrize("answers", [{}, *UNSUSPICIOUS], ids=str)
+def test_what_works_gives_no_warning(answers: Answers) -> None:
+    assert problems({**defaults(), **answers}) == warnings({**defaults(), **answers}) == []
+
+
+def test_warnings_are_shown_and_the_project_is_generated(template: Path, tmp_path: Path) -> None:
+    command = ["cookiecutter", str(template), "--default-config", "--no-input", "-o", str(tmp_path)]
+    quiet = run(*command, cwd=tmp_path)
+    assert quiet.stderr == ""
+    answers = {
+        **{"project_slug": "doubtful", "example": "bedrock", "bedrock_model": "jp.amazon.nova-2-lite-v1:0"},
+        **{"region": "il-central-1", "front_door": "rest-api", "cors_origins": "*"},
+        **{"reserved_concurrency": "5000", "memory": "10240"},
+    }
+    doubtful = run(*command, *(f"{option}={answer}" for option, answer in answers.items()), cwd=tmp_path)
+    assert doubtful.stderr.splitlines() == [f"Warning: {line}" for line in warnings({**defaults(), **answers})]
+    assert len(doubtful.stderr.splitlines()) == 5
+    assert (tmp_path / "doubtful" / "template.yaml").is_file()
+
+
+@pytest.mark.parametrize("answers", [pair[0] for pair in PAIRS], ids=str)
+def test_answers_that_cannot_work_together_leave_nothing_behind(answers: Answers, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    command = ["cookiecutter", str(ROOT), "--default-config", "--no-input", "-o", str(out)]
+    done = run(*command, *(f"{option}={answer}" for option, answer in answers.items()), cwd=tmp_path, check=False)
+    assert done.returncode == 1
+    [message] = problems({**defaults(), **answers})
+    assert done.stdout == f"These answers cannot work, so nothing was generated:\n  {message}\n"
+    assert done.stderr == ""
+    assert files_below(tmp_path) == {out}
+
+
+# One of each option in `make check`, since cookiecutter takes a while to get there.
+FIRST_BAD = {option: index for index, (option, _, _) in reversed([*enumerate(BAD)])}
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "rule"),
+    [pytest.param(*bad, marks=() if FIRST_BAD[bad[0]] == index else pytest.mark.slow) for index, bad in enumerate(BAD)],
+)
 def test_a_bad_answer_leaves_nothing_behind(option: str, value: str, rule: str, tmp_path: Path) -> None:
     configuration, out = tmp_path / "config.yaml", tmp_path / "deep" / "out"
     configuration.write_text(f"replay_dir: {tmp_path / 'replay'}\n")
     out.mkdir(parents=True)
-    with pytest.raises((FailedHookException, *EVALUATED)) as refused:
+    with pytest.raises((FailedHookException, EVALUATED)) as refused:
         cookiecutter(
             str(ROOT), no_input=True, extra_context={option: value}, output_dir=str(out), config_file=str(configuration)
         )
@@ -207,12 +407,29 @@ def test_replayed_answers_are_refused_by_the_hook(answers: Answers, tmp_path: Pa
     assert files_below(tmp_path) == {out, replay}
 
 
-def test_an_expression_on_the_command_line_is_refused(tmp_path: Path) -> None:
-    # Cookiecutter has evaluated it by then: only the answer as it was given still shows it.
+@pytest.mark.parametrize("option", [option for option in defaults() if option not in CHOICES])
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "{{ cycler.__init__.__globals__.os.system('touch evaluated') }}",
+        "{% if cycler.__init__.__globals__.os.system('touch evaluated') %}{% endif %}",
+        "{# 512 #}512",
+    ],
+)
+def test_an_expression_is_refused_before_it_is_evaluated(option: str, expression: str, tmp_path: Path) -> None:
+    with pytest.raises(FailedHookException) as refused, work_in(tmp_path):
+        cookiecutter(str(ROOT), no_input=True, extra_context={option: expression}, default_config=True)
+    shown = json.dumps(expression)
+    assert f"answer = {shown}: must not hold {{{{, {{%, {{#" in str(refused.value)
+    assert files_below(tmp_path) == set()
+
+
+def test_an_expression_on_the_command_line_is_refused_without_a_traceback(tmp_path: Path) -> None:
     command = ["cookiecutter", str(ROOT), "--default-config", "--no-input", "description={{ 6 * 7 }}"]
     done = run(*command, cwd=tmp_path, check=False)
     assert done.returncode == 1
-    assert 'description = "{{ 6 * 7 }}": must not hold {{' in done.stderr
+    assert done.stdout.splitlines()[1].startswith('  answer = "{{ 6 * 7 }}": must not hold {{')
+    assert done.stderr == ""
     assert files_below(tmp_path) == set()
 
 
@@ -243,10 +460,23 @@ def test_a_text_that_is_not_refused_is_the_same_in_every_file(text: str) -> None
         assert tomllib.loads(f"key = {scalar}") == {"key": text}
 
 
-def test_a_project_cannot_have_the_name_of_one_of_its_tools(project: Path) -> None:
+def test_a_project_cannot_have_the_name_of_a_package_that_its_tools_need(project: Path) -> None:
     configuration = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))
-    tools = {requirement.partition(">=")[0] for requirement in configuration["dependency-groups"]["dev"]}
-    assert tools <= RESERVED_SLUGS
+    lock = tomllib.loads((ROOT / "uv.lock").read_text(encoding="utf-8"))
+    needs: dict[str, set[str]] = {}
+    for package in lock["package"]:
+        needs.setdefault(package["name"], set()).update(need["name"] for need in package.get("dependencies", ()))
+    found: set[str] = set()
+    todo = {requirement.partition(">=")[0] for requirement in configuration["dependency-groups"]["dev"]}
+    while todo:
+        found |= todo
+        todo = {need for name in todo for need in needs[name]} - found
+    assert found <= RESERVED_SLUGS
+
+
+def test_the_template_knows_the_inference_profiles_of_the_rules() -> None:
+    source = (ROOT / "{{cookiecutter.project_slug}}" / "template.yaml").read_text(encoding="utf-8")
+    assert f'.split(".")[0] in {json.dumps([*PROFILES])} %}}' in source
 
 
 def test_the_choices_are_those_of_the_options_file() -> None:
