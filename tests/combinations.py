@@ -1,0 +1,87 @@
+"""The combinations of answers: all that are valid, and a few that hold every valid pair of answers."""
+
+import itertools
+import shlex
+from collections.abc import Iterator
+from functools import cache
+
+from hooks.pre_gen_project import CHOICES, problems
+from tests.support import Answers, defaults
+
+# What stands for the answers that may be anything, where it makes a difference what they are.
+PAIRED = {
+    **CHOICES,
+    "cors_origins": ("", "*", "https://example.com, http://localhost:5173"),
+    "reserved_concurrency": ("", "10"),
+    "bedrock_model": ("global.amazon.nova-2-lite-v1:0", "amazon.nova-lite-v1:0"),
+}
+# These change one number or name each and never what else is there, so that pairs of them are enough.
+SINGLE = {
+    "region": ("us-east-1", "eu-central-1", "ap-southeast-2"),
+    "memory": ("512", "128", "10240"),
+    "timeout": ("120", "1", "900"),
+    "log_retention": ("30", "1", "3653"),
+}
+# The rules that take two answers are about these; test_combinations.py proves that they are about no other.
+BOUND = ("front_door", "url_auth", "cors_origins", "cors_credentials")
+
+
+def product() -> Iterator[Answers]:
+    """Every combination, the invalid ones among them."""
+    for values in itertools.product(*PAIRED.values()):
+        yield {**defaults(), **dict(zip(PAIRED, values, strict=True))}
+
+
+def command(answers: Answers) -> str:
+    """What to type to get the project of these answers."""
+    given = (f"{option}={answer}" for option, answer in answers.items() if defaults()[option] != answer)
+    return shlex.join(["cookiecutter", "--no-input", "--output-dir", "/tmp", ".", *given])
+
+
+def name(answers: Answers) -> str:
+    """A short name of a combination for the tests: what is not the default."""
+    return ",".join(str(answer) for option, answer in answers.items() if defaults()[option] != answer) or "defaults"
+
+
+def possible(answers: Answers) -> bool:
+    """Are these answers good, with some answers to the other options?"""
+    free = {option: PAIRED[option] for option in BOUND if option not in answers}
+    return any(
+        not problems({**defaults(), **answers, **dict(zip(free, values, strict=True))})
+        for values in itertools.product(*free.values())
+    )
+
+
+def pairs() -> list[Answers]:
+    """All pairs of answers to two options that can be together."""
+    return [
+        {one: first, other: second}
+        for (one, firsts), (other, seconds) in itertools.combinations({**PAIRED, **SINGLE}.items(), 2)
+        for first, second in itertools.product(firsts, seconds)
+        if possible({one: first, other: second})
+    ]
+
+
+@cache
+def pairwise() -> tuple[Answers, ...]:
+    """Combinations that hold every one of `pairs`: each begins with a pair that is missing yet, and takes for each
+    other option the answer that brings the most that are missing. The defaults are the first."""
+    options = {**PAIRED, **SINGLE}
+    order = sorted(options, key=lambda option: -len(options[option]))
+    missing = {frozenset(pair.items()): None for pair in pairs()}
+    found = [defaults()]
+
+    def brings(answers: Answers, option: str, answer: str) -> int:
+        return sum(frozenset((before, (option, answer))) in missing for before in answers.items())
+
+    while True:
+        for pair in itertools.combinations(found[-1].items(), 2):
+            missing.pop(frozenset(pair), None)
+        if not missing:
+            return tuple(found)
+        answers: Answers = dict(sorted(next(iter(missing))))
+        for option in order:
+            if option not in answers:
+                good = [answer for answer in options[option] if possible({**answers, option: answer})]
+                answers[option] = max(good, key=lambda answer: brings(answers, option, answer))
+        found.append({**defaults(), **answers})

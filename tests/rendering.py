@@ -1,0 +1,111 @@
+"""The files that hold answers, rendered in cookiecutter's environment, and what must hold in them."""
+
+import json
+import re
+import tomllib
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import yaml
+from cookiecutter.utils import create_env_with_context
+from hooks.pre_gen_project import JINJA
+from jinja2 import FileSystemLoader, Template
+from tests.support import ROOT, Answers
+
+OPTIONS: dict[str, Any] = json.loads((ROOT / "cookiecutter.json").read_text(encoding="utf-8"))
+TEMPLATE = ROOT / "{{cookiecutter.project_slug}}"
+# Every other file is copied; test_bake.py proves that.
+RENDERED = ("README.md", "pyproject.toml", "samconfig.toml", "template.yaml")
+PSEUDO_PARAMETERS = {f"AWS::{name}" for name in ("AccountId", "Partition", "Region", "StackName", "URLSuffix")}
+
+_environment = create_env_with_context({"cookiecutter": OPTIONS})
+_environment.loader = FileSystemLoader(TEMPLATE)
+
+
+def render(file: str, answers: Answers) -> str:
+    """What cookiecutter makes of this file of the project."""
+    return _environment.get_template(file).render(cookiecutter={**OPTIONS, **answers})
+
+
+def render_hook(hook: str, answers: Answers) -> str:
+    """What cookiecutter makes of a hook before it runs it."""
+    return _hook(hook).render(cookiecutter={**OPTIONS, **answers}, _cookiecutter=answers)
+
+
+@cache
+def _hook(hook: str) -> Template:
+    return _environment.from_string((ROOT / "hooks" / f"{hook}.py").read_text(encoding="utf-8"))
+
+
+class _Loader(yaml.CSafeLoader):
+    """Takes CloudFormation's tags, as `{"Ref": …}`, and refuses what is there twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        assert len(keys) == len(set(keys)), f"a key is there twice: {keys}"
+        return super().construct_mapping(node, deep=True)
+
+
+def _tagged(loader: _Loader, tag: str, node: yaml.Node) -> dict[str, Any]:
+    if isinstance(node, yaml.ScalarNode):
+        return {tag: loader.construct_scalar(node)}
+    assert isinstance(node, yaml.SequenceNode)
+    return {tag: loader.construct_sequence(node, deep=True)}
+
+
+_Loader.add_constructor("tag:yaml.org,2002:map", _Loader.construct_mapping)
+_Loader.add_multi_constructor("!", _tagged)
+
+
+def load_yaml(text: str) -> dict[str, Any]:
+    """A template of SAM, in which no key is there twice."""
+    found: dict[str, Any] = yaml.load(text, _Loader)
+    return found
+
+
+def load(file: str, text: str) -> Any:
+    """What a program reads in this file."""
+    return load_yaml(text) if file.endswith(".yaml") else tomllib.loads(text) if file.endswith(".toml") else text
+
+
+def references(part: Any) -> Iterator[str]:
+    """The logical IDs and pseudo parameters that a part of a template refers to."""
+    if isinstance(part, dict):
+        for key, value in part.items():
+            if key == "Ref":
+                yield value
+            elif key == "GetAtt":
+                yield value.partition(".")[0]
+            elif key == "Sub":
+                yield from (name.partition(".")[0] for name in re.findall(r"\$\{([^!][^}]*)\}", value))
+            else:
+                yield from references(value)
+    elif isinstance(part, list):
+        for value in part:
+            yield from references(value)
+
+
+def check_text(file: str, text: str) -> None:
+    """Fails where a rendered file shows that it was made by a program."""
+    assert not any(mark in text for mark in JINJA), f"{file} has Jinja left"
+    assert "\n\n\n" not in text, f"{file} has two blank lines in a row"
+    assert text.endswith("\n"), f"{file} ends within a line"
+    assert not text.endswith("\n\n"), f"{file} ends in a blank line"
+    assert not re.search(r"[ \t]$", text, re.MULTILINE), f"{file} has blanks at the end of a line"
+
+
+def check_template(template: dict[str, Any], answers: Answers) -> None:
+    """Fails where a template would not stream, or names what is not there."""
+    resources = template["Resources"]
+    assert resources["StreamFunction"]["Type"] == "AWS::Serverless::Function"
+    url = resources["StreamUrl"]
+    assert url["Type"] == "AWS::Lambda::Url"
+    assert url["Properties"]["InvokeMode"] == "RESPONSE_STREAM"
+    assert url["Properties"]["AuthType"] == answers["url_auth"]
+    assert "FunctionUrlConfig" not in resources["StreamFunction"]["Properties"]
+    assert set(references(template)) <= {*resources, *PSEUDO_PARAMETERS}
+    assert "Conditions" not in template
+    for output in template["Outputs"].values():
+        assert set(output) == {"Description", "Value"}
+        assert set(references(output)) & set(resources)

@@ -1,0 +1,163 @@
+"""Every valid combination of answers makes good files, every valid pair of them a project that passes its gate."""
+
+import itertools
+import math
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cookiecutter.main import cookiecutter
+from hooks.pre_gen_project import CHOICES, problems
+from tests.combinations import BOUND, PAIRED, SINGLE, command, name, pairs, pairwise, possible, product
+from tests.infrastructure import assert_clean
+from tests.rendering import RENDERED, TEMPLATE, check_template, check_text, load, render
+from tests.support import Answers, run, source_files
+
+# example, runtime, python_version, architecture; front_door with url_auth; cors_origins with cors_credentials;
+# observability, reserved_concurrency, bedrock_model.
+COUNTED_BY_HAND = 5 * 3 * 3 * 2 * (3 * 2 - 1) * (3 * 2 - 2) * 2 * 2 * 2
+COMBINATIONS = pairwise()
+# What only one answer leaves in a project.
+ONLY = {"Dockerfile": ("runtime", "container"), ".dockerignore": ("runtime", "container")}
+
+
+@contextmanager
+def named(answers: Answers) -> Iterator[None]:
+    """Adds to what fails within it which answers it failed for."""
+    try:
+        yield
+    except BaseException as failure:
+        failure.add_note(f"These are the answers; to get the project:\n  {command(answers)}")
+        raise
+
+
+@pytest.mark.slow
+def test_the_valid_combinations_are_those_counted_by_hand_and_only_the_bound_options_decide() -> None:
+    valid: dict[tuple[Any, ...], set[bool]] = {}
+    total = count = 0
+    for answers in product():
+        found = problems(answers)
+        assert {message.partition(" = ")[0] for message in found} <= set(BOUND)
+        valid.setdefault(tuple(answers[option] for option in BOUND), set()).add(not found)
+        total, count = total + 1, count + (not found)
+    assert total == math.prod(map(len, PAIRED.values()))
+    assert count == COUNTED_BY_HAND
+    assert all(len(decided) == 1 for decided in valid.values())
+    assert {option: PAIRED[option] for option in CHOICES} == CHOICES
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runtime", CHOICES["runtime"])
+def test_every_valid_combination_makes_good_files(runtime: str) -> None:
+    # A bake takes some tenths of a second, so 14,400 of them an hour: these are the four files that depend on answers,
+    # rendered in cookiecutter's environment. Many are alike, and looked at once.
+    seen: set[str] = set()
+    for front_door, answers in itertools.product(CHOICES["front_door"], product()):
+        if (answers["runtime"], answers["front_door"]) != (runtime, front_door) or not possible(
+            {option: answers[option] for option in BOUND}
+        ):
+            continue
+        for file in RENDERED:
+            text = render(file, answers)
+            if text not in seen:
+                seen.add(text)
+                with named(answers):
+                    check_text(file, text)
+                    loaded = load(file, text)
+                    if file == "template.yaml":
+                        check_template(loaded, answers)
+    assert len(seen) > 1000
+
+
+def test_the_pairwise_set_holds_every_pair_that_can_be() -> None:
+    options = {**PAIRED, **SINGLE}
+    every = {
+        frozenset({(one, first), (other, second)})
+        for (one, firsts), (other, seconds) in itertools.combinations(options.items(), 2)
+        for first, second in itertools.product(firsts, seconds)
+    }
+    impossible = [
+        {("front_door", "cloudfront"), ("url_auth", "NONE")},
+        {("cors_credentials", "yes"), ("cors_origins", "")},
+        {("cors_credentials", "yes"), ("cors_origins", "*")},
+    ]
+    held = {
+        frozenset(pair)
+        for answers in COMBINATIONS
+        for pair in itertools.combinations({option: answers[option] for option in options}.items(), 2)
+    }
+    assert held == {frozenset(pair.items()) for pair in pairs()} == every - {frozenset(pair) for pair in impossible}
+    for answers in COMBINATIONS:
+        assert problems(answers) == []
+    assert len(COMBINATIONS) <= 25
+
+
+@pytest.mark.parametrize("answers", COMBINATIONS, ids=name)
+def test_a_combination_makes_good_files(answers: Answers) -> None:
+    with named(answers):
+        for file in RENDERED:
+            text = render(file, answers)
+            check_text(file, text)
+            loaded = load(file, text)
+            if file == "template.yaml":
+                check_template(loaded, answers)
+
+
+def baked(template: Path, answers: Answers, folder: Path) -> dict[str, tuple[int, bytes]]:
+    """Modes and contents of the files of the project, which is baked into the folder."""
+    project = Path(
+        cookiecutter(str(template), no_input=True, extra_context=answers, output_dir=str(folder), default_config=True)
+    )
+    return {
+        str(path.relative_to(project)): (stat.S_IMODE(path.stat().st_mode), path.read_bytes())
+        for path in project.rglob("*")
+        if path.is_file()
+    }
+
+
+def expected(answers: Answers) -> dict[str, tuple[int, bytes]]:
+    """The same by the template: files of the chosen example before others, rendered or as they are."""
+    paths = [path.partition("/")[2] for path in source_files() if path.startswith(f"{TEMPLATE.name}/")]
+    example = f"examples/{answers['example']}/"
+    sources = {path: path for path in paths if not path.startswith("examples/")}
+    sources |= {path.removeprefix(example): path for path in paths if path.startswith(example)}
+    for path, (option, answer) in ONLY.items():
+        if answers[option] != answer:
+            del sources[path]
+    return {
+        path: (
+            stat.S_IMODE((TEMPLATE / source).stat().st_mode),
+            render(path, answers).encode() if path in RENDERED else (TEMPLATE / source).read_bytes(),
+        )
+        for path, source in sources.items()
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+@pytest.mark.parametrize("index", range(len(COMBINATIONS)), ids=lambda index: name(COMBINATIONS[index]))
+def test_a_combination_passes_the_whole_gate(
+    index: int, template: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    answers = COMBINATIONS[index]
+    with named(answers):
+        # Exactly these files, each as it is in the template or as it renders, and the same when baked again.
+        first = baked(template, answers, tmp_path / "first")
+        assert first == expected(answers)
+        assert first == baked(template, answers, tmp_path / "second")
+
+        project = tmp_path / "first" / answers["project_slug"]
+        run("ruff", "check", "--no-cache", ".", cwd=project)
+        run("ruff", "format", "--no-cache", "--check", ".", cwd=project)
+        # What mypy reads is the Python files, which the example chooses and nothing is rendered in, and its settings,
+        # in which the Python version is. So each of these pairs is checked once, of which there are 15.
+        typed = [(others["example"], others["python_version"]) for others in COMBINATIONS]
+        if typed.index(typed[index]) == index:
+            run("mypy", "--cache-dir", tmp_path_factory.getbasetemp() / "mypy", cwd=project)
+        assert_clean(project, answers["region"])
+        done = run("python", "-m", "pytest", "-p", "no:cacheprovider", cwd=project)
+        assert " passed" in done.stdout
+        assert "skipped" not in done.stdout

@@ -1,0 +1,426 @@
+"""Hostile answers are refused with a message, or are the same value in every file and change nothing else there."""
+
+import ast
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cookiecutter.exceptions import FailedHookException
+from cookiecutter.main import cookiecutter
+from hooks.pre_gen_project import CHOICES, PROFILES, REGIONS, RETENTIONS, problems, refusal, warnings
+from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+from tests.combinations import command
+from tests.rendering import RENDERED, load, render, render_hook
+from tests.support import ROOT, Answers, defaults
+
+# With a seed for each part, these are the same examples in every run.
+FIXED = settings(deadline=None, database=None, suppress_health_check=list(HealthCheck))
+
+# Runs where somebody evaluates it; `CANARY` is in the working folder of a bake.
+CANARY = "evaluated"
+SHELL = f"touch {CANARY}"
+PAYLOADS = [
+    # YAML: another resource, another key, tags, anchors, documents, comments, flow and block scalars.
+    "\n  Evil:\n    Type: AWS::IAM::User",
+    "x\nResources:\n  Evil:\n    Type: AWS::IAM::User\n",
+    *(
+        "512\n      Role: arn:aws:iam::1:role/admin",
+        "30\n\n  Evil:\n    Type: AWS::IAM::User",
+        "512 #",
+        "!!python/object:os.x",
+    ),
+    *(
+        "'",
+        '"',
+        '"\nEvil: "',
+        "{a: b}",
+        "[a",
+        "&a x",
+        "*a",
+        "| x",
+        "> x",
+        "---",
+        "...",
+        "%YAML 1.2",
+        "a: b",
+        "- a",
+        "? a",
+    ),
+    *(
+        "yes",
+        "no",
+        "on",
+        "null",
+        "~",
+        "1e5",
+        "0x1F",
+        "0o17",
+        "012",
+        "1_000",
+        ".inf",
+        ".nan",
+        "2026-11-26",
+        "12:30:45",
+        "<<",
+    ),
+    *("!Ref AWS::AccountId", "!Sub ${Evil}", "${AWS::AccountId}", "${!Literal}", "Fn::Sub", "{{resolve:ssm:secret}}"),
+    # TOML: another key, another table, quotes that end the string, escapes.
+    *(
+        '"\n[default.deploy.parameters]\nrole_arn = "evil',
+        '"""',
+        "'''",
+        "\\",
+        "\\u0041",
+        "\\n",
+        '\\"',
+        "[tool.evil]",
+        "a = 1",
+    ),
+    # Jinja and GitHub's expressions.
+    "{{ cycler.__init__.__globals__.os.system('" + SHELL + "') }}",
+    "{% set x = cycler.__init__.__globals__.os.system('" + SHELL + "') %}",
+    *(
+        "{{ 7 * 7 }}",
+        "{{",
+        "}}",
+        "{%",
+        "%}",
+        "{#",
+        "#}",
+        "${{ secrets.TOKEN }}",
+        "{{ cookiecutter }}",
+        "{% raw %}",
+        "{" * 3,
+    ),
+    # Shell, Make and Python.
+    *(
+        f"$({SHELL})",
+        f"`{SHELL}`",
+        f"; {SHELL} #",
+        f"| {SHELL}",
+        f"&& {SHELL}",
+        f"\n{SHELL}\n",
+        "$$(X)",
+        "$(shell x)",
+        "~root",
+    ),
+    f'"""\nimport os\nos.system("{SHELL}")\nr"""',
+    *(f'" + __import__("os").system("{SHELL}") + "', f"'); __import__('os').system('{SHELL}'); ('"),
+    # Paths.
+    *(
+        "../evil",
+        "../../tmp/evil",
+        "/tmp/evil",
+        "a/b",
+        "..",
+        ".",
+        "a\\b",
+        "C:\\evil",
+        "con",
+        "a\x00b",
+        "~/evil",
+        "file:///etc/passwd",
+    ),
+    # JSON, HTML, Markdown.
+    *(
+        '", "x": "',
+        "</script><script>alert(1)</script>",
+        "<!-- ",
+        "~~~",
+        "<pre>",
+        "<?",
+        "<![CDATA[",
+        "[a]: b",
+        "    x",
+        "# x",
+        "| a |",
+    ),
+    # Unicode: line ends that some readers know, marks of direction and order, what looks like something else, nothing.
+    *(
+        "\r",
+        "\r\n",
+        "\x0b",
+        "\x0c",
+        "\x85",
+        "\u2028",
+        "\u2029",
+        "\ufeff",
+        "\u200b",
+        "\u202e",
+        "\u2066",
+        "\u00a0",
+        "\u3000",
+    ),
+    *(
+        "\ud800",
+        "\udfff",
+        "\ufffe",
+        "\uffff",
+        "\ue000",
+        "\U0010ffff",
+        "\u0378",
+        "\x1b[2J",
+        "\x7f",
+        "\u0301" * 20,
+        "٣٠",
+        "\uff15\uff11\uff12",
+    ),
+    *(
+        "👩‍🚀",
+        "🇩🇪",
+        "İ",
+        "ß",
+        "\ufb01",
+        "\uff35\uff33",
+        "\uff55\uff53-east-1",
+        "us\u2010east\u20101",
+        "\u0430mazon.nova",
+        "\U0001d7dd\U0001d7d9\U0001d7da",
+        "流れ",
+    ),
+    # Too much of it.
+    *(
+        "x" * 257,
+        "x" * 70_000,
+        "9" * 5000,
+        "\n" * 3000,
+        "," * 2000,
+        "https://a.com," * 200,
+        "a." * 3000,
+        "-" * 500,
+        "🚀" * 256,
+    ),
+]
+
+VALID: dict[str, st.SearchStrategy[str]] = {
+    "project_name": st.sampled_from(["Lambda Stream", "Füße 流れ поток 🚀", "3 Streams"]),
+    "project_slug": st.from_regex(r"[a-z][a-z0-9]{0,8}(-[a-z0-9]{1,8}){0,3}", fullmatch=True),
+    "description": st.sampled_from(["It streams", "a: b # c - [d] & *e !f % \\n <i> $(id) ${HOME} }}", "100 %"]),
+    "region": st.sampled_from([*sorted(REGIONS), "us-gov-west-1", "eu-central-2"]),
+    "cors_origins": st.sampled_from(["", "*", "https://example.com, http://localhost:5173", "https://a.b.c:8443"]),
+    "memory": st.integers(128, 10240).map(str),
+    "timeout": st.integers(1, 900).map(str),
+    "bedrock_model": st.sampled_from(
+        ["amazon.nova-lite-v1:0", "us-gov.a.b", "zai.glm-4.7", "global.amazon.nova-2-lite-v1:0"]
+    ),
+    "reserved_concurrency": st.just("") | st.integers(1, 99_999).map(str),
+    "log_retention": st.sampled_from(RETENTIONS).map(str),
+}
+# What no rule looks at but that of length; what of the printable is hostile, is hostile by its place.
+PRINTABLE = st.text(
+    st.characters(codec="utf-8", exclude_categories=("Cc", "Cn", "Co", "Zl", "Zp"), exclude_characters="\"'`")
+)
+
+
+# Payloads that are good as a text: nothing but their quoting keeps them from being more than that.
+TAME = [payload for payload in PAYLOADS if not problems({**defaults(), "description": payload})]
+
+
+def hostile(option: str) -> st.SearchStrategy[str]:
+    """A payload, a good answer with a payload before, behind or within it, or any text at all."""
+    if option in ("project_name", "description"):
+        tame = st.sampled_from(TAME)
+        return st.one_of(*(tame, st.lists(tame, max_size=4).map(" ".join), PRINTABLE, PRINTABLE), any_text(option))
+    return any_text(option) | VALID[option]
+
+
+def any_text(option: str) -> st.SearchStrategy[str]:
+    payload = st.sampled_from(PAYLOADS)
+    parts = st.tuples(VALID[option], payload, st.integers(0, 30))
+    return st.one_of(
+        *(payload, parts.map(lambda given: given[0] + given[1]), parts.map(lambda given: given[1] + given[0])),
+        parts.map(lambda given: given[0][: given[2]] + given[1] + given[0][given[2] :]),
+        *(st.text(), st.text(st.characters()), st.lists(payload, max_size=4).map("".join), st.integers().map(str)),
+    )
+
+
+@st.composite
+def answered(draw: st.DrawFn) -> Answers:
+    """All answers, of which up to three are hostile, and perhaps none can be accepted."""
+    chosen = {option: draw(st.sampled_from(choices)) for option, choices in CHOICES.items()}
+    if chosen["front_door"] == "cloudfront":
+        chosen["url_auth"] = "AWS_IAM"
+    texts = st.just({"project_name", "description"})
+    attacked = draw(texts | st.sets(st.sampled_from(sorted(VALID)), min_size=1, max_size=2))
+    free = {option: draw(hostile(option) if option in attacked else good) for option, good in VALID.items()}
+    if free["cors_origins"].strip() in ("", "*"):
+        chosen["cors_credentials"] = "no"
+    return {**defaults(), **chosen, **free}
+
+
+# Answers that are nowhere else in a file, so that whatever they become there can be told from the rest.
+SENTINELS = {
+    "project_name": "Sentinel Name",
+    "project_slug": "sentinel-slug",
+    "description": "sentinel description",
+    "region": "sentinel-south-9",
+    "cors_origins": "https://sentinel.example",
+    "memory": "7919",
+    "timeout": "887",
+    "bedrock_model": "sentinel.model-v1:0",
+    "reserved_concurrency": "65537",
+    "log_retention": "2922",
+}
+
+
+def profile(answers: Answers) -> str:
+    """What of the model's name says that it is an inference profile."""
+    first = str(answers["bedrock_model"]).partition(".")[0]
+    return f"{first}." if first in PROFILES else ""
+
+
+def with_sentinels(answers: Answers) -> Answers:
+    """The same answers with a sentinel for each that may be anything: none for none, a profile for a profile."""
+    sentinels = {option: text if answers[option] else "" for option, text in SENTINELS.items()}
+    return {**answers, **sentinels, "bedrock_model": profile(answers) + SENTINELS["bedrock_model"]}
+
+
+@cache
+def baseline(file: str, answers: frozenset[tuple[str, str]]) -> tuple[Any, list[tuple[str, str]]]:
+    """What a file holds with these answers, and for README.md what a reader sees of it."""
+    text = render(file, dict(answers))
+    return load(file, text), below_the_description(text) if file == "README.md" else []
+
+
+def restored(part: Any, answers: Answers) -> Any:
+    """What is to be expected: a value in which sentinels are, with the answers in their place."""
+    if isinstance(part, dict):
+        return {key: restored(value, answers) for key, value in part.items()}
+    if part == [SENTINELS["cors_origins"]]:
+        return [origin.strip(" ") for origin in answers["cors_origins"].split(",")]
+    if isinstance(part, list):
+        return [restored(value, answers) for value in part]
+    if isinstance(part, int) and not isinstance(part, bool):
+        numbers = {int(text): option for option, text in SENTINELS.items() if text.isdigit()}
+        thousands = part // 1000 if part > 100_000 else part
+        return int(answers[numbers[thousands]]) * (part // thousands) if thousands in numbers else part
+    if isinstance(part, str):
+        values = {text: answers[option] for option, text in SENTINELS.items()}
+        values[SENTINELS["bedrock_model"]] = answers["bedrock_model"].removeprefix(profile(answers))
+        return re.sub("|".join(map(re.escape, values)), lambda found: str(values[found[0]]), part)
+    return part
+
+
+def below_the_description(readme: str) -> list[tuple[str, str]]:
+    """What a reader of Markdown sees after the name and the description: kinds and contents of the blocks."""
+    tokens = MarkdownIt("commonmark").parse(readme)
+    begin = next((at for at, token in enumerate(tokens) if token.content.startswith("An AWS Lambda function")), None)
+    assert begin is not None, "the description takes the rest of README.md with it"
+    return [(token.type, token.content) for token in tokens[begin:]]
+
+
+def assert_same_code(hook: str, answers: Answers) -> None:
+    """Fails unless a hook, rendered with these answers, is the same program as ever and reads the answers as data."""
+    code = (ROOT / "hooks" / f"{hook}.py").read_text(encoding="utf-8")
+    rendered = render_hook(hook, answers)
+    for before in re.split(r"\{\{ _?cookiecutter \| tojson \}\}", code):
+        assert rendered.startswith(before)
+        rendered = rendered.removeprefix(before)
+        literal = rendered.partition("\n")[0]
+        rendered = rendered.removeprefix(literal)
+        if literal:
+            read = json.loads(ast.literal_eval(f'r"""\n{literal}\n"""'))
+            assert {option: read[option] for option in answers} == answers
+    assert rendered == ""
+
+
+def survives(answers: Answers) -> str:
+    """Fails unless the answers are refused with a message, or are what they were in every file; says which."""
+    for hook in ("pre_gen_project", "post_gen_project"):
+        assert_same_code(hook, answers)
+    found = problems(answers)
+    for message in found:
+        assert message.isprintable()
+        assert re.match(r"\w+ = \".*\": .+\. Try .", message)
+        assert len(message) < 1200
+    if found:
+        assert len(found) < 20
+        assert refusal(found).count("\n") == len(found)
+        return "refused"
+    for message in warnings(answers):
+        assert message.isprintable()
+    shape = frozenset(with_sentinels(answers).items())
+    for file in RENDERED:
+        text = render(file, answers)
+        usual, blocks = baseline(file, shape)
+        assert load(file, text) == restored(usual, answers), file
+        if file == "README.md":
+            assert text.startswith(f"# {answers['project_name']}\n\n{answers['description']}\n")
+            assert below_the_description(text) == [(kind, restored(content, answers)) for kind, content in blocks]
+    return "accepted"
+
+
+def survived(examples: int, part: int, attack: Callable[[Answers], str]) -> Counter[str]:
+    """Attacks with so many examples; how many were accepted and how many refused."""
+    counts: Counter[str] = Counter()
+
+    @seed(part)
+    @settings(FIXED, max_examples=examples)
+    @given(answered())
+    def each(answers: Answers) -> None:
+        try:
+            counts[attack(answers)] += 1
+        except BaseException as failure:
+            failure.add_note(f"These are the answers; to get the project:\n  {command(answers)!a}")
+            raise
+
+    each()
+    return counts
+
+
+@pytest.mark.parametrize(
+    ("part", "examples"), [(0, 100), *(pytest.param(part, 500, marks=pytest.mark.slow) for part in (1, 2, 3, 4))]
+)
+def test_hostile_answers_are_refused_or_the_same_in_every_file(part: int, examples: int) -> None:
+    counts = survived(examples, part, survives)
+    print(dict(counts))
+    assert counts.total() >= examples
+    assert min(counts["accepted"], counts["refused"]) > examples / 4
+
+
+@pytest.mark.parametrize(("part", "examples"), [(0, 8), pytest.param(1, 60, marks=pytest.mark.slow)])
+def test_hostile_answers_run_nothing_and_write_only_where_they_should(
+    part: int, examples: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, template: Path
+) -> None:
+    configuration = tmp_path / "config.yaml"
+    configuration.write_text(f"replay_dir: {tmp_path / 'replay'}\n", encoding="utf-8")
+    number = iter(range(10_000_000))
+
+    def bakes(answers: Answers) -> str:
+        work = tmp_path / str(next(number))
+        out = work / "deep" / "out"
+        out.mkdir(parents=True)
+        monkeypatch.chdir(work)
+        good = not problems(answers)
+        try:
+            cookiecutter(
+                str(template), no_input=True, extra_context=answers, output_dir=str(out), config_file=str(configuration)
+            )
+        except FailedHookException as failure:
+            shown = str(failure)
+            assert shown.replace("\n", "").isprintable()
+            assert not good
+        else:
+            assert good
+        written = {os.path.relpath(path, out) for path in work.rglob("*")} - {".", ".."}
+        if not good:
+            assert written == set()
+            return "refused"
+        project = out / answers["project_slug"]
+        assert {path.partition("/")[0] for path in written} == {answers["project_slug"]}
+        assert not [path for path in written if CANARY in path]
+        for file in RENDERED:
+            assert (project / file).read_text(encoding="utf-8") == render(file, answers)
+        return "accepted"
+
+    counts = survived(examples, part, bakes)
+    print(dict(counts))
+    assert not Path("/tmp/evil").exists()
