@@ -1,14 +1,18 @@
-"""What the tests share: the project's files, and its function behind a URL on localhost."""
+"""What the tests share: the project's template, and its function behind a URL on localhost."""
 
 import dataclasses
+import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from local import running
-from local.function import load_function
+from local.function import TemplateLoader, load_function
 
 PROJECT = Path(__file__).parent.parent
 
@@ -28,3 +32,136 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
             return stack.enter_context(running(dataclasses.replace(function, handler=handler or function.handler)))
 
         yield start
+
+
+@pytest.fixture(scope="session")
+def template() -> "Template":
+    return Template(PROJECT / "template.yaml")
+
+
+class Template:
+    """A SAM template as its rules read it.
+
+    `!Ref`, `!GetAtt` and `!Sub` are texts such as `${Name.Arn}`, a parameter is its default, and a function has what
+    `Globals` say.
+
+    Attributes:
+        resources: By logical id.
+        functions: Properties by logical id.
+        aliases: Logical id of each alias's resource, SAM's own included, by function and alias.
+        inline_urls: Properties of the URL that a function has within itself.
+        urls: Properties of each `AWS::Lambda::Url`, and the function and the alias that it calls.
+    """
+
+    def __init__(self, path: Path) -> None:
+        source = yaml.load(path.read_text(encoding="utf-8"), TemplateLoader)
+        parameters = source.get("Parameters") or {}
+        whole = _plain(source, {name: of["Default"] for name, of in parameters.items() if "Default" in of})
+        self.resources: dict[str, Any] = whole["Resources"]
+        self.outputs: dict[str, Any] = whole.get("Outputs") or {}
+        shared = (whole.get("Globals") or {}).get("Function") or {}
+        self.functions = {name: _merged(shared, of) for name, of in self.of("AWS::Serverless::Function").items()}
+        self.aliases = {
+            (name, of["AutoPublishAlias"]): f"{name}Alias{of['AutoPublishAlias']}"
+            for name, of in self.functions.items()
+            if "AutoPublishAlias" in of
+        }
+        for name, of in self.of("AWS::Lambda::Alias").items():
+            self.aliases[(self.target(of["FunctionName"]) or ("", ""))[0], of["Name"]] = name
+        self.inline_urls = {n: of["FunctionUrlConfig"] for n, of in self.functions.items() if "FunctionUrlConfig" in of}
+        self.urls = {
+            name: (of, self.target(of.get("TargetFunctionArn"), of.get("Qualifier")))
+            for name, of in self.of("AWS::Lambda::Url").items()
+        }
+
+    def of(self, kind: str) -> dict[str, Any]:
+        """The properties of each resource of a type."""
+        return {name: of.get("Properties") or {} for name, of in self.resources.items() if of.get("Type") == kind}
+
+    def target(self, value: Any, qualifier: Any = None) -> tuple[str, str] | None:
+        """The function and the alias, if any, that `value` names; None if no function of the template."""
+        if isinstance(qualifier, str) and qualifier.startswith("${"):  # the name of an alias, by its resource
+            qualifier = next((alias for (_, alias), name in self.aliases.items() if name in qualifier), qualifier)
+        for name, of in self.functions.items():
+            own = str(of.get("FunctionName", name))
+            if parts := re.fullmatch(rf"(\${{{name}(\.Arn)?}}|{re.escape(own)})(:([\w$-]+))?", str(value)):
+                return name, str(qualifier or parts[4] or "")
+        for (name, alias), resource in self.aliases.items():
+            if re.fullmatch(rf"\${{({resource}(\.\w+)?|{name}\.Alias)}}", str(value)):
+                return name, alias
+        return None
+
+    def unknown(self, value: Any) -> bool:
+        """Whether only AWS knows the value: an import, a choice, a parameter without a default."""
+        names = set(re.findall(r"\$\{([\w:]+)", str(value)))
+        return isinstance(value, dict) or (bool(names) and not self.resources.keys() & names)
+
+    def granted(self, url: str, principal: str, source: str = "") -> set[str]:
+        """What a principal may do with a URL and, where it is lambda:InvokeFunction, through the URL alone."""
+        return {
+            of["Action"]
+            for of in self.of("AWS::Lambda::Permission").values()
+            if (of.get("Principal"), self.target(of.get("FunctionName"))) == (principal, self.urls[url][1])
+            and source in str(of.get("SourceArn"))
+            and (of["Action"] != "lambda:InvokeFunction" or true(of.get("InvokedViaFunctionUrl")))
+        }
+
+    def metrics(self) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
+        """Place, namespace, name and dimensions of each metric that an alarm or a dashboard reads."""
+        for name, resource in self.resources.items():
+            for of in mappings(resource):
+                if isinstance(of.get("Namespace"), str) and isinstance(of.get("MetricName"), str):
+                    dimensions = {item["Name"]: item["Value"] for item in of.get("Dimensions") or []}
+                    yield name, of["Namespace"], of["MetricName"], dimensions
+        for name, of in self.of("AWS::CloudWatch::Dashboard").items():
+            # A value that stands outside of quotes is a number.
+            body = of["DashboardBody"] if isinstance(of["DashboardBody"], str) else "{}"
+            for widget in json.loads(re.sub(r'(?<!")\$\{[\w.:]+}(?!")', "0", body)).get("widgets", []):
+                last: list[str] = []
+                for metric in widget.get("properties", {}).get("metrics", []):
+                    texts = [text for text in metric if isinstance(text, str)]
+                    if texts and texts[0] != "...":
+                        last = [last[at] if text == "." else text for at, text in enumerate(texts)]
+                        yield name, last[0], last[1], dict(zip(last[2::2], last[3::2], strict=True))
+
+
+def mappings(value: Any) -> Iterator[dict[str, Any]]:
+    """Every mapping in `value`, however deep."""
+    if isinstance(value, dict):
+        yield value
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from mappings(item)
+
+
+def listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [] if value is None else [value]
+
+
+def true(value: Any) -> bool:
+    return str(value).lower() == "true"
+
+
+def variables(function: dict[str, Any]) -> dict[str, Any]:
+    return (function.get("Environment") or {}).get("Variables") or {}
+
+
+def _plain(value: Any, defaults: dict[str, Any]) -> Any:
+    if isinstance(value, list):
+        return [_plain(item, defaults) for item in value]
+    if not isinstance(value, dict):
+        return value
+    found = {str(key).removeprefix("Fn::"): _plain(item, defaults) for key, item in value.items()}
+    if len(found) != 1 or (kind := next(iter(found))) not in ("Ref", "GetAtt", "Sub"):
+        return found
+    if kind == "Ref" and found[kind] in defaults:
+        return defaults[found[kind]]
+    if kind == "Sub":
+        text = found[kind][0] if isinstance(found[kind], list) else found[kind]
+        return re.sub(r"\$\{(\w+)}", lambda name: str(defaults.get(name[1], name[0])), text)
+    return "${" + (".".join(found[kind]) if isinstance(found[kind], list) else found[kind]) + "}"
+
+
+def _merged(below: Any, above: Any) -> Any:
+    if isinstance(below, dict) and isinstance(above, dict):
+        return {key: _merged(below.get(key), above.get(key)) for key in (*below, *above)}
+    return below if above is None else above

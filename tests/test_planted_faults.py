@@ -1,0 +1,539 @@
+"""A generated project's own `make check` catches what is wrong in its template, and lets reasonable additions be."""
+
+import re
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from tests.support import Answers, Bake, run
+
+pytestmark = pytest.mark.slow
+
+#: The linter of SAM's command line, beside which the project's own tests are named.
+SAM = "sam validate --lint"
+
+Edits = tuple[tuple[str, str], ...]
+
+PUBLIC = {"url_auth": "NONE"}
+CROSS_ORIGIN = {"cors_origins": "https://example.com", "cors_credentials": "yes"}
+PROVIDED = {"runtime": "provided.al2023"}
+CONTAINER = {"runtime": "container"}
+CLOUDFRONT = {"front_door": "cloudfront"}
+API = {"front_door": "rest-api"}
+FULL = {"observability": "full"}
+BEDROCK = {"example": "bedrock"}
+
+# What a gradual deployment adds to a public project: the URL and its permissions are those of an alias.
+CANARY: Edits = (
+    ("      Tracing: Active\n", "      AutoPublishAlias: live\n      Tracing: Active\n"),
+    (
+        "      Tracing: Active\n",
+        "      DeploymentPreference:\n        Type: Canary10Percent5Minutes\n      Tracing: Active\n",
+    ),
+    ("      AuthType: NONE\n", "      AuthType: NONE\n      Qualifier: live\n"),
+    ("  StreamUrl:\n    Type: ", "  StreamUrl:\n    DependsOn: StreamFunctionAliaslive\n    Type: "),
+    (
+        "FunctionUrl\n      FunctionName: !Ref StreamFunction\n",
+        "FunctionUrl\n      FunctionName: !Ref StreamFunctionAliaslive\n",
+    ),
+    (
+        "nvokeFunction\n      FunctionName: !Ref StreamFunction\n",
+        "nvokeFunction\n      FunctionName: !Ref StreamFunction.Alias\n",
+    ),
+)
+
+HEADER = "Resources:\n"
+LOGS = "  StreamLogs:\n"
+POLICY = """      Policies:
+        - Version: "2012-10-17"
+          Statement:
+            - Effect: Allow
+              Action: {action}
+              Resource: {resource}
+      Tracing: Active
+"""
+OTHER = """  OtherFunction:
+    Type: AWS::Serverless::Function
+    Properties:
+      InlineCode: "def handler(event, context): ..."
+      Handler: index.handler
+      Runtime: python3.13
+"""
+
+
+class Fault(NamedTuple):
+    """What is wrong: with which answers, what is written in the place of what, and which rule or linter says so."""
+
+    answers: Answers
+    edits: Edits
+    caught_by: str
+
+
+def fault(answers: Answers, old: str, new: str, caught_by: str) -> Fault:
+    return Fault(answers, ((old, new),), caught_by)
+
+
+def named(answers: Answers) -> str:
+    return ",".join(f"{option}={value}" for option, value in answers.items()) or "defaults"
+
+
+LIMITS = "test_time_and_memory_are_within_the_limits"
+RUNTIME = "test_bootstrap_takes_the_place_of_what_cannot_stream"
+HANDLER = "test_the_handler_exists"
+BUILD = "test_sam_builds_with_our_makefile"
+STREAMS = "test_the_url_streams_from_the_function"
+ANYONE = "test_anyone_may_call_a_url_without_authorization"
+FITS = "test_a_permission_for_a_url_fits_it"
+CORS = "test_cross_origin_settings_are_such_as_browsers_take"
+ALIAS = "test_an_alias_is_there_before_what_names_it"
+ROLES = "test_roles_allow_no_more_than_they_name"
+FRONT = "test_cloudfront_may_call_the_url_and_streams"
+REST = "test_the_rest_api_streams_from_the_function"
+METRICS = "test_a_metric_that_is_read_is_also_written"
+OUTPUTS = "test_the_outputs_name_what_is_deployed"
+ARCHITECTURE = "test_a_function_is_built_for_one_architecture"
+WAITS = "test_what_a_resource_waits_for_is_made"
+
+FAULTS = {
+    # The function.
+    "timeout": fault({}, "Timeout: 120", "Timeout: 901", LIMITS),
+    "timeout 0": fault({}, "Timeout: 120", "Timeout: 0", LIMITS),
+    "memory": fault({}, "MemorySize: 512", "MemorySize: 10241", LIMITS),
+    "both architectures": fault({}, "- arm64", "- arm64\n        - x86_64", ARCHITECTURE),
+    "unknown architecture": fault({}, "- arm64", "- aarch64", ARCHITECTURE),
+    "unknown runtime": fault({}, "Runtime: python3.13", "Runtime: python3.99", "test_lambda_has_the_runtime"),
+    "reserved concurrency 0": fault(
+        {"reserved_concurrency": "10"},
+        "ReservedConcurrentExecutions: 10",
+        "ReservedConcurrentExecutions: 0",
+        "test_reserved_concurrency_lets_the_function_run",
+    ),
+    "VPC": fault({}, "      Tracing: Active\n", "      VpcConfig:\n        SubnetIds: [subnet-12345678]\n", STREAMS),
+    "handler": fault({}, "Handler: app.handler", "Handler: app.main", HANDLER),
+    "handler's module": fault(PROVIDED, "Handler: app.handler", "Handler: main.handler", HANDLER),
+    "container's handler": fault(CONTAINER, "          - app.handler", "          - app.handle", HANDLER),
+    "container without a handler": fault(
+        CONTAINER, "        Command:\n          - app.handler\n", "        WorkingDirectory: /var/task\n", HANDLER
+    ),
+    "code": fault({}, "CodeUri: src/", "CodeUri: ./", "test_bootstrap_can_be_started"),
+    "wrapper missing": fault({}, "AWS_LAMBDA_EXEC_WRAPPER: /var/task/bootstrap", "STAGE: prod", RUNTIME),
+    "wrapper elsewhere": fault({}, "/var/task/bootstrap", "/opt/bootstrap", RUNTIME),
+    "wrapper on a custom runtime": fault(
+        PROVIDED,
+        "      Tracing: Active\n",
+        "      Environment:\n        Variables:\n          AWS_LAMBDA_EXEC_WRAPPER: /var/task/bootstrap\n",
+        RUNTIME,
+    ),
+    "build method": fault({}, "BuildMethod: makefile", "BuildMethod: python3.13", BUILD),
+    "build folder": fault(PROVIDED, "      ContextPath: .\n", "", BUILD),
+    # Its URL.
+    "invoke mode": fault({}, "InvokeMode: RESPONSE_STREAM", "InvokeMode: BUFFERED", STREAMS),
+    "invoke mode missing": fault({}, "      InvokeMode: RESPONSE_STREAM\n", "", STREAMS),
+    "unknown invoke mode": fault({}, "InvokeMode: RESPONSE_STREAM", "InvokeMode: STREAM", SAM),
+    "target": fault({}, "TargetFunctionArn: !GetAtt StreamFunction.Arn", "TargetFunctionArn: arn", STREAMS),
+    "two URLs": fault(
+        {},
+        "      Tracing: Active\n",
+        "      FunctionUrlConfig:\n        AuthType: AWS_IAM\n        InvokeMode: RESPONSE_STREAM\n",
+        "test_a_function_has_one_url",
+    ),
+    "no permission for the URL": fault(
+        PUBLIC, "Action: lambda:InvokeFunctionUrl", "Action: lambda:GetFunction", ANYONE
+    ),
+    "no permission to invoke": fault(PUBLIC, "      InvokedViaFunctionUrl: true\n", "", ANYONE),
+    "permission to invoke beside the URL": fault(PUBLIC, "      InvokedViaFunctionUrl: true\n", "", FITS),
+    "permission of a service": fault(PUBLIC, 'Principal: "*"', "Principal: lambda.amazonaws.com", ANYONE),
+    "permission's function": fault(PUBLIC, "FunctionName: !Ref StreamFunction", "FunctionName: !Ref StreamUrl", FITS),
+    "permission on another function": Fault(
+        PUBLIC,
+        ((HEADER, HEADER + OTHER), ("FunctionName: !Ref StreamFunction", "FunctionName: !Ref OtherFunction")),
+        FITS,
+    ),
+    "permission's qualifier": Fault(PUBLIC, (*CANARY, ("!Ref StreamFunctionAliaslive", "!Ref StreamFunction")), FITS),
+    "permission on another qualifier": Fault(
+        PUBLIC, (*CANARY, ("!Ref StreamFunction.Alias", "!Sub ${StreamFunction}:prod")), ANYONE
+    ),
+    "permission's authorization": fault(PUBLIC, "FunctionUrlAuthType: NONE", "FunctionUrlAuthType: AWS_IAM", FITS),
+    "authorization": fault(PUBLIC, "AuthType: NONE", "AuthType: AWS_IAM", FITS),
+    "any origin with credentials": fault(CROSS_ORIGIN, '"https://example.com"', '"*"', CORS),
+    "origin with a path": fault(CROSS_ORIGIN, '"https://example.com"', '"https://example.com/"', CORS),
+    "origin without a scheme": fault(CROSS_ORIGIN, '"https://example.com"', '"example.com"', CORS),
+    "OPTIONS": fault(CROSS_ORIGIN, "          - GET\n", "          - GET\n          - OPTIONS\n", CORS),
+    "any header with credentials": fault(CROSS_ORIGIN, "- last-event-id", '- "*"', CORS),
+    # An alias.
+    "unknown alias": Fault(PUBLIC, (*CANARY, ("Qualifier: live", "Qualifier: prod")), ALIAS),
+    "version instead of an alias": Fault(PUBLIC, (*CANARY, ("Qualifier: live", "Qualifier: $LATEST")), ALIAS),
+    "URL that does not wait": Fault(PUBLIC, (*CANARY, ("    DependsOn: StreamFunctionAliaslive\n", "")), ALIAS),
+    "URL beside the alias": Fault(PUBLIC, (*CANARY, ("      Qualifier: live\n", "")), ALIAS),
+    "wrong alias in DependsOn": Fault(
+        PUBLIC, (*CANARY, ("DependsOn: StreamFunctionAliaslive", "DependsOn: StreamFunctionAliasprod")), WAITS
+    ),
+    "wrong DependsOn": fault({}, LOGS, "  StreamLogs:\n    DependsOn: StreamFunctionn\n", WAITS),
+    # Who may do what.
+    "any action": fault({}, "      Tracing: Active\n", POLICY.format(action='"*"', resource="!GetAtt Q.Arn"), ROLES),
+    "any action of a service": fault(BEDROCK, "bedrock:InvokeModelWithResponseStream", "bedrock:*", ROLES),
+    "any resource": fault({}, "      Tracing: Active\n", POLICY.format(action="s3:GetObject", resource='"*"'), ROLES),
+    "administrator": fault({}, "      Tracing: Active\n", "      Policies: AdministratorAccess\n", ROLES),
+    "another model": fault(
+        BEDROCK,
+        'MODEL_ID: "global.amazon.nova-2-lite-v1:0"',
+        "MODEL_ID: amazon.nova-pro-v1:0",
+        "test_the_policy_names_the_model_of_the_environment",
+    ),
+    # Logs, outputs.
+    "log retention": fault({}, "RetentionInDays: 30", "RetentionInDays: 31", SAM),
+    "log group": fault({}, "LogGroup: !Ref StreamLogs", "LogGroup: !Ref StreamLog", SAM),
+    "output of another attribute": fault(
+        {}, "Value: !GetAtt StreamUrl.FunctionUrl", "Value: !GetAtt StreamUrl.Url", SAM
+    ),
+    "output of nothing": fault({}, "Value: !Ref StreamFunction\n", "Value: !Ref StreamFunctions\n", SAM),
+    "output without !GetAtt": fault({}, "Value: !GetAtt StreamFunction.Arn", "Value: StreamFunction.Arn", OUTPUTS),
+    "output of another resource": fault(
+        {}, "Value: !GetAtt StreamUrl.FunctionUrl", "Value: !GetAtt StreamFunction.Arn", OUTPUTS
+    ),
+    "output of another stage": fault(API, "${AWS::URLSuffix}/live/", "${AWS::URLSuffix}/prod/", OUTPUTS),
+    # CloudFront.
+    "origin access control detached": fault(
+        CLOUDFRONT, "            OriginAccessControlId: !GetAtt StreamAccessControl.Id\n", "", FRONT
+    ),
+    "origin access control for S3": fault(
+        CLOUDFRONT, "OriginAccessControlOriginType: lambda", "OriginAccessControlOriginType: s3", FRONT
+    ),
+    "unsigned": fault(CLOUDFRONT, "SigningBehavior: always", "SigningBehavior: never", FRONT),
+    "caching": fault(CLOUDFRONT, "4135ea2d-6df8-44a3-9df3-4b5a84be39ad", "658327ea-f89d-4fab-a63d-7e88639e58f6", FRONT),
+    "caching by default": fault(
+        CLOUDFRONT,
+        "          CachePolicyId: 4135ea2d-6df8-44a3-9df3-4b5a84be39ad\n",
+        "          ForwardedValues:\n            QueryString: true\n",
+        FRONT,
+    ),
+    "host of the distribution": fault(
+        CLOUDFRONT, "b689b0a8-53d0-40ab-baf2-68738e2966ac", "216adef6-5c7f-47e4-b989-5492eafa07d3", FRONT
+    ),
+    "URL as the origin's host": fault(
+        CLOUDFRONT, '!Select [2, !Split ["/", !GetAtt StreamUrl.FunctionUrl]]', "!GetAtt StreamUrl.FunctionUrl", FRONT
+    ),
+    "no permission for CloudFront": fault(CLOUDFRONT, "      InvokedViaFunctionUrl: true\n", "", FRONT),
+    "permission for any distribution": fault(CLOUDFRONT, "distribution/${StreamDistribution}", "distribution/*", FRONT),
+    # A REST API.
+    "SAM's name of the mode": fault(API, "ResponseTransferMode: RESPONSE_STREAM", "ResponseTransferMode: STREAM", REST),
+    "mode missing": fault(API, "            ResponseTransferMode: RESPONSE_STREAM\n", "", REST),
+    "event on an API of its own": fault(API, "            RestApiId: !Ref StreamApi\n", "", REST),
+    "API that gives up first": fault(API, "Timeout: 120\n", "Timeout: 300\n", REST),
+    "HTTP API": fault(API, "Type: Api\n", "Type: HttpApi\n", REST),
+    "open API": fault(API, "      Auth:\n", "      Tags:\n", REST),
+    # Metrics.
+    "metric misspelt": fault(FULL, "MetricName: MidStreamErrors", "MetricName: MidstreamErrors", METRICS),
+    "Lambda's metric misspelt": fault(FULL, "MetricName: Throttles", "MetricName: Throttle", METRICS),
+    "Lambda's namespace misspelt": fault(FULL, 'Namespace: "AWS/Lambda"', "Namespace: AWS/Lamda", METRICS),
+    "namespace": fault(
+        FULL, '"lambda-stream"\n      MetricName: TimeTo', "LambdaStream\n      MetricName: TimeTo", METRICS
+    ),
+    "namespace variable missing": fault(FULL, "STREAMING_RUNTIME_METRICS_NAMESPACE:", "SERVICE:", METRICS),
+    "namespace variable differs": fault(
+        FULL, 'METRICS_NAMESPACE: "lambda-stream"', "METRICS_NAMESPACE: other", METRICS
+    ),
+    "dimension of no function": fault(FULL, "Value: !Ref StreamFunction", "Value: !Ref StreamLogs", METRICS),
+    "dimension of an unknown function": fault(FULL, "Value: !Ref StreamFunction", "Value: other", METRICS),
+    "dimension of another function": Fault(
+        FULL,
+        (
+            (HEADER, HEADER + OTHER),
+            (
+                "MidStreamErrors\n      Dimensions:\n        - Name: FunctionName\n          Value: !Ref Stream",
+                "MidStreamErrors\n      Dimensions:\n        - Name: FunctionName\n          Value: !Ref Other",
+            ),
+        ),
+        METRICS,
+    ),
+    "dashboard's metric": fault(FULL, '"ChunksStreamed"', '"ChunksSent"', METRICS),
+    "alarm of another API": fault(
+        {**API, **FULL},
+        "- Name: ApiName\n          Value: !Ref AWS::StackName",
+        "- Name: ApiName\n          Value: x",
+        METRICS,
+    ),
+}
+
+# What someone may well add, of which no rule makes anything.
+ADDITIONS = f"""Parameters:
+  Seconds:
+    Type: Number
+    Default: 60
+  Stage:
+    Type: String
+  Topic:
+    Type: AWS::SSM::Parameter::Value<String>
+
+Globals:
+  Function:
+    Environment:
+      Variables:
+        STAGE: !Ref Stage
+        SECONDS: !Sub ${{Seconds}} seconds
+
+Conditions:
+  Production: !Equals [!Ref Stage, prod]
+
+{HEADER}{OTHER}      MemorySize: !If [Production, 1024, 256]
+      Timeout: !Ref Seconds
+      Policies:
+        - SQSSendMessagePolicy:
+            QueueName: !GetAtt Queue.QueueName
+        - AWSXrayWriteOnlyAccess
+        - Statement:
+            - Effect: Allow
+              Action:
+                - xray:PutTraceSegments
+                - cloudwatch:PutMetricData
+              Resource: "*"
+            - Effect: Allow
+              Action: s3:Get*
+              Resource: !Sub arn:${{AWS::Partition}}:s3:::${{AWS::StackName}}/*
+            - Effect: Deny
+              Action: "*"
+              Resource: "*"
+      Events:
+        Schedule:
+          Type: Schedule
+          Properties:
+            Schedule: rate(1 day)
+  OtherUrl:
+    Type: AWS::Lambda::Url
+    Properties:
+      TargetFunctionArn: !Ref OtherFunction
+      AuthType: AWS_IAM
+      Cors:
+        AllowOrigins: [!Sub "https://${{AWS::StackName}}.example.com", "http://localhost:5173"]
+  OtherPermission:
+    Type: AWS::Lambda::Permission
+    DependsOn: OtherFunctionRole
+    Properties:
+      Action: lambda:InvokeFunctionUrl
+      FunctionName: !GetAtt OtherFunction.Arn
+      Principal: "*"
+      PrincipalOrgID: o-a1b2c3d4e5
+      FunctionUrlAuthType: AWS_IAM
+  TopicPermission:
+    Type: AWS::Lambda::Permission
+    Properties:
+      Action: lambda:InvokeFunction
+      FunctionName: !Ref OtherFunction
+      Principal: sns.amazonaws.com
+      SourceArn: !Ref Topic
+  Queue:
+    Type: AWS::SQS::Queue
+  Key:
+    Type: AWS::KMS::Key
+    Properties:
+      KeyPolicy:
+        Statement:
+          - Effect: Allow
+            Principal: {{AWS: !Sub "arn:${{AWS::Partition}}:iam::${{AWS::AccountId}}:root"}}
+            Action: kms:*
+            Resource: "*"
+  OtherFilter:
+    Type: AWS::Logs::MetricFilter
+    Properties:
+      LogGroupName: !Ref StreamLogs
+      FilterPattern: '"slow"'
+      MetricTransformations:
+        - MetricNamespace: lambda-stream
+          MetricName: Slow
+          MetricValue: "1"
+  SlowAlarm:
+    Type: AWS::CloudWatch::Alarm
+    Properties:
+      Namespace: lambda-stream
+      MetricName: Slow
+      Statistic: Sum
+      Period: 60
+      EvaluationPeriods: 1
+      ComparisonOperator: GreaterThanThreshold
+      Threshold: 0
+  QueueAlarm:
+    Type: AWS::CloudWatch::Alarm
+    Properties:
+      Namespace: AWS/SQS
+      MetricName: ApproximateAgeOfOldestMessage
+      Dimensions:
+        - Name: QueueName
+          Value: !GetAtt Queue.QueueName
+      Statistic: Maximum
+      Period: 60
+      EvaluationPeriods: 1
+      ComparisonOperator: GreaterThanThreshold
+      Threshold: 60
+  OtherAlarm:
+    Type: AWS::CloudWatch::Alarm
+    Properties:
+      Namespace: AWS/Lambda
+      MetricName: Duration
+      Dimensions:
+        - Name: FunctionName
+          Value: !Ref OtherFunction
+      Statistic: Maximum
+      Period: 60
+      EvaluationPeriods: 1
+      ComparisonOperator: GreaterThanThreshold
+      Threshold: !Ref Seconds
+"""
+OUTPUT = """Outputs:
+  Stage:
+    Value: !Ref Stage
+  Queue:
+    Value: !Sub ${Queue} of ${AWS::StackName}
+"""
+REASONABLE: Edits = (
+    (HEADER, ADDITIONS),
+    ("Outputs:\n", OUTPUT),
+    ("Timeout: 120", "Timeout: !Ref Seconds"),
+    ("TargetFunctionArn: !GetAtt StreamFunction.Arn", "TargetFunctionArn:\n        Fn::GetAtt: [StreamFunction, Arn]"),
+)
+
+# Beside an unbroken project of each group of faults, what no rule may make anything of.
+ACCEPTED = {
+    **{f"unbroken {named(of.answers)}": Fault(of.answers, (), "") for of in FAULTS.values()},
+    "additions": Fault({}, REASONABLE, ""),
+    "additions to a public project": Fault(PUBLIC, REASONABLE, ""),
+    "additions to metrics": Fault(FULL, REASONABLE, ""),
+    "gradual deployment": Fault(PUBLIC, CANARY, ""),
+    "gradual deployment and additions": Fault(PUBLIC, (*REASONABLE, *CANARY), ""),
+}
+
+# A dozen projects that have each answer to each option, and most pairs that change the template.
+SPREAD: list[Answers] = [
+    {},
+    {**PUBLIC, "cors_origins": "*", "python_version": "3.14", "architecture": "x86_64"},
+    {**PROVIDED, **PUBLIC, **FULL, "python_version": "3.12", "memory": "128", "timeout": "1"},
+    {**CONTAINER, **FULL, "cors_origins": "https://example.com, http://localhost:5173", "log_retention": "3653"},
+    {**CONTAINER, **PUBLIC, **API, "example": "fastapi"},
+    {**CLOUDFRONT, **FULL, **CROSS_ORIGIN, "reserved_concurrency": "10"},
+    {**CLOUDFRONT, **PROVIDED, "example": "mcp", "memory": "10240", "timeout": "900"},
+    {**CLOUDFRONT, **CONTAINER, **BEDROCK, "bedrock_model": "eu.anthropic.claude-sonnet-4-5-20250929-v1:0"},
+    {**API, **FULL, **BEDROCK, "project_slug": "other-stream"},
+    {**API, **PUBLIC, **PROVIDED, **CROSS_ORIGIN, "timeout": "900"},
+    {**API, "example": "sse", "timeout": "1", "architecture": "x86_64"},
+    {**BEDROCK, **PROVIDED, **FULL, "bedrock_model": "amazon.nova-lite-v1:0", "reserved_concurrency": "1"},
+]
+
+# The project's rules, for many templates at once.
+HARNESS = """
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Template
+from tests.test_template import *
+
+@pytest.fixture(params=sorted(Path("planted").iterdir()), ids=lambda path: path.name)
+def template(request):
+    return Template(request.param)
+"""
+
+
+def edited(project: Path, edits: Edits) -> str:
+    text = (project / "template.yaml").read_text(encoding="utf-8")
+    for old, new in edits:
+        assert old in text, old
+        text = text.replace(old, new, 1)
+    return text
+
+
+def own_tests(project: Path, *tests: str) -> tuple[int, str]:
+    """Runs tests of a project without this repository's plugins: status and output."""
+    command = ("python", "-m", "pytest", "-q", "-rfE", "--tb=no", "-p", "no:cacheprovider", *tests)
+    done = run(*command, cwd=project, check=False, PYTEST_DISABLE_PLUGIN_AUTOLOAD="1", COLUMNS="2000")
+    return done.returncode, done.stdout + done.stderr
+
+
+def validate(template: Path) -> tuple[int, str]:
+    """`sam validate --lint` in this process, since to start it takes seconds: status and output."""
+    from click.testing import CliRunner
+    from samcli.cli.main import cli as sam
+
+    command = ["validate", "--lint", "--template", str(template), "--region", "us-east-1"]
+    done = CliRunner().invoke(sam, command)
+    return done.exit_code, done.output
+
+
+GROUPS = {named(of.answers): of.answers for of in (*FAULTS.values(), *ACCEPTED.values())}
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_a_rule_catches_each_fault_and_nothing_else(group: str, bake: Bake, tmp_path: Path) -> None:
+    project = shutil.copytree(bake(**GROUPS[group]), tmp_path / "project")
+    planted = {name: of for name, of in {**FAULTS, **ACCEPTED}.items() if of.answers == GROUPS[group]}
+    (project / "planted").mkdir()
+    for number, of in enumerate(planted.values()):
+        (project / "planted" / f"fault{number}").write_text(edited(project, of.edits), encoding="utf-8")
+    (project / "tests" / "test_planted.py").write_text(HARNESS, encoding="utf-8")
+    _, output = own_tests(project, "tests/test_planted.py")
+    assert re.search(r"\d+ passed", output), output
+    failures = re.findall(r"^(?:FAILED|ERROR) .*::(\w+)\[(?:.*-)?fault(\d+)\b.*?\] - (\w+)", output, re.MULTILINE)
+    # A rule says what to do; one that trips over a fault does not.
+    assert {kind for _, _, kind in failures} <= {"AssertionError"}, output
+    caught = {name: {rule for rule, at, _ in failures if int(at) == number} for number, name in enumerate(planted)}
+    missed = [
+        name for name, of in planted.items() if of.caught_by.startswith("test_") and of.caught_by not in caught[name]
+    ]
+    assert not missed, caught
+    refused = {name: caught[name] for name, of in planted.items() if not of.caught_by and caught[name]}
+    assert not refused, output
+
+
+@pytest.mark.parametrize("name", [name for name, of in FAULTS.items() if of.caught_by == SAM])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+def test_sams_linter_catches_the_rest(name: str, bake: Bake, tmp_path: Path) -> None:
+    (tmp_path / "template.yaml").write_text(edited(bake(**FAULTS[name].answers), FAULTS[name].edits), encoding="utf-8")
+    status, output = validate(tmp_path / "template.yaml")
+    assert status == 1, output
+    assert "Error: Linting failed" in output
+
+
+@pytest.mark.parametrize(("name"), ACCEPTED)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+def test_sams_linter_takes_what_the_rules_take(name: str, bake: Bake, tmp_path: Path) -> None:
+    text = edited(bake(**ACCEPTED[name].answers), ACCEPTED[name].edits)
+    (tmp_path / "template.yaml").write_text(text, encoding="utf-8")
+    status, output = validate(tmp_path / "template.yaml")
+    assert status == 0, output
+
+
+@pytest.mark.parametrize(
+    ("answers", "file", "old", "new", "caught_by"),
+    [
+        ({}, "Makefile", "\nbuild-StreamFunction:", "\nbuild-OtherFunction:", BUILD),
+        (CONTAINER, "Dockerfile", "ENTRYPOINT", "CMD", RUNTIME),
+        (BEDROCK, "src/app.py", "handler", "handle", HANDLER),
+    ],
+    ids=["build target", "entry point", "handler"],
+)
+def test_a_rule_catches_a_fault_of_another_file(
+    answers: Answers, file: str, old: str, new: str, caught_by: str, bake: Bake, tmp_path: Path
+) -> None:
+    project = shutil.copytree(bake(**answers), tmp_path / "project")
+    text = (project / file).read_text(encoding="utf-8")
+    assert old in text
+    (project / file).write_text(text.replace(old, new), encoding="utf-8")
+    status, output = own_tests(project, f"tests/test_template.py::{caught_by}")
+    assert (status, "AssertionError: " in output) == (1, True), output
+
+
+def test_a_rule_catches_a_bootstrap_that_is_not_executable(bake: Bake, tmp_path: Path) -> None:
+    project = shutil.copytree(bake(), tmp_path / "project")
+    (project / "src" / "bootstrap").chmod(0o644)
+    status, output = own_tests(project, "tests/test_template.py::test_bootstrap_can_be_started")
+    assert (status, "chmod +x " in output) == (1, True), output
+
+
+def test_each_rule_catches_a_fault(project: Path) -> None:
+    text = (project / "tests" / "test_template.py").read_text(encoding="utf-8")
+    assert set(re.findall(r"^def (test_\w+)", text, re.MULTILINE)) == {of.caught_by for of in FAULTS.values()} - {SAM}
+
+
+@pytest.mark.parametrize("answers", SPREAD, ids=named)
+def test_a_project_that_nobody_broke_passes(answers: Answers, bake: Bake) -> None:
+    status, output = own_tests(bake(**answers), "tests/test_template.py")
+    assert (status, "skipped" in output) == (0, False), output
