@@ -31,6 +31,7 @@ Anyone on the internet may call what is deployed, and you pay for each call ({re
 OPTIONAL_PATHS = (
     ("runtime", "container", "Dockerfile"),
     ("runtime", "container", ".dockerignore"),
+    ("runtime", "provided.al2023", "interpreter.sh"),
 )
 
 # A folder for each example but the first, whose files are in place: they are laid over those.
