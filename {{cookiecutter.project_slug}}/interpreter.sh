@@ -64,11 +64,13 @@ find . -name __pycache__ -prune -exec rm -r {} +
 cd - >/dev/null
 
 # Where it runs on this machine, it says itself whether it came away from its modules.
-status=0
-answer=$("$folder/bin/python3" -I -B -c 'import sys; print(*sys.version_info[:2], sep=".", end=" "); print(sys.prefix)' 2>&1) ||
-    status=$?
-case "$status $answer" in
+status=127
+if [ "$(uname -sm)" = "Linux $machine" ]; then
+    ask='import sys; print(*sys.version_info[:2], sep=".", end=" "); print(sys.prefix)'
+    answer=$("$folder/bin/python3" -I -B -c "$ask" 2>&1) && status=0 || status=$?
+fi
+case "$status ${answer:-}" in
     "0 $version $(cd "$folder" && pwd -P)") ;;
-    126\ * | 127\ *) echo "The interpreter was not tried out, since this machine cannot run it." ;;
+    127\ *) echo "The interpreter was not tried out, since this machine cannot run it." ;;
     *) fail "PYTHON_HOME: $home is not relocatable: a copy of it answers '$answer'" ;;
 esac
