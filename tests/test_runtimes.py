@@ -5,6 +5,7 @@ import json
 import platform
 import re
 import shutil
+import stat
 import subprocess
 import sys
 import tarfile
@@ -121,6 +122,17 @@ def test_a_home_that_is_not_relocatable_is_refused(python_home: Path, tmp_path: 
     assert "encoding" in done.stderr  # what is missing, as Python says it
 
 
+def test_a_home_that_lacks_a_library_is_refused(home: Path, tmp_path: Path) -> None:
+    """A program of this machine whose name of the C library is changed, so that the loader does not find it."""
+    program = Path(shutil.which("cat") or "cat").read_bytes()
+    (home / "bin" / "python3").write_bytes(program.replace(b"libc.so.6", b"libc.so.x"))
+    (home / "bin" / "python3").chmod(0o755)
+    done = put(home, tmp_path, architecture=OWN)
+    assert done.returncode == 1
+    assert f"PYTHON_HOME: {home} lacks a library: " in done.stderr
+    assert "libc.so.x" in done.stderr
+
+
 @pytest.fixture(scope="module")
 def downloads(python_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What uv may download, as python-build-standalone offers it: this interpreter, for either architecture."""
@@ -173,9 +185,11 @@ def assert_compiled(artifact: Path) -> None:
 @pytest.mark.slow
 def test_a_build_downloads_the_interpreter_once_and_it_serves(bake: Bake, downloads: Path) -> None:
     project = project_of(bake, OWN)
+    (project / "src" / "app.py").chmod(0o600)  # as a strict umask leaves it
     done = run("make", "build", cwd=project, UV_PYTHON_DOWNLOADS_JSON_URL=str(downloads))
     artifact = project / ".aws-sam" / "build" / "StreamFunction"
     assert_compiled(artifact)
+    assert stat.S_IMODE((artifact / "app.py").stat().st_mode) == 0o644
     found = {str(path.relative_to(artifact / "python")) for path in (artifact / "python").rglob("*") if path.is_file()}
     outside = {path for path in found if not path.startswith(f"lib/python{VERSION}/")}
     assert outside - {f"lib/libpython{VERSION}.so.1.0"} == {"bin/python3"}

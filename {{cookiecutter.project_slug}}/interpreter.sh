@@ -3,6 +3,7 @@
 #   sh interpreter.sh 3.13.18 arm64 FOLDER
 # It is the one at PYTHON_HOME, else CPython as https://github.com/astral-sh/python-build-standalone builds it.
 set -eu
+unset CDPATH
 
 fail() {
     echo "$*" >&2
@@ -25,10 +26,10 @@ if [ -z "$home" ]; then
     name=cpython-$release-linux-$machine-gnu
     home=.aws-sam/python/$name
     uv python install --no-progress --no-bin --install-dir .aws-sam/python "$name" || fail \
-        "There is no Python $release for $architecture: uv could not download it (it says why above), and PYTHON_HOME is not set. Either build" \
-        "with a network that reaches github.com, or a mirror that UV_PYTHON_INSTALL_MIRROR names (if it is the release that" \
-        "uv does not know: uv self update). Or set PYTHON_HOME to a folder that holds bin/python3 and lib/python$version:" \
-        "a relocatable Python $version for Linux on $architecture."
+        "There is no Python $release for $architecture: uv could not download it (it says why above), and PYTHON_HOME" \
+        "is not set. Either build with a network that reaches github.com, or a mirror that UV_PYTHON_INSTALL_MIRROR" \
+        "names (if it is the release that uv does not know: uv self update). Or set PYTHON_HOME to a folder that" \
+        "holds bin/python3 and lib/python$version: a relocatable Python $version for Linux on $architecture."
 fi
 
 # Whether it suits is seen without running it, since it may be for another processor.
@@ -71,6 +72,7 @@ if [ "$(uname -sm)" = "Linux $machine" ]; then
 fi
 case "$status ${answer:-}" in
     "0 $version $(cd "$folder" && pwd -P)") ;;
-    127\ *) echo "The interpreter was not tried out, since this machine cannot run it." ;;
+    127*"shared libraries"*) fail "PYTHON_HOME: $home lacks a library: $answer" ;;
+    127*) echo "The interpreter was not tried out, since this machine cannot run it.${answer:+ It says: $answer}" ;;
     *) fail "PYTHON_HOME: $home is not relocatable: a copy of it answers '$answer'" ;;
 esac
