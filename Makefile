@@ -45,7 +45,8 @@ lint: $(ready)
 	@cd '{{cookiecutter.project_slug}}' && MYPYPATH=src mypy --config-file ../pyproject.toml src local tests
 	@cd '{{cookiecutter.project_slug}}' && for example in examples/*; do \
 		MYPYPATH=$$example/src:src mypy --config-file ../pyproject.toml $$example || exit 1; done
-	@shellcheck .ci/run '{{cookiecutter.project_slug}}/src/bootstrap'
+	@shellcheck .ci/run '{{cookiecutter.project_slug}}/src/bootstrap' \
+		'{{cookiecutter.project_slug}}/interpreter.sh'
 	@zizmor --quiet --offline --persona pedantic .github
 
 bench: $(ready) ## Measure the local URL, and the runtime beside its peers; draw benchmarks/chart.svg [BENCH_PYTHON=3.13]

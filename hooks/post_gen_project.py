@@ -32,6 +32,7 @@ Anyone on the internet may call what is deployed, and you pay for each call ({re
 OPTIONAL_PATHS = (
     ("runtime", "container", "Dockerfile"),
     ("runtime", "container", ".dockerignore"),
+    ("runtime", "provided.al2023", "interpreter.sh"),
     ("front_door", "rest-api", "events/rest.json"),
 )
 

@@ -90,6 +90,7 @@ PASSING = (
     ("example", None, "examples"),
     ("runtime", "container", "Dockerfile"),
     ("runtime", "container", ".dockerignore"),
+    ("runtime", "provided.al2023", "interpreter.sh"),
     ("front_door", "rest-api", "events/rest.json"),
 )
 TEXT_LENGTHS = {"project_name": 64, "description": 256}

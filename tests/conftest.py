@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support import ROOT, Bake, source_files
+from tests.support import ROOT, Bake, relocatable_python, source_files
 
 # The tests import from the template's folder, and whatever lies there becomes a part of every project.
 sys.dont_write_bytecode = True
@@ -53,3 +53,9 @@ def bake(cookies_session: Any, template: Path) -> Bake:
 def project(bake: Bake) -> Path:
     """The default project. Tests that change files bake one of their own."""
     return bake()
+
+
+@pytest.fixture(scope="session")
+def python_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The interpreter that runs the tests, as one that may ship with a function. Tests leave it as it is."""
+    return relocatable_python(tmp_path_factory.mktemp("python") / "home")

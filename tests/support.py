@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -62,3 +63,40 @@ def defaults() -> Answers:
         if not option.startswith("_")
     }
     return {**answers, "project_slug": "lambda-stream"}
+
+
+def relocatable_python(folder: Path) -> Path:
+    """Lays out the interpreter that runs the tests as python-build-standalone does, with some of what nobody needs."""
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    home = Path(sys.base_prefix)
+    (folder / "bin").mkdir(parents=True)
+    shutil.copy(home / "bin" / version, folder / "bin")
+    (folder / "bin" / "python3").symlink_to(version)
+    left = shutil.ignore_patterns("__pycache__", "test", "idlelib", "config-*", "site-packages", "dist-packages")
+    shutil.copytree(home / "lib" / version, folder / "lib" / version, ignore=left)
+    for library in (home / "lib").glob(f"lib{version}.so.1.0"):
+        shutil.copy(library, folder / "lib")
+        (folder / "lib" / f"lib{version}.so").symlink_to(library.name)
+    for path in (
+        *(
+            "bin/pip3",
+            "include/Python.h",
+            "share/man/man1/python3.1",
+            "share/terminfo/x/xterm",
+            "lib/pkgconfig/python.pc",
+        ),
+        *(
+            f"lib/lib{version}.a",
+            "lib/libtcl9.0.so",
+            "lib/libtk9.0.so",
+            "lib/tcl9.0/init.tcl",
+            "lib/pkgconfig/python.pc",
+        ),
+        *(f"lib/{version}/{name}" for name in ("EXTERNALLY-MANAGED", "test/regrtest.py", "config-3/python.o")),
+        *(f"lib/{version}/{name}" for name in ("idlelib/idle.py", "site-packages/pip/__init__.py")),
+        *(f"lib/{version}/lib-dynload/{name}.so" for name in ("_tkinter", "_testcapi", "xxlimited")),
+        f"lib/{version}/__pycache__/os.{sys.implementation.cache_tag}.pyc",
+    ):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).touch()
+    return folder

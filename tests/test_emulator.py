@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import samcli
-from tests.support import user_environment
+from tests.support import Bake, run, user_environment
 
 MACHINE = {"aarch64": "arm64"}.get(platform.machine(), platform.machine())
 EMULATOR = Path(samcli.__file__).parent / "local" / "rapid" / f"aws-lambda-rie-{MACHINE}"
@@ -129,3 +129,26 @@ def test_an_error_with_a_long_story_after_the_first_byte_is_taken(
     emulator = emulate(project / "src" / "bootstrap", "failing.handler", LAMBDA_TASK_ROOT=str(tmp_path))
     for _ in range(2):
         assert emulator.invoke({}) == (200, b"begun")
+
+
+@pytest.mark.slow
+def test_the_interpreter_in_the_package_runs_the_function(
+    bake: Bake, emulate: Emulate, python_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = bake(runtime="provided.al2023") / "src"
+    machine = MACHINE.replace("aarch64", "arm64")
+    run(
+        "sh",
+        "../interpreter.sh",
+        platform.python_version(),
+        machine,
+        "python",
+        cwd=source,
+        PYTHON_HOME=str(python_home),
+    )
+    (source / "where.py").write_text("import json, sys\nhandler = lambda e, c: [sys.executable, json.__file__]\n")
+    monkeypatch.delenv("PYTHON", raising=False)
+    emulator = emulate(source / "bootstrap", "where.handler", PATH="/no/such/folder:/usr/bin:/bin")
+    status, body = emulator.invoke({})
+    library = f"lib/python{sys.version_info.major}.{sys.version_info.minor}/json/__init__.py"
+    assert (status, json.loads(body)) == (200, [str(source / "python" / path) for path in ("bin/python3", library)])

@@ -55,7 +55,7 @@ def test_ci_runs_the_commands_of_the_readme() -> None:
     ("folder", "known"),
     [
         (".", "the options are PYTHON and BENCH_PYTHON"),
-        ("{{cookiecutter.project_slug}}", "the options are PORT, EVENT, URL and ARGS"),
+        ("{{cookiecutter.project_slug}}", "the options are PORT, EVENT, URL, ARGS and PYTHON_HOME"),
     ],
 )
 def test_an_unknown_option_of_make_is_refused(folder: str, known: str) -> None:

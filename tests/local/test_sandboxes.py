@@ -7,6 +7,8 @@ import dataclasses
 import json
 import os
 import re
+import sys
+from pathlib import Path
 
 import pytest
 from tests.local.conftest import PROJECT, Serve
@@ -123,6 +125,20 @@ def test_the_environment_has_what_lambda_the_template_and_the_shell_set(
         "_HANDLER": "app.handler",
     }
     assert {name: found.get(name) for name in expected} == expected
+
+
+def test_a_package_with_an_interpreter_runs_on_that_one(
+    function: Function, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("PYTHON", raising=False)
+    assert environment(function, "")["PYTHON"] == sys.executable
+    (tmp_path / "python" / "bin").mkdir(parents=True)
+    (tmp_path / "python" / "bin" / "python3").touch()
+    assert "PYTHON" not in environment(dataclasses.replace(function, code=tmp_path), "")
+
+
+def test_an_os_only_runtime_has_no_name_in_the_environment(function: Function) -> None:
+    assert "AWS_EXECUTION_ENV" not in environment(dataclasses.replace(function, runtime="provided.al2023"), "")
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,14 @@ def template(tmp_path: Path) -> Path:
     return path
 
 
+def test_the_handler_of_an_image_is_its_command(template: Path) -> None:
+    image = "PackageType: Image, ImageConfig: {Command: [package.module.other]}"
+    template.write_text(WHOLE.replace("Properties: {CodeUri: code", f"Properties: {{CodeUri: code, {image}"))
+    assert load_function(template, "Plain").handler == "package.module.other"
+    template.write_text(template.read_text().replace("[package.module.other]", "not a list"))
+    assert load_function(template, "Plain").handler == "app.handler"
+
+
 def test_a_function_has_its_own_properties_the_globals_and_defaults_of_parameters(template: Path) -> None:
     function = load_function(template, "StreamFunction")
     assert dataclasses.replace(function, environment={}) == Function(

@@ -66,6 +66,33 @@ def test_the_handler_runs_however_bootstrap_is_started(
     assert ended.bodies == [body or shown(sandbox)]
 
 
+PREFERRED: dict[str, tuple[tuple[str, ...], dict[str, str | None], bool]] = {
+    "beside it": ((), {"PYTHON": None}, True),
+    "before the one on PATH": (("app.handler",), {"PYTHON": None, "PATH": "{bin}"}, True),
+    "not before PYTHON": ((), {"PYTHON": PYTHON}, False),
+    "not before the one of Lambda": ((PYTHON, "/var/runtime/bootstrap.py"), {"PYTHON": None}, False),
+}
+
+
+@pytest.mark.parametrize(("arguments", "environment", "bundled"), PREFERRED.values(), ids=list(PREFERRED))
+def test_the_interpreter_of_the_package_is_preferred(
+    sandbox: Sandbox, arguments: tuple[str, ...], environment: dict[str, str | None], bundled: bool
+) -> None:
+    path = _python_on_path(sandbox.task)
+    folder = _project(sandbox, "package")
+    python = folder / "python" / "bin" / "python3"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\nexport BUNDLED=1\nexec "{PYTHON}" "$@"\n')
+    python.chmod(0o755)
+    ended = sandbox.run(
+        'import os\ndef handler(event, context):\n    return "BUNDLED" in os.environ\n',
+        event(),
+        command=(str(folder / "bootstrap"), *arguments),
+        environment={name: value and value.replace("{bin}", path) for name, value in environment.items()},
+    )
+    assert ended.bodies == [b"true" if bundled else b"false"]
+
+
 MISSING: dict[str, tuple[tuple[str, ...], dict[str, str | None], str]] = {
     "absolute": ((), {"PYTHON": "/no/such/python"}, "/no/such/python"),
     "relative": ((), {"PYTHON": "no/such/python"}, "no/such/python"),

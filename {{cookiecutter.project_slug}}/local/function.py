@@ -54,7 +54,7 @@ class Function:
         name: Logical id.
         code: Folder of the code, with `bootstrap` in it.
         handler: Module and function, such as `app.handler`.
-        runtime: Lambda's name of the runtime, such as `python3.13`.
+        runtime: Lambda's name of the runtime, such as `python3.13`; of an image, which names none, `python3`.
         timeout: Seconds until Lambda ends an invocation.
         memory: Memory size in MB.
         environment: Variables set for the function.
@@ -119,13 +119,16 @@ def load_function(path: Path, name: str) -> Function:
         **_mapping(_mapping(defaults, "Environment"), "Variables"),
         **_mapping(_mapping(own, "Environment"), "Variables"),
     }
+    # What an image is told to run, as Docker's CMD: the handler.
+    command = _mapping(own, "ImageConfig").get("Command")
+    handler = command[0] if isinstance(command, list) and command else value("Handler", "app.handler")
     inline = {**_mapping(defaults, "FunctionUrlConfig"), **_mapping(own, "FunctionUrlConfig")}
     url = inline or _url_of(name, resources)
     reserved = value("ReservedConcurrentExecutions", None) is not None
     return Function(
         name=name,
         code=code,
-        handler=str(value("Handler", "app.handler")),
+        handler=str(handler),
         runtime=str(value("Runtime", "python3")),
         timeout=number("Timeout", 3),
         memory=int(number("MemorySize", 128)),
@@ -159,8 +162,10 @@ def environment(function: Function, runtime_api: str) -> dict[str, str]:
         function: What runs in the sandbox.
         runtime_api: Host and port of the sandbox's Runtime API.
     """
+    # A built package may bring its own interpreter, which the bootstrap finds.
+    bundled = (function.code / "python" / "bin" / "python3").exists()
     variables = {
-        "PYTHON": sys.executable,
+        **({} if bundled else {"PYTHON": sys.executable}),
         **function.environment,
         **os.environ,
         "AWS_REGION": region(),
@@ -179,6 +184,8 @@ def environment(function: Function, runtime_api: str) -> dict[str, str]:
     }
     # On Lambda it points at our bootstrap, which is what runs here anyway.
     variables.pop("AWS_LAMBDA_EXEC_WRAPPER", None)
+    if function.runtime.startswith("provided"):
+        del variables["AWS_EXECUTION_ENV"]  # "not defined for OS-only runtimes"
     return variables
 
 
