@@ -13,7 +13,7 @@ from slugify import slugify
 
 _RULES = Path(__file__).parent / "hooks" / "pre_gen_project.py"
 
-# What this version has cookiecutter evaluate beside a project's files: options, a folder's name, the hooks' answers.
+# What this version has cookiecutter evaluate beside the files of a project: options, a folder, the hooks' answers.
 OWN = frozenset(
     (
         "{{ cookiecutter.project_name | project_slug }}",

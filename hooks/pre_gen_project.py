@@ -190,6 +190,9 @@ def _texts(given: dict[str, str], unrendered: Answers) -> Iterator[str]:
         if any(quote in text for quote in "\"'`"):
             rule = "must not hold straight quotes or backquotes"
             yield _problem(option, text, rule, "typographic quotes: \u2019 \u201c \u201d")
+        if option == "description" and re.match(r"\s*(<|~~~)", text):
+            rule = "must not begin with < or ~~~, of which Markdown takes the rest of README.md for a part"
+            yield _problem(option, text, rule, "it without them")
         typed = str(unrendered.get(option, text))
         yield from evaluated(text, option) or evaluated(typed, option)
 

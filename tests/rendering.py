@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from cookiecutter.utils import create_env_with_context
 from hooks.pre_gen_project import JINJA
-from jinja2 import FileSystemLoader, Template
+from jinja2 import Environment, FileSystemLoader, Template
 from tests.support import ROOT, Answers
 
 OPTIONS: dict[str, Any] = json.loads((ROOT / "cookiecutter.json").read_text(encoding="utf-8"))
@@ -19,7 +19,7 @@ TEMPLATE = ROOT / "{{cookiecutter.project_slug}}"
 RENDERED = ("README.md", "pyproject.toml", "samconfig.toml", "template.yaml")
 PSEUDO_PARAMETERS = {f"AWS::{name}" for name in ("AccountId", "Partition", "Region", "StackName", "URLSuffix")}
 
-_environment = create_env_with_context({"cookiecutter": OPTIONS})
+_environment: Environment = create_env_with_context({"cookiecutter": OPTIONS})
 _environment.loader = FileSystemLoader(TEMPLATE)
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 import yaml
-from hooks.pre_gen_project import CHOICES
+from hooks.pre_gen_project import CHOICES, PROFILES
+from tests.rendering import load_yaml, render
 from tests.support import ROOT, Bake, defaults, run, source_files
 
 from local.function import TemplateLoader
@@ -27,6 +28,8 @@ def template_of(project: Path) -> dict[str, Any]:
     return template
 
 
+CONTAINER_FILES = {"Dockerfile", ".dockerignore"}
+REST_FILES = {"events/rest.json"}
 EXAMPLES = ("sse", "fastapi", "bedrock", "mcp")
 
 
@@ -37,9 +40,10 @@ def of_template() -> tuple[set[str], set[str]]:
     return paths - examples, examples
 
 
-def test_the_files_are_those_of_the_template_and_no_others(project: Path) -> None:
-    assert set(files(project)) == of_template()[0]
+def test_the_files_are_those_of_the_template_and_no_others(project: Path, bake: Bake) -> None:
+    assert set(files(project)) == of_template()[0] - CONTAINER_FILES - REST_FILES
     assert len(files(project)) <= MOST_FILES
+    assert set(files(bake(runtime="container", front_door="rest-api"))) == of_template()[0]
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
@@ -61,18 +65,6 @@ def test_an_example_lays_its_files_over_those_and_leaves_no_other(example: str, 
 
 def test_the_examples_are_those_of_the_options_file() -> None:
     assert {path.name for path in (TEMPLATE / "examples").iterdir()} | {"hello"} == set(CHOICES["example"])
-
-
-def test_bedrocks_function_may_call_its_model_and_nothing_else(bake: Bake, project: Path) -> None:
-    properties = template_of(bake(example="bedrock"))["Resources"]["StreamFunction"]["Properties"]
-    model = properties["Environment"]["Variables"]["MODEL_ID"]
-    [statement] = properties["Policies"][0]["Statement"]
-    assert statement["Action"] == "bedrock:InvokeModelWithResponseStream"
-    assert [resource["Sub"].rpartition("/")[2] for resource in statement["Resource"]] == [
-        model,
-        model.removeprefix("global."),
-    ]
-    assert "Policies" not in template_of(project)["Resources"]["StreamFunction"]["Properties"]
 
 
 def test_modes_are_kept(project: Path) -> None:
@@ -128,28 +120,245 @@ def test_the_next_steps_are_shown_and_a_public_url_is_pointed_out(template: Path
     assert "Anyone on the internet" not in private
     public = run(*command, "project_slug=open", "url_auth=NONE", cwd=tmp_path).stdout
     assert "cd open\n" in public
-    assert "Anyone on the internet may call the deployed URL" in public
+    assert "Anyone on the internet may call what is deployed, and you pay for each call (url_auth: NONE)" in public
+    distributed = run(*command, "project_slug=distributed", "front_door=cloudfront", cwd=tmp_path).stdout
+    assert "Anyone on the internet may call what is deployed, and you pay for each call (front_door: cl" in distributed
+
+
+FUNCTION = "Resources.StreamFunction.Properties"
+METADATA = "Resources.StreamFunction.Metadata"
+WRAPPER = {f"{FUNCTION}.Environment.Variables.AWS_LAMBDA_EXEC_WRAPPER": None}
+ALARMS = ("Errors", "Throttles", "Url", "MidStreamErrors", "FirstByte")
+METRICS = {
+    f"{FUNCTION}.Environment.Variables.STREAMING_RUNTIME_METRICS_NAMESPACE": "lambda-stream",
+    **{f"Resources.Stream{name}Alarm": "AWS::CloudWatch::Alarm" for name in ALARMS},
+    "Resources.StreamAlarms": "AWS::SNS::Topic",
+    "Resources.StreamDashboard": "AWS::CloudWatch::Dashboard",
+    "Outputs.StreamAlarms": {"Ref": "StreamAlarms"},
+}
+CLOUDFRONT = {
+    "Resources.StreamDistribution": "AWS::CloudFront::Distribution",
+    "Resources.StreamAccessControl": "AWS::CloudFront::OriginAccessControl",
+    "Resources.StreamDistributionPermission": "AWS::Lambda::Permission",
+    "Resources.StreamDistributionInvokePermission": "AWS::Lambda::Permission",
+    "Outputs.StreamDistributionUrl": {"Sub": "https://${StreamDistribution.DomainName}/"},
+}
+REST_API = {
+    "Resources.StreamApi": "AWS::Serverless::Api",
+    **{
+        f"{FUNCTION}.Events.{event}.{name}": value
+        for event, path in (("Root", "/"), ("Paths", "/{proxy+}"))
+        for name, value in {
+            "Type": "Api",
+            "Properties.RestApiId": {"Ref": "StreamApi"},
+            "Properties.Path": path,
+            "Properties.Method": "ANY",
+            "Properties.ResponseTransferMode": "RESPONSE_STREAM",
+            "Properties.TimeoutInMillis": 120000,
+        }.items()
+    },
+    "Outputs.StreamApiUrl": {"Sub": "https://${StreamApi}.execute-api.${AWS::Region}.${AWS::URLSuffix}/live/"},
+}
+CORS = "Resources.StreamUrl.Properties.Cors"
+ORIGIN = {f"{CORS}.AllowOrigins": ["https://a.com"], f"{CORS}.MaxAge": 3600}
+# Answers, and all that is then another in the template than by default; None is for what is not there then.
+EFFECTS: list[tuple[dict[str, str], dict[str, Any]]] = [
+    (
+        {"runtime": "provided.al2023"},
+        {f"{FUNCTION}.Runtime": "provided.al2023", f"{METADATA}.PythonVersion": "3.13", **WRAPPER},
+    ),
+    (
+        {"runtime": "container"},
+        {
+            **dict.fromkeys([f"{FUNCTION}.{name}" for name in ("Runtime", "CodeUri", "Handler")]),
+            **dict.fromkeys([f"{METADATA}.{name}" for name in ("BuildMethod", "ContextPath", "WorkingDirectory")]),
+            f"{METADATA}.Dockerfile": "Dockerfile",
+            f"{METADATA}.DockerContext": ".",
+            f"{METADATA}.DockerTag": "latest",
+            f"{METADATA}.DockerBuildArgs.PYTHON_VERSION": "3.13",
+            f"{FUNCTION}.PackageType": "Image",
+            f"{FUNCTION}.ImageConfig.Command": ["app.handler"],
+            **WRAPPER,
+        },
+    ),
+    ({"python_version": "3.14"}, {f"{FUNCTION}.Runtime": "python3.14"}),
+    (
+        {"python_version": "3.12", "runtime": "provided.al2023"},
+        {f"{FUNCTION}.Runtime": "provided.al2023", f"{METADATA}.PythonVersion": "3.12", **WRAPPER},
+    ),
+    ({"architecture": "x86_64"}, {f"{FUNCTION}.Architectures": ["x86_64"]}),
+    ({"memory": "1024"}, {f"{FUNCTION}.MemorySize": 1024}),
+    ({"timeout": "30"}, {f"{FUNCTION}.Timeout": 30}),
+    ({"reserved_concurrency": "7"}, {f"{FUNCTION}.ReservedConcurrentExecutions": 7}),
+    ({"log_retention": "365"}, {"Resources.StreamLogs.Properties.RetentionInDays": 365}),
+    ({"description": "Other"}, {"Description": "Other"}),
+    *(
+        ({option: value}, {})
+        for option, value in (("region", "eu-west-1"), ("project_name", "X"), ("project_slug", "x"))
+    ),
+    *(({"example": example}, {}) for example in ("sse", "fastapi", "mcp")),
+    ({"bedrock_model": "amazon.nova-lite-v1:0"}, {}),
+    ({"front_door": "cloudfront"}, CLOUDFRONT),
+    ({"front_door": "rest-api"}, REST_API),
+    (
+        {"url_auth": "NONE"},
+        {
+            "Resources.StreamUrl.Properties.AuthType": "NONE",
+            "Resources.StreamUrlPermission": "AWS::Lambda::Permission",
+            "Resources.StreamUrlInvokePermission": "AWS::Lambda::Permission",
+        },
+    ),
+    ({"cors_origins": "https://a.com"}, {**ORIGIN, f"{CORS}.AllowMethods": ["*"], f"{CORS}.AllowHeaders": ["*"]}),
+    (
+        {"cors_origins": "https://a.com", "cors_credentials": "yes"},
+        {
+            **ORIGIN,
+            f"{CORS}.AllowCredentials": True,
+            f"{CORS}.AllowMethods": ["GET", "POST", "PUT", "PATCH", "DELETE"],
+            f"{CORS}.AllowHeaders": ["authorization", "content-type", "last-event-id", "x-amz-content-sha256"],
+        },
+    ),
+    ({"observability": "full"}, METRICS),
+    (
+        {"observability": "full", "front_door": "rest-api"},
+        {**METRICS, **REST_API, "Resources.StreamApiAlarm": "AWS::CloudWatch::Alarm"},
+    ),
+]
+
+
+def leaves(part: Any, path: str = "") -> dict[str, Any]:
+    """The values of a template by their paths; lists and references are values."""
+    if not isinstance(part, dict) or {"Ref", "GetAtt", "Sub", "Select"} & part.keys():
+        return {path.removeprefix("."): part}
+    return {name: value for key, inner in part.items() for name, value in leaves(inner, f"{path}.{key}").items()}
+
+
+def difference(template: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]:
+    """What is another in a template, with a resource that the default one lacks by its type, an output by its value."""
+    new = {
+        **{f"Resources.{name}": template["Resources"][name]["Type"] for name in template["Resources"]},
+        **{f"Outputs.{name}": template["Outputs"][name]["Value"] for name in template["Outputs"]},
+    }
+    here, there = leaves(template), leaves(default)
+    old = {".".join(path.split(".")[:2]) for path in there}
+    found = {path: value for path, value in new.items() if path not in old}
+    for path in here.keys() | there.keys():
+        if here.get(path) != there.get(path) and ".".join(path.split(".")[:2]) not in found:
+            found[path] = here.get(path)
+    return found
+
+
+@pytest.mark.parametrize(("answers", "effect"), EFFECTS, ids=str)
+def test_an_answer_has_its_effect_on_the_template_and_no_other(answers: dict[str, str], effect: dict[str, Any]) -> None:
+    default = load_yaml(render("template.yaml", defaults()))
+    assert difference(load_yaml(render("template.yaml", {**defaults(), **answers})), default) == effect
+
+
+def test_every_option_is_among_those_with_an_effect() -> None:
+    assert {option for answers, _ in EFFECTS for option in answers} == set(defaults())
+    assert {(option, answer) for answers, _ in EFFECTS for option, answer in answers.items()} >= {
+        (option, answer)
+        for option, answers in CHOICES.items()
+        for answer in answers[1:]
+        if (option, answer) not in (("python_version", "3.12"), ("example", "bedrock"))
+    }
 
 
 @pytest.mark.parametrize(
-    ("option", "value", "path"),
+    ("answers", "changed"),
     [
-        ("python_version", "3.14", "Properties.Runtime=python3.14"),
-        ("architecture", "x86_64", "Properties.Architectures=['x86_64']"),
-        ("memory", "1024", "Properties.MemorySize=1024"),
-        ("timeout", "30", "Properties.Timeout=30"),
+        ({"runtime": "provided.al2023"}, ["README.md", "template.yaml"]),
+        ({"runtime": "container"}, ["README.md", "template.yaml", "samconfig.toml", *sorted(CONTAINER_FILES)]),
+        ({"python_version": "3.14"}, ["README.md", "template.yaml", "pyproject.toml"]),
+        ({"front_door": "cloudfront"}, ["README.md", "template.yaml"]),
+        ({"front_door": "rest-api"}, ["README.md", "template.yaml", *sorted(REST_FILES)]),
+        ({"url_auth": "NONE"}, ["README.md", "template.yaml"]),
+        ({"cors_origins": "https://a.com"}, ["template.yaml"]),
+        ({"cors_origins": "https://a.com", "cors_credentials": "yes"}, ["template.yaml"]),
+        ({"observability": "full"}, ["README.md", "template.yaml"]),
+        ({"reserved_concurrency": "7"}, ["README.md", "template.yaml"]),
+        ({"log_retention": "365"}, ["README.md", "template.yaml"]),
+        ({"bedrock_model": "amazon.nova-lite-v1:0"}, []),
     ],
+    ids=str,
 )
-def test_an_answer_reaches_the_function(option: str, value: str, path: str, project: Path, bake: Bake) -> None:
-    key, _, expected = path.partition("=")
+def test_an_answer_changes_these_files_and_no_others(
+    answers: dict[str, str], changed: list[str], project: Path, bake: Bake
+) -> None:
+    found, default = files(bake(**answers)), files(project)
+    assert {path for path in found.keys() | default.keys() if found.get(path) != default.get(path)} == set(changed)
 
-    def actual(of: Path) -> str:
-        part = template_of(of)["Resources"]["StreamFunction"]
-        for name in key.split("."):
-            part = part[name]
-        return str(part)
 
-    assert actual(bake(**{option: value})) == expected != actual(project)
+def test_cloudfront_signs_and_alone_may_call_the_url() -> None:
+    resources = load_yaml(render("template.yaml", {**defaults(), "front_door": "cloudfront"}))["Resources"]
+    distribution = resources["StreamDistribution"]["Properties"]["DistributionConfig"]
+    [origin] = distribution["Origins"]
+    assert origin["DomainName"] == {"Select": [2, {"Split": ["/", {"GetAtt": "StreamUrl.FunctionUrl"}]}]}
+    assert origin["OriginAccessControlId"] == {"GetAtt": "StreamAccessControl.Id"}
+    assert origin["ConnectionAttempts"] == 1
+    assert origin["CustomOriginConfig"]["OriginReadTimeout"] == 120
+    behavior = distribution["DefaultCacheBehavior"]
+    assert behavior["TargetOriginId"] == origin["Id"]
+    assert behavior["CachePolicyId"] == "4135ea2d-6df8-44a3-9df3-4b5a84be39ad"  # CachingDisabled
+    assert behavior["OriginRequestPolicyId"] == "b689b0a8-53d0-40ab-baf2-68738e2966ac"  # AllViewerExceptHostHeader
+    control = resources["StreamAccessControl"]["Properties"]["OriginAccessControlConfig"]
+    assert (control["OriginAccessControlOriginType"], control["SigningBehavior"]) == ("lambda", "always")
+    shared = {
+        "FunctionName": {"Ref": "StreamFunction"},
+        "Principal": "cloudfront.amazonaws.com",
+        "SourceArn": {
+            "Sub": "arn:${AWS::Partition}:cloudfront::${AWS::AccountId}:distribution/${StreamDistribution}",
+        },
+    }
+    assert [value["Properties"] for value in resources.values() if value["Type"] == "AWS::Lambda::Permission"] == [
+        {"Action": "lambda:InvokeFunctionUrl", "FunctionUrlAuthType": "AWS_IAM", **shared},
+        {"Action": "lambda:InvokeFunction", "InvokedViaFunctionUrl": True, **shared},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("url_auth", "auth"), [("AWS_IAM", {"DefaultAuthorizer": "AWS_IAM", "InvokeRole": "NONE"}), ("NONE", None)]
+)
+def test_the_rest_api_authorizes_as_the_url_does(url_auth: str, auth: dict[str, str] | None) -> None:
+    answers = {**defaults(), "front_door": "rest-api", "url_auth": url_auth}
+    api = load_yaml(render("template.yaml", answers))["Resources"]["StreamApi"]["Properties"]
+    assert api["EndpointConfiguration"] == {"Type": "REGIONAL"}
+    assert api.get("Auth") == auth
+
+
+def test_alarms_and_dashboard_read_the_metrics_that_there_are() -> None:
+    answers = {**defaults(), "observability": "full", "front_door": "rest-api", "project_slug": "slug"}
+    resources = load_yaml(render("template.yaml", answers))["Resources"]
+    alarms = [value["Properties"] for value in resources.values() if value["Type"] == "AWS::CloudWatch::Alarm"]
+    assert {(alarm["Namespace"], alarm["MetricName"]) for alarm in alarms} == {
+        *(("AWS/Lambda", metric) for metric in ("Errors", "Throttles", "Url5xxCount")),
+        *(("slug", metric) for metric in ("MidStreamErrors", "TimeToFirstByte")),
+        ("AWS/ApiGateway", "5XXError"),
+    }
+    assert all(alarm["AlarmActions"] == [{"Ref": "StreamAlarms"}] for alarm in alarms)
+    body = json.loads(resources["StreamDashboard"]["Properties"]["DashboardBody"]["Sub"])
+    metrics = [metric for widget in body["widgets"] for metric in widget["properties"]["metrics"]]
+    shown = {(metric[0], metric[1]) for metric in metrics if metric[0] != "..."}
+    written = ("TimeToFirstByte", "BytesStreamed", "ChunksStreamed", "MidStreamErrors")
+    assert {name for namespace, name in shown if namespace == "slug"} == set(written)
+    assert {namespace for namespace, _ in shown} == {"slug", "AWS/Lambda"}
+
+
+@pytest.mark.parametrize("place", PROFILES)
+def test_the_policy_names_a_profile_and_the_model_behind_it_or_a_model_alone(place: str) -> None:
+    def policy(model: str) -> list[str]:
+        answers = {**defaults(), "example": "bedrock", "bedrock_model": model}
+        properties = load_yaml(render("template.yaml", answers))["Resources"]["StreamFunction"]["Properties"]
+        assert properties["Environment"]["Variables"]["MODEL_ID"] == model
+        [statement] = properties["Policies"][0]["Statement"]
+        assert (statement["Effect"], statement["Action"]) == ("Allow", "bedrock:InvokeModelWithResponseStream")
+        return [resource["Sub"].removeprefix("arn:${AWS::Partition}:bedrock:") for resource in statement["Resource"]]
+
+    assert policy(f"{place}.deepseek.v3.2") == [
+        f"${{AWS::Region}}:${{AWS::AccountId}}:inference-profile/{place}.deepseek.v3.2",
+        "*::foundation-model/deepseek.v3.2",
+    ]
+    assert policy("deepseek.v3.2") == ["${AWS::Region}::foundation-model/deepseek.v3.2"]
 
 
 def test_python_version_reaches_the_tools(bake: Bake) -> None:

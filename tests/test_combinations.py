@@ -21,7 +21,11 @@ from tests.support import Answers, run, source_files
 COUNTED_BY_HAND = 5 * 3 * 3 * 2 * (3 * 2 - 1) * (3 * 2 - 2) * 2 * 2 * 2
 COMBINATIONS = pairwise()
 # What only one answer leaves in a project.
-ONLY = {"Dockerfile": ("runtime", "container"), ".dockerignore": ("runtime", "container")}
+ONLY = {
+    "Dockerfile": ("runtime", "container"),
+    ".dockerignore": ("runtime", "container"),
+    "events/rest.json": ("front_door", "rest-api"),
+}
 
 
 @contextmanager
