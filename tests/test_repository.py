@@ -13,10 +13,13 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 OPTIONS: dict[str, Any] = json.loads((ROOT / "cookiecutter.json").read_text(encoding="utf-8"))
 
 
+OPTIONAL = ("cors_origins", "reserved_concurrency")  # whose answer may be empty, and is so by default
+
+
 def test_the_options_table_is_that_of_the_options_file() -> None:
     rows = re.findall(r"^\| `(\w+)` \| (.*?) \| (.*) \|$", README, re.MULTILINE)
     shown = {option: default.strip("`") for option, default, _ in rows}
-    assert shown == {**defaults(), "project_slug": "from the name", "cors_origins": "none"}
+    assert shown == {**defaults(), "project_slug": "from the name", **dict.fromkeys(OPTIONAL, "none")}
     for option, _, text in rows:
         for choice in CHOICES.get(option, ()):
             assert choice in text or choice == OPTIONS[option][0]
