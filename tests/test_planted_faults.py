@@ -187,7 +187,11 @@ FAULTS = {
     "output of another attribute": fault(
         {}, "Value: !GetAtt StreamUrl.FunctionUrl", "Value: !GetAtt StreamUrl.Url", SAM
     ),
-    "output of nothing": fault({}, "Value: !Ref StreamFunction\n", "Value: !Ref StreamFunctions\n", SAM),
+    # A name that begins like a function's could be one that SAM makes, so its linter lets it pass.
+    "output of nothing": fault({}, "Value: !GetAtt StreamFunction.Arn", "Value: !GetAtt StreamFunctions.Arn", OUTPUTS),
+    "output of SAM's own URL": fault(
+        CLOUDFRONT, "!Sub https://${StreamDistribution.Dom", "!Sub https://${StreamFunctionUrl.Dom", OUTPUTS
+    ),
     "output without !GetAtt": fault({}, "Value: !GetAtt StreamFunction.Arn", "Value: StreamFunction.Arn", OUTPUTS),
     "output of another resource": fault(
         {}, "Value: !GetAtt StreamUrl.FunctionUrl", "Value: !GetAtt StreamFunction.Arn", OUTPUTS
@@ -492,7 +496,7 @@ def test_sams_linter_catches_the_rest(name: str, bake: Bake, tmp_path: Path) -> 
     assert "Error: Linting failed" in output
 
 
-@pytest.mark.parametrize(("name"), ACCEPTED)
+@pytest.mark.parametrize("name", [name for name, of in ACCEPTED.items() if of.edits])
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 def test_sams_linter_takes_what_the_rules_take(name: str, bake: Bake, tmp_path: Path) -> None:
     text = edited(bake(**ACCEPTED[name].answers), ACCEPTED[name].edits)

@@ -46,6 +46,7 @@ class Template:
     `Globals` say.
 
     Attributes:
+        parameters: By name.
         resources: By logical id.
         functions: Properties by logical id.
         aliases: Logical id of each alias's resource, SAM's own included, by function and alias.
@@ -55,8 +56,8 @@ class Template:
 
     def __init__(self, path: Path) -> None:
         source = yaml.load(path.read_text(encoding="utf-8"), TemplateLoader)
-        parameters = source.get("Parameters") or {}
-        whole = _plain(source, {name: of["Default"] for name, of in parameters.items() if "Default" in of})
+        self.parameters: dict[str, Any] = source.get("Parameters") or {}
+        whole = _plain(source, {name: of["Default"] for name, of in self.parameters.items() if "Default" in of})
         self.resources: dict[str, Any] = whole["Resources"]
         self.outputs: dict[str, Any] = whole.get("Outputs") or {}
         shared = (whole.get("Globals") or {}).get("Function") or {}
@@ -95,6 +96,13 @@ class Template:
         """Whether only AWS knows the value: an import, a choice, a parameter without a default."""
         names = set(re.findall(r"\$\{([\w:]+)", str(value)))
         return isinstance(value, dict) or (bool(names) and not self.resources.keys() & names)
+
+    def exists(self, name: str) -> bool:
+        """Whether there is a resource or a parameter of that name, or SAM makes one."""
+        own = {*self.resources, *self.parameters, *self.aliases.values(), *(f"{of}Url" for of in self.inline_urls)}
+        sams = [key for key, of in self.resources.items() if of["Type"].startswith("AWS::Serverless::")]
+        made = any(re.fullmatch(rf"{key}(?!Alias|Url)[A-Z]\w*", name) for key in sams)
+        return name in own or made or name.startswith(("Serverless", "CodeDeploy"))
 
     def granted(self, url: str, principal: str, source: str = "") -> set[str]:
         """What a principal may do with a URL and, where it is lambda:InvokeFunction, through the URL alone."""

@@ -184,9 +184,8 @@ def test_what_a_resource_waits_for_is_made(template: Template) -> None:
     # https://docs.aws.amazon.com/serverless-application-model/latest/developerguide/sam-specification-generated-resources.html
     for name, resource in template.resources.items():
         for other in listed(resource.get("DependsOn")):
-            made = any(fnmatch(other, f"{of}[A-Z]*") for of in template.resources if "Alias" not in other)
-            known = {*template.resources, *template.aliases.values()}
-            assert made or other in known, f"{name}: DependsOn names {other}, which is none of {sorted(known)}"
+            known = sorted({*template.resources, *template.aliases.values()})
+            assert template.exists(other), f"{name}: DependsOn names {other}, which is none of {known}"
 
 
 def test_roles_allow_no_more_than_they_name(template: Template) -> None:
@@ -292,6 +291,8 @@ def test_the_outputs_name_what_is_deployed(template: Template) -> None:
         value = output.get("Value")
         bare = not value or str(value).partition(".")[0] in template.resources
         assert not bare, f"{name}: {value!r} names nothing; write !Ref or !GetAtt before a resource"
+        missing = [other for other in re.findall(r"\$\{(\w+)[.}]", str(value)) if not template.exists(other)]
+        assert not missing, f"{name}: there is no {missing}; name one of {[*template.resources]}"
         assert value == fixed.get(name, value), f"{name}: let Value be {fixed.get(name)}, which others read"
         for api, stage in re.findall(r"\$\{(\w+)}\.execute-api\.[^/]*/(\w+)", str(value)):
             found = template.of("AWS::Serverless::Api").get(api, {}).get("StageName", stage)
