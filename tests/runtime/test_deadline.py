@@ -296,6 +296,7 @@ def test_the_last_words_of_a_stream_are_for_the_deadline_alone(sandbox: Sandbox)
 @pytest.mark.parametrize("kind", ["sync", "async", "sync event stream", "async event stream"])
 def test_what_a_client_does_not_take_is_broken_off(sandbox: Sandbox, kind: str) -> None:
     code = f"""
+        import asyncio  # lest the runtime does while the time passes, which may take all of it
         from streaming_runtime import EventSourceResponse, StreamingResponse
         def handler(event, context):
             if event == 2:
@@ -436,6 +437,7 @@ def test_a_margin_that_is_no_number_is_an_init_error(sandbox: Sandbox, value: st
 @pytest.mark.parametrize("definition", ["def", "async def"])
 def test_the_timer_of_an_invocation_does_not_reach_the_next(sandbox: Sandbox, definition: str) -> None:
     code = f"""
+        import asyncio  # lest the runtime does while the time passes, which may take all of it
         import signal
         contexts = []
         {definition} handler(event, context):
