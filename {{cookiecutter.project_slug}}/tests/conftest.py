@@ -85,10 +85,10 @@ class Template:
             qualifier = next((alias for (_, alias), name in self.aliases.items() if name in qualifier), qualifier)
         for name, of in self.functions.items():
             own = str(of.get("FunctionName", name))
-            if parts := re.fullmatch(rf"(\${{{name}(\.Arn)?}}|{re.escape(own)})(:([\w$-]+))?", str(value)):
+            if parts := re.fullmatch(rf"(\$.{name}(\.Arn)?}}|{re.escape(own)})(:([\w$-]+))?", str(value)):
                 return name, str(qualifier or parts[4] or "")
         for (name, alias), resource in self.aliases.items():
-            if re.fullmatch(rf"\${{({resource}(\.\w+)?|{name}\.Alias)}}", str(value)):
+            if re.fullmatch(rf"\$.({resource}(\.\w+)?|{name}\.Alias)}}", str(value)):
                 return name, alias
         return None
 
@@ -141,6 +141,11 @@ def mappings(value: Any) -> Iterator[dict[str, Any]]:
         yield from mappings(item)
 
 
+def ref(name: str) -> str:
+    """How a reference to a resource, or an attribute of it, is spelt here."""
+    return "${" + name + "}"
+
+
 def listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [] if value is None else [value]
 
@@ -166,7 +171,7 @@ def _plain(value: Any, defaults: dict[str, Any]) -> Any:
     if kind == "Sub":
         text = found[kind][0] if isinstance(found[kind], list) else found[kind]
         return re.sub(r"\$\{(\w+)}", lambda name: str(defaults.get(name[1], name[0])), text)
-    return "${" + (".".join(found[kind]) if isinstance(found[kind], list) else found[kind]) + "}"
+    return ref(".".join(found[kind]) if isinstance(found[kind], list) else found[kind])
 
 
 def _merged(below: Any, above: Any) -> Any:

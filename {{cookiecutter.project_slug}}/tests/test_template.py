@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import botocore.session
 import pytest
 
-from tests.conftest import PROJECT, Template, listed, mappings, true, variables
+from tests.conftest import PROJECT, Template, listed, mappings, ref, true, variables
 
 URL_ACTIONS = {"lambda:InvokeFunctionUrl", "lambda:InvokeFunction"}
 # https://docs.aws.amazon.com/lambda/latest/dg/monitoring-metrics-types.html
@@ -217,23 +217,23 @@ def test_the_policy_names_the_model_of_the_environment(template: Template) -> No
 def test_cloudfront_may_call_the_url_and_streams(template: Template) -> None:
     # https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/private-content-restricting-access-to-lambda.html
     controls, policies = (template.of(f"AWS::CloudFront::{of}") for of in ("OriginAccessControl", "CachePolicy"))
-    own = [f"${{{key}}}" for key, of in policies.items() if str(of["CachePolicyConfig"].get("DefaultTTL")) == "0"]
+    own = [ref(key) for key, of in policies.items() if str(of["CachePolicyConfig"].get("DefaultTTL")) == "0"]
     origins = [
         (name, origin, of["DistributionConfig"]["DefaultCacheBehavior"], url)
         for name, of in template.of("AWS::CloudFront::Distribution").items()
         for origin in of["DistributionConfig"].get("Origins") or []
         for url in template.urls
-        if f"${{{url}.FunctionUrl}}" in str(origin.get("DomainName"))
+        if ref(f"{url}.FunctionUrl") in str(origin.get("DomainName"))
     ]
     for name, origin, behavior, url in origins:
         assert not isinstance(origin["DomainName"], str), f"{name}: cut the host out of the URL: !Select [2, !Split …]"
         if template.urls[url][0].get("AuthType") == "AWS_IAM":
             control = origin.get("OriginAccessControlId")
-            named = [of["OriginAccessControlConfig"] for key, of in controls.items() if f"${{{key}." in str(control)]
+            named = [of["OriginAccessControlConfig"] for key, of in controls.items() if ref(f"{key}.Id") == control]
             assert named or template.unknown(control), f"{name}: set OriginAccessControlId, one of {[*controls]}"
             kinds = [(of["OriginAccessControlOriginType"], of["SigningBehavior"]) for of in named]
             assert set(kinds) <= {("lambda", "always")}, f"{control}: let it sign always, for the type lambda"
-            missing = URL_ACTIONS - template.granted(url, "cloudfront.amazonaws.com", f"${{{name}}}")
+            missing = URL_ACTIONS - template.granted(url, "cloudfront.amazonaws.com", ref(name))
             assert not missing, f"{name}: permit it {missing} on {template.urls[url][1]}"
         if behavior["TargetOriginId"] == origin["Id"]:
             policy = behavior.get("CachePolicyId")
@@ -258,7 +258,7 @@ def test_the_rest_api_streams_from_the_function(template: Template) -> None:
             fits = not all(str(value).isdecimal() for value in time) or int(time[0]) * 1000 <= int(time[1]) <= 900000
             assert fits, f"{name}: set TimeoutInMillis to the function's Timeout, {time[0]} s, or more"
             open_to_all = not public and api in apis and "Auth" not in {**of, **apis[api]}
-            assert not open_to_all, f"{name}: set Auth on {api}, or anyone may call it; Auth: {{}} if anyone may"
+            assert not open_to_all, f"{name}: anyone may call it; set Auth on {api}, an empty one if that is meant"
 
 
 def test_a_metric_that_is_read_is_also_written(template: Template) -> None:
