@@ -1,4 +1,4 @@
-"""Leaves the files of the chosen example, and says what comes next.
+"""Leaves the files of the chosen example and pipeline, and says what comes next.
 
 Nothing is installed, fetched or committed here: a failure would delete the project.
 """
@@ -33,6 +33,8 @@ OPTIONAL_PATHS = (
     ("runtime", "container", "Dockerfile"),
     ("runtime", "container", ".dockerignore"),
     ("front_door", "rest-api", "events/rest.json"),
+    ("deploy_pipeline", "github-actions", ".github"),
+    ("deploy_pipeline", "github-actions", "pipeline"),
 )
 
 # A folder for each example but the first, whose files are in place: they are laid over those.
@@ -51,7 +53,7 @@ def remove_what_was_not_chosen(answers: dict[str, Any]) -> None:
     """Leaves in the current folder no path that belongs to another answer."""
     for option, answer, path in OPTIONAL_PATHS:
         if answers[option] != answer:
-            Path(path).unlink()
+            shutil.rmtree(path) if Path(path).is_dir() else Path(path).unlink()
 
 
 def next_steps(answers: dict[str, Any]) -> str:
