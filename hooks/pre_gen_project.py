@@ -30,6 +30,7 @@ CHOICES = {
     "url_auth": ("AWS_IAM", "NONE"),
     "cors_credentials": ("no", "yes"),
     "observability": ("basic", "full"),
+    "deployment": ("all-at-once", "canary"),
     "deploy_pipeline": ("github-actions", "none"),
 }
 # Commercial regions where Lambda has function URLs and CloudFormation can make them.

@@ -83,7 +83,11 @@ def test_who_may_call_the_url(resources: dict[str, Any]) -> None:
         for resource in resources.values()
         if resource["Type"] == "AWS::Lambda::Permission"
     )
-    function = ("Ref", "StreamFunction")
+    # Where the URL is that of an alias, so are the permissions.
+    alias = resources["StreamUrl"]["Properties"].get("Qualifier", "")
+    function = ("Ref", f"StreamFunctionAlias{alias}" if alias else "StreamFunction")
+    assert resources["StreamUrl"].get("DependsOn") == (function[1] if alias else None)
+    assert resources["StreamFunction"]["Properties"].get("AutoPublishAlias", "") == alias
     public = [
         ("lambda:InvokeFunction", "*", None, True, function),
         ("lambda:InvokeFunctionUrl", "*", "NONE", None, function),
