@@ -91,6 +91,7 @@ class Runner:
             "event_name": event_name,
             "event": event,
             "ref": ref,
+            "ref_name": ref.removeprefix("refs/heads/").removeprefix("refs/tags/"),
             "repository": self.name,
             "run_id": "77",
             "run_attempt": "1",
