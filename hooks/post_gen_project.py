@@ -33,8 +33,13 @@ OPTIONAL_PATHS = (
     ("runtime", "container", "Dockerfile"),
     ("runtime", "container", ".dockerignore"),
     ("front_door", "rest-api", "events/rest.json"),
-    ("deploy_pipeline", "github-actions", ".github"),
-    ("deploy_pipeline", "github-actions", "pipeline"),
+    ("deploy_pipeline", "github-actions", ".github/dependabot.yml"),
+    ("deploy_pipeline", "github-actions", ".github/workflows/ci.yml"),
+    ("deploy_pipeline", "github-actions", ".github/workflows/deploy.yml"),
+    ("deploy_pipeline", "github-actions", ".github/workflows/environment.yml"),
+    ("deploy_pipeline", "github-actions", ".github/workflows/preview.yml"),
+    ("deploy_pipeline", "github-actions", "pipeline/__main__.py"),
+    ("deploy_pipeline", "github-actions", "pipeline/oidc.yaml"),
 )
 
 # A folder for each example but the first, whose files are in place: they are laid over those.
@@ -53,7 +58,10 @@ def remove_what_was_not_chosen(answers: dict[str, Any]) -> None:
     """Leaves in the current folder no path that belongs to another answer."""
     for option, answer, path in OPTIONAL_PATHS:
         if answers[option] != answer:
-            shutil.rmtree(path) if Path(path).is_dir() else Path(path).unlink()
+            Path(path).unlink()
+            for folder in list(Path(path).parents)[:-1]:
+                if not any(folder.iterdir()):
+                    folder.rmdir()
 
 
 def next_steps(answers: dict[str, Any]) -> str:

@@ -80,6 +80,13 @@ PASSING = (
     ("runtime", "container", "Dockerfile"),
     ("runtime", "container", ".dockerignore"),
     ("front_door", "rest-api", "events/rest.json"),
+    ("deploy_pipeline", "github-actions", ".github/dependabot.yml"),
+    ("deploy_pipeline", "github-actions", ".github/workflows/ci.yml"),
+    ("deploy_pipeline", "github-actions", ".github/workflows/deploy.yml"),
+    ("deploy_pipeline", "github-actions", ".github/workflows/environment.yml"),
+    ("deploy_pipeline", "github-actions", ".github/workflows/preview.yml"),
+    ("deploy_pipeline", "github-actions", "pipeline/__main__.py"),
+    ("deploy_pipeline", "github-actions", "pipeline/oidc.yaml"),
 )
 TEXT_LENGTHS = {"project_name": 64, "description": 256}
 # Embeddings, overrides and isolates: with them a line can read as something else than it is.
