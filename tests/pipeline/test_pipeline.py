@@ -32,8 +32,8 @@ UNCHECKED: dict[str, dict[str, str]] = {"ci/check": {}}
 
 
 DEPLOYING = {
-    *("cloudformation:CreateChangeSet", "cloudformation:DescribeChangeSet", "cloudformation:DescribeStackEvents"),
-    *("cloudformation:DescribeStacks", "cloudformation:ExecuteChangeSet", "cloudformation:GetTemplateSummary"),
+    *("cloudformation:CreateChangeSet", "cloudformation:DescribeChangeSet", "cloudformation:DescribeStacks"),
+    *("cloudformation:ExecuteChangeSet", "cloudformation:GetTemplateSummary"),
     *("iam:PassRole", "s3:GetObject", "s3:PutObject"),
 }
 
@@ -241,6 +241,8 @@ def test_what_does_not_stream_is_not_promoted(set_up: SetUp) -> None:
     jobs = project.runner.run("deploy.yml", "push")
     assert jobs["staging/deploy"].result == "failure"
     assert "did not stream: " in jobs["staging/deploy"].log
+    assert jobs["staging/deploy"].steps[-1] == "Say why it failed"
+    assert "cloudformation:DescribeStackEvents" in assert_allowed(project.cloud)
     assert jobs["production"].result == "skipped"
     assert "lambda-stream-production" not in project.cloud.stacks()
 
