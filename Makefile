@@ -42,12 +42,13 @@ lint: $(ready)
 	@ruff check --config pyproject.toml .
 	@ruff format --check --config pyproject.toml .
 	@mypy hooks filters.py local_extensions.py tests benchmarks
-	@cd '{{cookiecutter.project_slug}}' && MYPYPATH=src mypy --config-file ../pyproject.toml src local tests
+	@cd '{{cookiecutter.project_slug}}' && MYPYPATH=src mypy --config-file ../pyproject.toml src local tests pipeline
 	@cd '{{cookiecutter.project_slug}}' && for example in examples/*; do \
 		MYPYPATH=$$example/src:src mypy --config-file ../pyproject.toml $$example || exit 1; done
 	@shellcheck .ci/run '{{cookiecutter.project_slug}}/src/bootstrap' \
 		'{{cookiecutter.project_slug}}/interpreter.sh'
-	@zizmor --quiet --offline --persona pedantic .github
+	@zizmor --quiet --offline --persona pedantic .github '{{cookiecutter.project_slug}}/.github'
+	@actionlint
 
 bench: $(ready) ## Measure a bake, the local URL, and the runtime beside its peers; draw benchmarks/chart.svg [BENCH_PYTHON=3.13]
 	@UV_PROJECT_ENVIRONMENT=build/bench uv sync --quiet --locked --only-group bench --python "$(BENCH_PYTHON)" || { \

@@ -1,4 +1,4 @@
-"""Leaves the files of the chosen example, and says what comes next.
+"""Leaves the files of the chosen example and pipeline, and says what comes next.
 
 Nothing is installed, fetched or committed here: a failure would delete the project.
 """
@@ -34,6 +34,13 @@ OPTIONAL_PATHS = (
     ("runtime", "container", ".dockerignore"),
     ("runtime", "provided.al2023", "interpreter.sh"),
     ("front_door", "rest-api", "events/rest.json"),
+    ("deploy_pipeline", "github-actions", ".github/dependabot.yml"),
+    ("deploy_pipeline", "github-actions", ".github/workflows/ci.yml"),
+    ("deploy_pipeline", "github-actions", ".github/workflows/deploy.yml"),
+    ("deploy_pipeline", "github-actions", ".github/workflows/environment.yml"),
+    ("deploy_pipeline", "github-actions", ".github/workflows/preview.yml"),
+    ("deploy_pipeline", "github-actions", "pipeline/__main__.py"),
+    ("deploy_pipeline", "github-actions", "pipeline/oidc.yaml"),
 )
 
 # A folder for each example but the first, whose files are in place: they are laid over those.
@@ -53,6 +60,9 @@ def remove_what_was_not_chosen(answers: dict[str, Any]) -> None:
     for option, answer, path in OPTIONAL_PATHS:
         if answers[option] != answer:
             Path(path).unlink()
+            for folder in list(Path(path).parents)[:-1]:
+                if not any(folder.iterdir()):
+                    folder.rmdir()
 
 
 def next_steps(answers: dict[str, Any]) -> str:

@@ -30,6 +30,8 @@ CHOICES = {
     "url_auth": ("AWS_IAM", "NONE"),
     "cors_credentials": ("no", "yes"),
     "observability": ("basic", "full"),
+    "deployment": ("all-at-once", "canary"),
+    "deploy_pipeline": ("github-actions", "none"),
 }
 # Commercial regions where Lambda has function URLs and CloudFormation can make them.
 # https://docs.aws.amazon.com/lambda/latest/dg/urls-configuration.html
@@ -92,6 +94,13 @@ PASSING = (
     ("runtime", "container", ".dockerignore"),
     ("runtime", "provided.al2023", "interpreter.sh"),
     ("front_door", "rest-api", "events/rest.json"),
+    ("deploy_pipeline", "github-actions", ".github/dependabot.yml"),
+    ("deploy_pipeline", "github-actions", ".github/workflows/ci.yml"),
+    ("deploy_pipeline", "github-actions", ".github/workflows/deploy.yml"),
+    ("deploy_pipeline", "github-actions", ".github/workflows/environment.yml"),
+    ("deploy_pipeline", "github-actions", ".github/workflows/preview.yml"),
+    ("deploy_pipeline", "github-actions", "pipeline/__main__.py"),
+    ("deploy_pipeline", "github-actions", "pipeline/oidc.yaml"),
 )
 TEXT_LENGTHS = {"project_name": 64, "description": 256}
 # Embeddings, overrides and isolates: with them a line can read as something else than it is.

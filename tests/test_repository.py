@@ -31,9 +31,10 @@ def test_every_make_command_that_a_document_names_exists() -> None:
         folder: set(re.findall(r"^([a-z]+):.*## ", (folder / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
         for folder in (ROOT, project)
     }
-    assert targets[project] == {"help", "dev", "invoke", "test", "check", "build", "deploy", "probe"}
+    assert targets[project] == {"help", "dev", "invoke", "test", "check", "build", "deploy", "probe", "pipeline"}
     documents = {ROOT / "CONTRIBUTING.md": ROOT, ROOT / "README.md": None, project / "README.md": project}
     documents[ROOT / "docs" / "function-url.md"] = None
+    documents[ROOT / "docs" / "pipeline.md"] = None
     for document, folder in documents.items():
         named = set(re.findall(r"(?:`|^|&& )make ([a-z]+)", document.read_text(encoding="utf-8"), re.MULTILINE))
         assert named
@@ -58,7 +59,10 @@ def test_ci_runs_the_commands_of_the_readme() -> None:
     ("folder", "known"),
     [
         (".", "the options are PYTHON and BENCH_PYTHON"),
-        ("{{cookiecutter.project_slug}}", "the options are PORT, EVENT, URL, ARGS and PYTHON_HOME"),
+        (
+            "{{cookiecutter.project_slug}}",
+            "the options are PORT EVENT URL ARGS PYTHON_HOME REPOSITORY ENVIRONMENTS BRANCH OWNER_ID REPOSITORY_ID",
+        ),
     ],
 )
 def test_an_unknown_option_of_make_is_refused(folder: str, known: str) -> None:

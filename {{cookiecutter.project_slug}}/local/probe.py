@@ -13,8 +13,10 @@ import math
 import re
 import sys
 import time
+from base64 import b64decode
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
 from urllib.parse import SplitResult, parse_qsl, quote, urlencode, urlsplit
@@ -26,6 +28,8 @@ from . import Log, running
 from .function import TemplateError, load_function
 
 _AWS_HOST = re.compile(r"[^.]+\.(lambda-url|execute-api)\.([^.]+)\.(?:on\.aws|amazonaws\.com)")
+# Headers of an event that tell of a connection, which is not the one to come.
+_ANOTHERS = ("connection", "content-length", "host", "transfer-encoding", "x-amzn-", "x-forwarded-")
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _RECEIVE_SIZE = 64 * 1024
 _MOST_ROWS = 40
@@ -189,6 +193,9 @@ def probe(
 def _signature(method: str, parts: SplitResult, headers: dict[str, str], data: bytes | None) -> dict[str, str]:
     host = _AWS_HOST.fullmatch(parts.hostname or "")
     if host is None:
+        # CloudFront signs what it asks of a function URL, but leaves the body's digest to the client.
+        if data is not None and (parts.hostname or "").endswith(".cloudfront.net"):
+            return {"x-amz-content-sha256": sha256(data).hexdigest()}
         return {}
     from botocore.auth import SigV4Auth
     from botocore.awsrequest import AWSRequest
@@ -243,6 +250,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--method", type=str.upper, choices=_METHODS, help="default: POST with --data, else GET")
     parser.add_argument("--header", type=_header, action="append", default=[], help="'Name: value'; repeatable")
     parser.add_argument("--data", type=_data, metavar="TEXT", help="body to send; @FILE takes it from there")
+    parser.add_argument("--event", type=_event, metavar="FILE", help="send the request of this event below the URL")
     parser.add_argument("--timeout", type=float, default=900, help="seconds without a byte (default: 900)")
     parser.add_argument("--no-sign", action="store_false", dest="sign", help="send no AWS signature")
     options = parser.parse_args(arguments)
@@ -255,7 +263,12 @@ def main(arguments: list[str] | None = None) -> int:
             if options.serve is not None:
                 function = load_function(options.serve, "StreamFunction")
                 url = stack.enter_context(running(function, observer=Log(sys.stderr)))
-            result = probe(url, options.method, options.header, options.data, options.timeout, options.sign, console)
+            method, headers, data = options.method, options.header, options.data
+            if options.event is not None:
+                url = url.rstrip("/") + options.event.path
+                method, headers = method or options.event.method, [*options.event.headers, *headers]
+                data = options.event.data if data is None else data
+            result = probe(url, method, headers, data, options.timeout, options.sign, console)
     except (ProbeError, TemplateError) as error:
         return _fail(str(error))
     except KeyboardInterrupt:
@@ -286,6 +299,32 @@ def _header(text: str) -> tuple[str, str]:
     if match is None:
         raise argparse.ArgumentTypeError(f"not 'Name: value' in ASCII: {text!r}")
     return match[1], match[2].strip()
+
+
+@dataclass(frozen=True)
+class _Event:
+    """The request of a function URL event, as the files of `events/` have them."""
+
+    method: str
+    path: str
+    headers: list[tuple[str, str]]
+    data: bytes | None
+
+
+def _event(text: str) -> _Event:
+    try:
+        event = json.loads(Path(text).read_text(encoding="utf-8"))
+        http = event["requestContext"]["http"]
+        body, query = event.get("body"), event.get("rawQueryString")
+        headers = [(name, value) for name, value in event["headers"].items() if not name.lower().startswith(_ANOTHERS)]
+        return _Event(
+            method=http["method"],
+            path=event["rawPath"] + (f"?{query}" if query else ""),
+            headers=[*headers, *([("cookie", "; ".join(event["cookies"]))] if event.get("cookies") else [])],
+            data=None if body is None else b64decode(body) if event.get("isBase64Encoded") else body.encode(),
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise argparse.ArgumentTypeError(f"no event of a function URL in {text!r}: {error!r}") from error
 
 
 def _data(text: str) -> bytes:

@@ -1,0 +1,118 @@
+"""`deployment: canary`: what SAM makes of it. CodeDeploy itself runs on AWS only, so nothing here shifts traffic."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support import Answers, Bake
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning"),
+]
+DOORS: list[Answers] = [
+    {},
+    {"url_auth": "NONE"},
+    {"front_door": "cloudfront"},
+    {"front_door": "rest-api", "observability": "full"},
+    {"runtime": "container", "deploy_pipeline": "none"},
+    {"runtime": "provided.al2023"},
+]
+
+
+def transformed(project: Path) -> dict[str, Any]:
+    """The plain CloudFormation that the Serverless transform makes of the template."""
+    from boto3.session import Session
+    from samcli.yamlhelper import yaml_parse
+    from samtranslator.parser.parser import Parser
+    from samtranslator.translator.translator import Translator
+
+    source = yaml_parse((project / "template.yaml").read_text(encoding="utf-8"))
+    properties = source["Resources"]["StreamFunction"]["Properties"]
+    # The transform wants code that lies where `sam package` leaves it.
+    image = properties.get("PackageType") == "Image"
+    properties["ImageUri" if image else "CodeUri"] = "repository:tag" if image else "s3://bucket/key"
+    translator = Translator({}, Parser(), boto_session=Session(region_name="us-east-1"))
+    result: dict[str, Any] = translator.translate(source, {})
+    return result
+
+
+@pytest.mark.parametrize("answers", DOORS, ids=lambda answers: ",".join(answers.values()) or "default")
+def test_the_url_and_its_permissions_are_those_of_the_alias(answers: Answers, bake: Bake) -> None:
+    """Nobody but the alias calls a version, and the template and its transform are clean for the linters."""
+    from cfnlint.api import ManualArgs, lint
+    from click.testing import CliRunner
+    from samcli.cli.main import cli as sam
+
+    project = bake(deployment="canary", **answers)
+    command = ["validate", "--lint", "--template", str(project / "template.yaml"), "--region", "us-east-1"]
+    validated = CliRunner().invoke(sam, command)
+    assert validated.exit_code == 0, validated.output
+    template = transformed(project)
+    assert [str(match) for match in lint(json.dumps(template), config=ManualArgs(regions=["us-east-1"]))] == []
+
+    resources = template["Resources"]
+    url = resources["StreamUrl"]
+    assert url["Properties"]["Qualifier"] == resources["StreamFunctionAliaslive"]["Properties"]["Name"] == "live"
+    assert url["DependsOn"] == "StreamFunctionAliaslive"
+    granted = [value["Properties"] for value in resources.values() if value["Type"] == "AWS::Lambda::Permission"]
+    assert [permission["FunctionName"] for permission in granted] == [{"Ref": "StreamFunctionAliaslive"}] * len(granted)
+    assert bool(granted) == bool(answers.get("url_auth") == "NONE" or "front_door" in answers)
+
+
+def test_traffic_is_shifted_in_production_and_back_for_errors_behind_the_first_byte(bake: Bake) -> None:
+    """The alias is moved by CodeDeploy, whose role and alarms are the stack's own."""
+    template = transformed(bake(deployment="canary"))
+    resources = template["Resources"]
+    update = resources["StreamFunctionAliaslive"]["UpdatePolicy"]["CodeDeployLambdaAliasUpdate"]
+    assert update == {
+        "ApplicationName": {"Ref": "ServerlessDeploymentApplication"},
+        "DeploymentGroupName": {"Ref": "StreamFunctionDeploymentGroup"},
+    }
+    group = resources["StreamFunctionDeploymentGroup"]["Properties"]
+    canary, at_once = (
+        {"Fn::Sub": ["CodeDeployDefault.Lambda${ConfigName}", {"ConfigName": name}]}
+        for name in ("Canary10Percent5Minutes", "AllAtOnce")
+    )
+    assert group["DeploymentConfigName"] == {"Fn::If": ["IsProduction", canary, at_once]}
+    assert template["Conditions"]["IsProduction"] == {"Fn::Equals": [{"Ref": "Stage"}, "production"]}
+    assert group["ServiceRoleArn"] == {"Fn::GetAtt": ["StreamDeploymentRole", "Arn"]}
+    assert group["AutoRollbackConfiguration"]["Events"] == [
+        "DEPLOYMENT_FAILURE",
+        "DEPLOYMENT_STOP_ON_ALARM",
+        "DEPLOYMENT_STOP_ON_REQUEST",
+    ]
+    alarms = [alarm["Name"]["Ref"] for alarm in group["AlarmConfiguration"]["Alarms"]]
+    metrics = {resources[name]["Properties"]["MetricName"]: resources[name]["Properties"] for name in alarms}
+    assert metrics.keys() == {"Errors", "MidStreamErrors"}
+    namespace = resources["StreamFunction"]["Properties"]["Environment"]["Variables"][
+        "STREAMING_RUNTIME_METRICS_NAMESPACE"
+    ]
+    assert metrics["MidStreamErrors"]["Namespace"] == namespace
+    assert metrics["MidStreamErrors"]["Dimensions"] == [{"Name": "FunctionName", "Value": {"Ref": "StreamFunction"}}]
+    for alarm in metrics.values():
+        assert alarm["Period"] < 300, "it has to go off while a tenth of the traffic is on the new version"
+
+
+def test_every_role_of_the_stack_has_the_boundary(bake: Bake) -> None:
+    """The pipeline may make no other, so a role without it would fail every deployment."""
+    for answers in DOORS[:4]:
+        resources = transformed(bake(deployment="canary", **answers))["Resources"]
+        roles = {name: value["Properties"] for name, value in resources.items() if value["Type"] == "AWS::IAM::Role"}
+        assert roles.keys() == {"StreamFunctionRole", "StreamDeploymentRole"}
+        for role in roles.values():
+            assert role["PermissionsBoundary"] == {
+                "Fn::If": ["HasPermissionsBoundary", {"Ref": "PermissionsBoundary"}, {"Ref": "AWS::NoValue"}]
+            }
+
+
+def test_all_at_once_has_none_of_it(bake: Bake) -> None:
+    """No alias, no CodeDeploy, no parameter."""
+    template = transformed(bake())
+    assert "StreamFunctionAliaslive" not in template["Resources"]
+    assert not [value for value in template["Resources"].values() if value["Type"].startswith("AWS::CodeDeploy::")]
+    assert template["Parameters"].keys() == {"PermissionsBoundary"}
+    assert "Parameters" not in transformed(bake(deploy_pipeline="none"))
