@@ -38,7 +38,6 @@ OPTIONAL_PATHS = (
     ("deploy_pipeline", "github-actions", ".github/workflows/ci.yml"),
     ("deploy_pipeline", "github-actions", ".github/workflows/deploy.yml"),
     ("deploy_pipeline", "github-actions", ".github/workflows/environment.yml"),
-    ("deploy_pipeline", "github-actions", ".github/workflows/preview.yml"),
     ("deploy_pipeline", "github-actions", "pipeline/__main__.py"),
     ("deploy_pipeline", "github-actions", "pipeline/oidc.yaml"),
 )

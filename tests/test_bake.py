@@ -450,10 +450,9 @@ def test_free_text_survives_in_every_file(text: str, bake: Bake) -> None:
     assert readme.startswith(f"# {text}\n\n{text}\n")
 
 
-def test_the_events_are_those_of_function_urls_but_for_the_plain_one(project: Path) -> None:
+def test_the_events_are_those_of_function_urls(project: Path) -> None:
     events = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in (project / "events").iterdir()}
-    assert set(events) == {"get", "plain", "post"}
-    assert "requestContext" not in events.pop("plain")
+    assert set(events) == {"get", "post"}
     assert {event["version"] for event in events.values()} == {"2.0"}
     assert events["post"]["isBase64Encoded"] is True
     assert events["post"]["cookies"] == ["session=abc123", "theme=dark"]

@@ -189,7 +189,7 @@ def test_cruft_creates_what_cookiecutter_does_and_sees_no_change(user: User, pro
 def test_cruft_brings_the_changes_and_keeps_the_edits(owner: User) -> None:
     owner.edit("src/app.py", "count: int = 10", "count: int = 20")
     owner.edit("template.yaml", "MemorySize: 512", "MemorySize: 1024")  # so near to a change that only a merge fits
-    owner("git rm -q events/plain.json")
+    owner("git rm -q events/post.json")
     own = ("Dockerfile", "events/mine.json", "examples/mine.txt")
     for path in own:
         owner.edit(path, "", "{}")

@@ -38,13 +38,13 @@ async def answer(event: Any) -> tuple[StreamingResponse, str]:
 
 
 @pytest.mark.parametrize("path", sorted(EVENTS.glob("*.json")), ids=lambda path: path.stem)
-def test_every_event_is_answered_unless_it_is_no_request(path: Path, runner: asyncio.Runner) -> None:
-    event = load(path)
-    if "requestContext" in event:
-        assert runner.run(answer(event))[0].status_code < 500
-    else:
-        with pytest.raises(ValueError, match="AsgiHandler takes the event of a function URL"):
-            runner.run(answer(event))
+def test_every_event_is_answered(path: Path, runner: asyncio.Runner) -> None:
+    assert runner.run(answer(load(path)))[0].status_code < 500
+
+
+def test_what_is_no_request_is_refused(runner: asyncio.Runner) -> None:
+    with pytest.raises(ValueError, match="AsgiHandler takes the event of a function URL"):
+        runner.run(answer({"name": "an event without HTTP"}))
 
 
 def test_a_call_of_the_tool_streams_its_progress_and_then_its_result(runner: asyncio.Runner) -> None:
