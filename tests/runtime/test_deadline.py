@@ -654,6 +654,7 @@ def test_the_report_has_as_much_time_as_any_send() -> None:
 @pytest.mark.parametrize("definition", ["def", "async def"])
 def test_what_hangs_while_an_item_is_encoded_is_raised_in(sandbox: Sandbox, definition: str) -> None:
     code = f"""
+        import asyncio  # lest the runtime does while the time passes, which may take all of it
         import time
         from streaming_runtime import StreamingResponse
         class Response(StreamingResponse):
