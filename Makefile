@@ -49,10 +49,10 @@ lint: $(ready)
 		'{{cookiecutter.project_slug}}/interpreter.sh'
 	@zizmor --quiet --offline --persona pedantic .github
 
-bench: $(ready) ## Measure the local URL, and the runtime beside its peers; draw benchmarks/chart.svg [BENCH_PYTHON=3.13]
+bench: $(ready) ## Measure a bake, the local URL, and the runtime beside its peers; draw benchmarks/chart.svg [BENCH_PYTHON=3.13]
 	@UV_PROJECT_ENVIRONMENT=build/bench uv sync --quiet --locked --only-group bench --python "$(BENCH_PYTHON)" || { \
 		echo "uv could not set build/bench up; if it finds no Python $(BENCH_PYTHON), name one with BENCH_PYTHON=…" >&2; exit 1; }
-	@missed=0; python -m benchmarks.local_url || missed=1; \
+	@missed=0; python -m benchmarks.bake || missed=1; python -m benchmarks.local_url || missed=1; \
 		build/bench/bin/python -m benchmarks --chart benchmarks/chart.svg && exit $$missed
 
 clean: ## Remove what the other commands made: all that git ignores

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import runpy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,13 @@ from cookiecutter.exceptions import FailedHookException
 from slugify import slugify
 
 _RULES = Path(__file__).parent / "hooks" / "pre_gen_project.py"
+
+
+@cache
+def _rules() -> dict[str, Any]:
+    """The rules of the pre_gen_project hook of this version."""
+    return runpy.run_path(str(_RULES))
+
 
 # What this version has cookiecutter evaluate beside the files of a project: options, a folder, the hooks' answers.
 OWN = frozenset(
@@ -30,11 +38,9 @@ def refuse_foreign(source: str) -> None:
     Cookiecutter evaluates answers that are given on its command line or through its API, without a sandbox: they could
     run any code of whoever wrote them.
     """
-    if source not in OWN:
-        rules = runpy.run_path(str(_RULES))
-        found = rules["evaluated"](re.sub(OWN_IN_HOOKS, "", source))
-        if found:
-            raise FailedHookException(rules["refusal"](found))
+    if source in OWN or not re.search(r"\{[{%#]", re.sub(OWN_IN_HOOKS, "", source)):
+        return
+    raise FailedHookException(_rules()["refusal"](_rules()["evaluated"](source)))
 
 
 def quoted(text: str) -> str:
@@ -48,11 +54,10 @@ def quoted(text: str) -> str:
 
 def project_slug(name: str) -> str:
     """A slug for any name, by the rules of the pre_gen_project hook."""
-    rules = runpy.run_path(str(_RULES))
     slug = slugify(name)
-    if not slug[:1].isalpha() or slug in rules["RESERVED_SLUGS"]:
+    if not slug[:1].isalpha() or slug in _rules()["RESERVED_SLUGS"]:
         slug = f"stream-{slug}"
-    return str(slug)[: rules["SLUG_LENGTH"]].strip("-")
+    return str(slug)[: _rules()["SLUG_LENGTH"]].strip("-")
 
 
 def validated(answers: dict[str, Any]) -> str:
@@ -63,10 +68,9 @@ def validated(answers: dict[str, Any]) -> str:
     refuses it shows with a traceback of its own. The hook remains for answers that are replayed, since cookiecutter
     does not evaluate them anew.
     """
-    rules = runpy.run_path(str(_RULES))
-    found = rules["problems"](answers)
+    found = _rules()["problems"](answers)
     if found:
-        raise FailedHookException(rules["refusal"](found))
+        raise FailedHookException(_rules()["refusal"](found))
     return ""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -50,3 +51,14 @@ def test_each_peer_is_measured_and_one_that_does_not_stream_where_it_should_is_n
     }
     assert positive
     assert failure == "streaming_runtime sent 1 chunks, 100000 bytes"
+
+
+@pytest.mark.slow
+def test_a_bake_is_measured_beside_one_of_as_many_empty_files(tmp_path: Path) -> None:
+    program = "import sys; from benchmarks.bake import main; sys.exit(main(rounds=1) > 1)"
+    done = run(sys.executable, "-c", program, cwd=ROOT)
+    header, command, process, verdict = done.stdout.splitlines()
+    assert "as the median of 1 rounds" in header
+    for line in (command, process):
+        assert len(re.findall(r"\d+ ms", line)) == 3
+    assert "target of under 1.5" in verdict

@@ -321,7 +321,7 @@ def assert_same_code(hook: str, answers: Answers) -> None:
     """Fails unless a hook, rendered with these answers, is the same program as ever and reads the answers as data."""
     code = (ROOT / "hooks" / f"{hook}.py").read_text(encoding="utf-8")
     rendered = render_hook(hook, answers)
-    for before in re.split(r"\{\{ _?cookiecutter \| tojson \}\}", code):
+    for before in re.split(r"\{\{ _?cookiecutter (?:\| default\(\{\}\) )?\| tojson \}\}", code):
         assert rendered.startswith(before)
         rendered = rendered.removeprefix(before)
         literal = rendered.partition("\n")[0]
