@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from hooks.post_gen_project import OPTIONAL_PATHS
 from hooks.pre_gen_project import CHOICES, PROFILES
 from tests.rendering import RENDERED, load_yaml, render
 from tests.support import ROOT, Bake, defaults, run, source_files
@@ -31,6 +32,7 @@ def template_of(project: Path) -> dict[str, Any]:
 CONTAINER_FILES = {"Dockerfile", ".dockerignore"}
 INTERPRETER_FILES = {"interpreter.sh"}
 REST_FILES = {"events/rest.json"}
+PIPELINE_FILES = {path for option, _, path in OPTIONAL_PATHS if option == "deploy_pipeline"}
 EXAMPLES = ("sse", "fastapi", "bedrock", "mcp")
 
 
@@ -232,12 +234,44 @@ EFFECTS: list[tuple[dict[str, str], dict[str, Any]]] = [
         {"observability": "full", "front_door": "rest-api"},
         {**METRICS, **REST_API, "Resources.StreamApiAlarm": "AWS::CloudWatch::Alarm"},
     ),
+    (
+        {"deployment": "canary"},
+        {
+            "Parameters.Stage.Type": "String",
+            "Parameters.Stage.Default": "development",
+            "Parameters.Stage.Description": "What the stack is for; in production a new version gets a tenth of the "
+            "traffic first",
+            "Conditions.IsProduction": {"Equals": [{"Ref": "Stage"}, "production"]},
+            f"{FUNCTION}.AutoPublishAlias": "live",
+            f"{FUNCTION}.AutoPublishAliasAllProperties": True,
+            f"{FUNCTION}.DeploymentPreference.Type": {"If": ["IsProduction", "Canary10Percent5Minutes", "AllAtOnce"]},
+            f"{FUNCTION}.DeploymentPreference.Role": {"GetAtt": "StreamDeploymentRole.Arn"},
+            f"{FUNCTION}.DeploymentPreference.Alarms": [
+                {"Ref": "StreamCanaryErrorsAlarm"},
+                {"Ref": "StreamCanaryMidStreamErrorsAlarm"},
+            ],
+            f"{FUNCTION}.Environment.Variables.STREAMING_RUNTIME_METRICS_NAMESPACE": "lambda-stream",
+            "Resources.StreamUrl.DependsOn": "StreamFunctionAliaslive",
+            "Resources.StreamUrl.Properties.Qualifier": "live",
+            "Resources.StreamCanaryErrorsAlarm": "AWS::CloudWatch::Alarm",
+            "Resources.StreamCanaryMidStreamErrorsAlarm": "AWS::CloudWatch::Alarm",
+            "Resources.StreamDeploymentRole": "AWS::IAM::Role",
+        },
+    ),
+    (
+        {"deploy_pipeline": "none"},
+        {
+            **dict.fromkeys([f"Parameters.PermissionsBoundary.{name}" for name in ("Type", "Default", "Description")]),
+            "Conditions.HasPermissionsBoundary": None,
+            f"{FUNCTION}.PermissionsBoundary": None,
+        },
+    ),
 ]
 
 
 def leaves(part: Any, path: str = "") -> dict[str, Any]:
     """The values of a template by their paths; lists and references are values."""
-    if not isinstance(part, dict) or {"Ref", "GetAtt", "Sub", "Select"} & part.keys():
+    if not isinstance(part, dict) or {"Ref", "GetAtt", "Sub", "Select", "If", "Not", "Equals"} & part.keys():
         return {path.removeprefix("."): part}
     return {name: value for key, inner in part.items() for name, value in leaves(inner, f"{path}.{key}").items()}
 
@@ -288,6 +322,8 @@ def test_every_option_is_among_those_with_an_effect() -> None:
         ({"reserved_concurrency": "7"}, ["README.md", "template.yaml"]),
         ({"log_retention": "365"}, ["README.md", "template.yaml"]),
         ({"bedrock_model": "amazon.nova-lite-v1:0"}, []),
+        ({"deployment": "canary"}, ["README.md", "template.yaml"]),
+        ({"deploy_pipeline": "none"}, ["README.md", "template.yaml", "pyproject.toml", *sorted(PIPELINE_FILES)]),
     ],
     ids=str,
 )

@@ -24,6 +24,7 @@ COMBINATIONS = pairwise()
 ONLY = {
     "Dockerfile": ("runtime", "container"),
     ".dockerignore": ("runtime", "container"),
+    "interpreter.sh": ("runtime", "provided.al2023"),
     "events/rest.json": ("front_door", "rest-api"),
 }
 

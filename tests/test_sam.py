@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from hooks.pre_gen_project import REGIONS
-from tests.infrastructure import assert_clean, transformed
+from tests.infrastructure import IMAGE, assert_clean, transformed
 from tests.support import Bake, run
 
 pytestmark = [
@@ -36,11 +36,33 @@ def test_the_transform_keeps_the_url_and_adds_the_role_alone(project: Path) -> N
     assert {logical_id: resource["Type"] for logical_id, resource in resources.items()} == {
         "StreamFunction": "AWS::Lambda::Function",
         "StreamFunctionRole": "AWS::IAM::Role",
+        "StreamLogs": "AWS::Logs::LogGroup",
         "StreamUrl": "AWS::Lambda::Url",
     }
     assert resources["StreamUrl"]["Properties"]["InvokeMode"] == "RESPONSE_STREAM"
     variables = resources["StreamFunction"]["Properties"]["Environment"]["Variables"]
     assert variables == {"AWS_LAMBDA_EXEC_WRAPPER": "/var/task/bootstrap"}
+
+
+def test_the_rest_api_streams_from_the_function_too(bake: Bake) -> None:
+    template = bake(front_door="rest-api", timeout="900") / "template.yaml"
+    resources = transformed(template, "us-east-1")["Resources"]
+    paths = resources["StreamApi"]["Properties"]["Body"]["paths"]
+    assert set(paths) == {"/", "/{proxy+}"}
+    for path in paths.values():
+        integration = path["x-amazon-apigateway-any-method"]["x-amazon-apigateway-integration"]
+        assert integration["responseTransferMode"] == "STREAM"
+        assert integration["timeoutInMillis"] == 900_000
+        assert "/response-streaming-invocations" in str(integration["uri"])
+
+
+def test_a_container_is_an_image_without_handler_and_runtime(bake: Bake) -> None:
+    template = bake(runtime="container", python_version="3.14") / "template.yaml"
+    properties = transformed(template, "us-east-1")["Resources"]["StreamFunction"]["Properties"]
+    assert properties["PackageType"] == "Image"
+    assert properties["Code"] == {"ImageUri": IMAGE}
+    assert properties["ImageConfig"] == {"Command": ["app.handler"]}
+    assert not {"Handler", "Runtime"} & properties.keys()
 
 
 def names(folder: Path, paths: Iterable[Path] | None = None) -> set[str]:

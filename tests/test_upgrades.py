@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from hooks.post_gen_project import EXAMPLES, OPTIONAL_PATHS
-from tests.support import ROOT, run
+from tests.support import ROOT, defaults, run
 
 URL = "https://github.com/org/lambda-stream-template"
 NAME = "{{cookiecutter.project_slug}}"
@@ -319,7 +319,7 @@ def test_a_replay_over_the_project_brings_the_files_and_leaves_those_of_its_owne
 
 @pytest.mark.slow
 def test_a_replay_that_would_lose_something_is_refused_before_it_does(replayer: User) -> None:
-    own = [f"{EXAMPLES}/mine.txt", *(path for _, _, path in OPTIONAL_PATHS)]
+    own = [f"{EXAMPLES}/mine.txt", *(path for option, answer, path in OPTIONAL_PATHS if defaults()[option] != answer)]
     for path in own:
         replayer.edit(path, "", "{}")
     replayer.commit()
