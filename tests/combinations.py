@@ -26,10 +26,16 @@ SINGLE = {
 BOUND = ("front_door", "url_auth", "cors_origins", "cors_credentials")
 
 
-def product() -> Iterator[Answers]:
-    """Every combination, the invalid ones among them."""
-    for values in itertools.product(*PAIRED.values()):
-        yield {**defaults(), **dict(zip(PAIRED, values, strict=True))}
+# Each is a line of its own in the template whatever the others are, so the pairs prove them: with them in the product
+# it would be four times as many.
+ALONE = ("architecture", "reserved_concurrency")
+
+
+def product(**fixed: str) -> Iterator[Answers]:
+    """Every combination with these answers, the invalid ones among them; of those that stand alone the default."""
+    options = {name: [fixed[name]] if name in fixed else of for name, of in PAIRED.items() if name not in ALONE}
+    for values in itertools.product(*options.values()):
+        yield {**defaults(), **dict(zip(options, values, strict=True))}
 
 
 def command(answers: Answers) -> str:

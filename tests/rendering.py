@@ -17,7 +17,9 @@ OPTIONS: dict[str, Any] = json.loads((ROOT / "cookiecutter.json").read_text(enco
 TEMPLATE = ROOT / "{{cookiecutter.project_slug}}"
 # Every other file is copied; test_bake.py proves that.
 RENDERED = ("README.md", "pyproject.toml", "samconfig.toml", "template.yaml")
-PSEUDO_PARAMETERS = {f"AWS::{name}" for name in ("AccountId", "Partition", "Region", "StackName", "URLSuffix")}
+PSEUDO_PARAMETERS = {
+    f"AWS::{name}" for name in ("AccountId", "NoValue", "Partition", "Region", "StackName", "URLSuffix")
+}
 
 _environment: Environment = create_env_with_context({"cookiecutter": OPTIONS})
 _environment.loader = FileSystemLoader(TEMPLATE)
@@ -86,6 +88,17 @@ def references(part: Any) -> Iterator[str]:
             yield from references(value)
 
 
+def conditionals(part: Any) -> Iterator[list[Any]]:
+    """What an `If` chooses by and from, each of them in a part of a template."""
+    if isinstance(part, dict):
+        if "If" in part:
+            yield part["If"]
+        part = list(part.values())
+    if isinstance(part, list):
+        for value in part:
+            yield from conditionals(value)
+
+
 def check_text(file: str, text: str) -> None:
     """Fails where a rendered file shows that it was made by a program."""
     assert not any(mark in text for mark in JINJA), f"{file} has Jinja left"
@@ -104,8 +117,10 @@ def check_template(template: dict[str, Any], answers: Answers) -> None:
     assert url["Properties"]["InvokeMode"] == "RESPONSE_STREAM"
     assert url["Properties"]["AuthType"] == answers["url_auth"]
     assert "FunctionUrlConfig" not in resources["StreamFunction"]["Properties"]
-    assert set(references(template)) <= {*resources, *PSEUDO_PARAMETERS}
-    assert "Conditions" not in template
+    made_by_sam = {"StreamFunctionAliaslive"} if answers["deployment"] == "canary" else set()
+    named = {*resources, *made_by_sam, *template.get("Parameters", {}), *PSEUDO_PARAMETERS}
+    assert set(references(template)) <= named
+    assert {conditional[0] for conditional in conditionals(template)} == set(template.get("Conditions", {}))
     for output in template["Outputs"].values():
         assert set(output) == {"Description", "Value"}
         assert set(references(output)) & set(resources)

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,23 +11,19 @@ from typing import Any
 
 import pytest
 from cookiecutter.main import cookiecutter
+from hooks.post_gen_project import OPTIONAL_PATHS
 from hooks.pre_gen_project import CHOICES, problems
-from tests.combinations import BOUND, PAIRED, SINGLE, command, name, pairs, pairwise, possible, product
+from tests.combinations import ALONE, BOUND, PAIRED, SINGLE, command, name, pairs, pairwise, possible, product
 from tests.infrastructure import assert_clean
 from tests.rendering import RENDERED, TEMPLATE, check_template, check_text, load, render
 from tests.support import Answers, run, source_files
 
-# example, runtime, python_version, architecture; front_door with url_auth; cors_origins with cors_credentials;
-# observability, reserved_concurrency, bedrock_model.
-COUNTED_BY_HAND = 5 * 3 * 3 * 2 * (3 * 2 - 1) * (3 * 2 - 2) * 2 * 2 * 2
+# example, runtime, python_version; front_door with url_auth; cors_origins with cors_credentials; observability,
+# deployment, deploy_pipeline, bedrock_model.
+COUNTED_BY_HAND = 5 * 3 * 3 * (3 * 2 - 1) * (3 * 2 - 2) * 2 * 2 * 2 * 2
 COMBINATIONS = pairwise()
 # What only one answer leaves in a project.
-ONLY = {
-    "Dockerfile": ("runtime", "container"),
-    ".dockerignore": ("runtime", "container"),
-    "interpreter.sh": ("runtime", "provided.al2023"),
-    "events/rest.json": ("front_door", "rest-api"),
-}
+ONLY = {path: (option, answer) for option, answer, path in OPTIONAL_PATHS}
 
 
 @contextmanager
@@ -48,7 +45,7 @@ def test_the_valid_combinations_are_those_counted_by_hand_and_only_the_bound_opt
         assert {message.partition(" = ")[0] for message in found} <= set(BOUND)
         valid.setdefault(tuple(answers[option] for option in BOUND), set()).add(not found)
         total, count = total + 1, count + (not found)
-    assert total == math.prod(map(len, PAIRED.values()))
+    assert total == math.prod(len(of) for option, of in PAIRED.items() if option not in ALONE)
     assert count == COUNTED_BY_HAND
     assert all(len(decided) == 1 for decided in valid.values())
     assert {option: PAIRED[option] for option in CHOICES} == CHOICES
@@ -58,14 +55,18 @@ def test_the_valid_combinations_are_those_counted_by_hand_and_only_the_bound_opt
 @pytest.mark.parametrize("runtime", CHOICES["runtime"])
 def test_every_valid_combination_makes_good_files(runtime: str) -> None:
     # A bake takes some tenths of a second, so 14,400 of them an hour: these are the four files that depend on answers,
-    # rendered in cookiecutter's environment. Many are alike, and looked at once.
+    # rendered in cookiecutter's environment. Where a file names no option that is another, it is the same.
     seen: set[str] = set()
-    for front_door, answers in itertools.product(CHOICES["front_door"], product()):
-        if (answers["runtime"], answers["front_door"]) != (runtime, front_door) or not possible(
-            {option: answers[option] for option in BOUND}
-        ):
+    used = {file: set(re.findall(r"cookiecutter\.(\w+)", (TEMPLATE / file).read_text("utf-8"))) for file in RENDERED}
+    rendered: set[tuple[Any, ...]] = set()
+    for answers in product(runtime=runtime):
+        if not possible({option: answers[option] for option in BOUND}):
             continue
         for file in RENDERED:
+            key = (file, *(answers[option] for option in sorted(used[file])))
+            if key in rendered:
+                continue
+            rendered.add(key)
             text = render(file, answers)
             if text not in seen:
                 seen.add(text)
