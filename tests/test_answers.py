@@ -121,7 +121,7 @@ BAD = [
     *((option, text, rule) for option in ("project_name", "description") for text, rule in TEXTS),
     ("project_name", "x" * 65, "and has 65"),
     *(("description", text, "must not begin with < or ~~~") for text in ("<!-- x", "<pre>", " <?", "~~~", "  ~~~~ x")),
-    *((option, value, "must be one of") for option in CHOICES for value in ("", "other", "python3.13\n")),
+    *((option, value, "must be one of") for option in CHOICES for value in ("", "nothing", "python3.13\n")),
 ]
 # From the list of models in the Bedrock console and in AWS's documentation, with and without a version or a context.
 GOOD_MODELS = [

@@ -29,7 +29,10 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
             if code is not None:
                 # The runtime comes from src, the handler from the folder of the test.
                 monkeypatch.setenv("PYTHONPATH", str(code))
-            return stack.enter_context(running(dataclasses.replace(function, handler=handler or function.handler)))
+            # A test's stream may take longer than the template's timeout allows, which is no fault of the handler.
+            timeout = max(function.timeout, 30)
+            changed = dataclasses.replace(function, handler=handler or function.handler, timeout=timeout)
+            return stack.enter_context(running(changed))
 
         yield start
 
