@@ -98,7 +98,8 @@ class Template:
     def unknown(self, value: Any) -> bool:
         """Whether only AWS knows the value: an import, a choice, a parameter without a default."""
         names = set(re.findall(r"\$\{([\w:]+)", str(value)))
-        return isinstance(value, dict) or (bool(names) and not self.resources.keys() & names)
+        known = {*self.resources, *self.aliases.values()}
+        return isinstance(value, dict) or (bool(names) and not known & names)
 
     def exists(self, name: str) -> bool:
         """Whether there is a resource or a parameter of that name, or SAM makes one."""
