@@ -235,10 +235,20 @@ def test_what_does_not_stream_is_not_promoted(set_up: SetUp) -> None:
     jobs = project.runner.run("deploy.yml", "push")
     assert jobs["staging/deploy"].result == "failure"
     assert "did not stream: " in jobs["staging/deploy"].log
-    assert jobs["staging/deploy"].steps[-1] == "Say why it failed"
-    assert "cloudformation:DescribeStackEvents" in assert_allowed(project.cloud)
     assert jobs["production"].result == "skipped"
     assert "lambda-stream-production" not in project.cloud.stacks()
+
+
+def test_a_deployment_that_fails_says_why(set_up: SetUp) -> None:
+    """CloudFormation's own reason, in the summary: here the log group is there already."""
+    project = set_up("staging")
+    project.cloud.aws("logs", "create-log-group", "--log-group-name", "/aws/lambda/lambda-stream-staging")
+    project.runner.known = UNCHECKED
+    job = project.runner.run("deploy.yml", "push")["staging/deploy"]
+    assert job.result == "failure"
+    assert job.steps[-2:] == ["Execute the change set", "Say why it failed"], job.log
+    assert "| `StreamLogs` | " in job.summary
+    assert "cloudformation:DescribeStackEvents" in assert_allowed(project.cloud)
 
 
 def test_a_build_that_was_changed_on_its_way_is_not_deployed(set_up: SetUp, tmp_path: Path) -> None:
