@@ -33,8 +33,7 @@ UNCHECKED: dict[str, dict[str, str]] = {"ci/check": {}}
 
 DEPLOYING = {
     *("cloudformation:CreateChangeSet", "cloudformation:DescribeChangeSet", "cloudformation:DescribeStacks"),
-    *("cloudformation:ExecuteChangeSet", "cloudformation:GetTemplateSummary"),
-    *("iam:PassRole", "s3:GetObject", "s3:PutObject"),
+    *("cloudformation:ExecuteChangeSet", "iam:PassRole", "s3:GetObject", "s3:PutObject"),
 }
 
 
@@ -173,6 +172,7 @@ def test_a_change_updates_the_stack_and_one_by_hand_is_found(set_up: SetUp) -> N
     assert "### lambda-stream-staging: DRIFTED" in job.summary
     assert '"resource": "StreamFunction"' in job.summary
     assert assert_allowed(cloud) == DEPLOYING | {
+        "cloudformation:GetTemplateSummary",  # of a stack that there is
         *("cloudformation:DetectStackDrift", "cloudformation:DetectStackResourceDrift"),
         *("cloudformation:DescribeStackDriftDetectionStatus", "cloudformation:DescribeStackResourceDrifts"),
     }
@@ -240,14 +240,18 @@ def test_what_does_not_stream_is_not_promoted(set_up: SetUp) -> None:
 
 
 def test_a_deployment_that_fails_says_why(set_up: SetUp) -> None:
-    """CloudFormation's own reason, in the summary: here the log group is there already."""
+    """CloudFormation's own reason, in the summary: here there is no log group for a stream of the log."""
     project = set_up("staging")
-    project.cloud.aws("logs", "create-log-group", "--log-group-name", "/aws/lambda/lambda-stream-staging")
+    template = project.folder / "template.yaml"
+    broken = "  Broken:\n    Type: AWS::Logs::LogStream\n    Properties:\n      LogGroupName: /there/is/none\n\n"
+    text = template.read_text(encoding="utf-8")
+    template.write_text(text.replace("\nResources:\n", f"\nResources:\n{broken}"), encoding="utf-8")
+    project.commit()
     project.runner.known = UNCHECKED
     job = project.runner.run("deploy.yml", "push")["staging/deploy"]
     assert job.result == "failure"
     assert job.steps[-2:] == ["Execute the change set", "Say why it failed"], job.log
-    assert "| `StreamLogs` | " in job.summary
+    assert "| `Broken` | " in job.summary
     assert "cloudformation:DescribeStackEvents" in assert_allowed(project.cloud)
 
 
