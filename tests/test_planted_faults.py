@@ -260,6 +260,9 @@ FAULTS = {
     ),
 }
 
+# Without parameters and conditions of its own, so that someone may add the first ones.
+ALONE = {"deploy_pipeline": "none"}
+
 # What someone may well add, of which no rule makes anything.
 ADDITIONS = f"""Parameters:
   Seconds:
@@ -399,11 +402,11 @@ REASONABLE: Edits = (
 # Beside an unbroken project of each group of faults, what no rule may make anything of.
 ACCEPTED = {
     **{f"unbroken {named(of.answers)}": Fault(of.answers, (), "") for of in FAULTS.values()},
-    "additions": Fault({}, REASONABLE, ""),
-    "additions to a public project": Fault(PUBLIC, REASONABLE, ""),
-    "additions to metrics": Fault(FULL, REASONABLE, ""),
+    "additions": Fault(ALONE, REASONABLE, ""),
+    "additions to a public project": Fault({**PUBLIC, **ALONE}, REASONABLE, ""),
+    "additions to metrics": Fault({**FULL, **ALONE}, REASONABLE, ""),
     "gradual deployment": Fault(PUBLIC, CANARY, ""),
-    "gradual deployment and additions": Fault(PUBLIC, (*REASONABLE, *CANARY), ""),
+    "gradual deployment and additions": Fault({**PUBLIC, **ALONE}, (*REASONABLE, *CANARY), ""),
 }
 
 # A dozen projects that have each answer to each option, and most pairs that change the template.
