@@ -31,12 +31,12 @@ demo: $(ready) ## Generate the default project, build it, and stream from what w
 
 test: lint ## Run the whole suite, which has to cover all branches of the runtime
 	@rm -rf build/coverage && mkdir -p build/coverage
-	@coverage run -m pytest --numprocesses auto
+	@coverage run -m pytest --numprocesses auto --dist worksteal
 	@coverage combine --quiet
 	@coverage report
 
 check: lint ## Run the part of the suite that fits in a minute
-	@python -m pytest --numprocesses auto -m "not slow"
+	@python -m pytest --numprocesses auto --dist worksteal -m "not slow"
 
 lint: $(ready)
 	@ruff check --config pyproject.toml .
