@@ -307,6 +307,7 @@ def test_what_works_gives_no_warning(answers: Answers) -> None:
     assert problems({**defaults(), **answers}) == warnings({**defaults(), **answers}) == []
 
 
+@pytest.mark.slow
 def test_warnings_are_shown_and_the_project_is_generated(template: Path, tmp_path: Path) -> None:
     command = ["cookiecutter", str(template), "--default-config", "--no-input", "-o", str(tmp_path)]
     quiet = run(*command, cwd=tmp_path)
@@ -322,6 +323,7 @@ def test_warnings_are_shown_and_the_project_is_generated(template: Path, tmp_pat
     assert (tmp_path / "doubtful" / "template.yaml").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answers", [pair[0] for pair in PAIRS], ids=str)
 def test_answers_that_cannot_work_together_leave_nothing_behind(answers: Answers, tmp_path: Path) -> None:
     out = tmp_path / "out"
@@ -358,6 +360,7 @@ def test_a_bad_answer_leaves_nothing_behind(option: str, value: str, rule: str, 
     assert not Path("/tmp/evil").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "slug"),
     [
@@ -381,6 +384,7 @@ def test_all_problems_are_shown_at_once() -> None:
     assert set(options) == set(defaults())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slug", ["../evil", "a/b", "Capital", "x" * 300])
 def test_the_command_refuses_with_messages_and_without_a_traceback(slug: str, tmp_path: Path) -> None:
     out = tmp_path / "out"
@@ -394,6 +398,7 @@ def test_the_command_refuses_with_messages_and_without_a_traceback(slug: str, tm
     assert files_below(tmp_path) == {out}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answers", [{"project_slug": "../evil"}, {"memory": "0512", "description": "two\nlines"}])
 def test_replayed_answers_are_refused_by_the_hook(answers: Answers, tmp_path: Path) -> None:
     out = tmp_path / "out"
@@ -434,6 +439,7 @@ def test_an_expression_on_the_command_line_is_refused_without_a_traceback(tmp_pa
     assert files_below(tmp_path) == set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("description", "status"), [("{{ 6 * 7 }}", 1), ("${{ secrets.TOKEN }}", 1), ("Ein Strom 🚀 流", 0)]
 )

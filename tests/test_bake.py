@@ -124,6 +124,7 @@ def test_sam_init_with_a_name_uses_it_for_the_project(template: Path, tmp_path: 
     assert configuration["default"]["global"]["parameters"]["stack_name"] == "my-stream"
 
 
+@pytest.mark.slow
 def test_the_next_steps_are_shown_and_a_public_url_is_pointed_out(template: Path, tmp_path: Path) -> None:
     command = ["cookiecutter", str(template), "--default-config", "--no-input", "-o", str(tmp_path)]
     private = run(*command, cwd=tmp_path).stdout
@@ -307,6 +308,7 @@ def test_every_option_is_among_those_with_an_effect() -> None:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("answers", "changed"),
     [

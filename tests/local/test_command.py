@@ -170,6 +170,7 @@ def test_a_port_in_use_is_refused_with_a_remedy(start: Start) -> None:
     assert errors.count("\n") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

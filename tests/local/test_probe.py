@@ -252,6 +252,7 @@ FAILURES: dict[str, tuple[tuple[bytes | float, ...], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("pieces", "message"), FAILURES.values(), ids=FAILURES.keys())
 def test_what_did_not_stream_fails_the_check(
     answer: Answer, pieces: tuple[bytes | float, ...], message: str, capsys: pytest.CaptureFixture[str]
@@ -314,6 +315,7 @@ def test_what_is_no_timeout_is_refused_without_a_traceback(timeout: str, capsys:
     assert capsys.readouterr().err.startswith("probe: not a number of seconds up to a day: ")
 
 
+@pytest.mark.slow
 def test_a_template_is_served_and_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     template = tmp_path / "template.yaml"
     variables = "{STREAM_INTERVAL: 0.05, PYTHONVERBOSE: 1}"  # logs what it imports

@@ -207,6 +207,7 @@ def test_a_release_has_what_the_changelog_says_of_it(tag: str, result: str, tmp_
         assert not state.exists()
 
 
+@pytest.mark.slow
 def test_the_baked_answers_of_ci_are_answers(bake: Bake) -> None:
     """Each choice of the options that shape a stack is in the matrix, and no answer that would be refused."""
     answers = load(WORKFLOWS["template/ci.yml"])["jobs"]["bake"]["strategy"]["matrix"]["answers"]

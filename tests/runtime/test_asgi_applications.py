@@ -13,7 +13,7 @@ import pytest
 from tests.runtime.conftest import Reset, Sandbox, event
 from tests.runtime.test_asgi import HOST, Message, function_url, rest_api
 
-pytestmark = pytest.mark.own_interpreter
+pytestmark = [pytest.mark.own_interpreter, pytest.mark.slow]
 
 # Parts of several applications.
 CHUNKS = """

@@ -246,6 +246,7 @@ def test_a_stream_without_end_is_ended_between_two_whole_chunks(sandbox: Sandbox
     assert ended.output.count("cleaned up") == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("definition", "wait"),
     [("def", "time.sleep(60)"), ("async def", "await asyncio.sleep(60)"), ("async def", "time.sleep(60)")],
@@ -434,6 +435,7 @@ def test_a_margin_that_is_no_number_is_an_init_error(sandbox: Sandbox, value: st
     assert (report["errorType"], report["errorMessage"]) == ("ValueError", message)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("definition", ["def", "async def"])
 def test_the_timer_of_an_invocation_does_not_reach_the_next(sandbox: Sandbox, definition: str) -> None:
     code = f"""
@@ -481,6 +483,7 @@ RETRIES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", RETRIES.values(), ids=list(RETRIES))
 def test_a_loop_that_retries_on_errors_is_left(sandbox: Sandbox, code: str) -> None:
     retry = "        except Exception:\n            print('once more')\n"

@@ -180,6 +180,7 @@ def normal(text: str) -> str:
     return re.sub("\r\n|\r", "\n", text)
 
 
+@pytest.mark.slow
 @given(st.lists(EVENTS))
 def test_whatever_goes_into_events_a_browser_gets(events: list[ServerSentEvent]) -> None:
     expected = Stream()
@@ -299,6 +300,7 @@ WRONG: dict[str, tuple[str, str, str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("item", "kind", "message"), WRONG.values(), ids=list(WRONG))
 @pytest.mark.parametrize("definition", ["def", "async def"])
 def test_a_wrong_item_is_an_error_before_the_first_event_and_in_trailers_behind_it(
@@ -503,6 +505,7 @@ def test_a_connection_that_breaks_under_a_ping_is_one_error_of_whoever_sends_nex
     assert "Exception in thread" not in ended.errors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("definition", ["def", "async def"])
 def test_pings_and_events_do_not_run_into_each_other(sandbox: Sandbox, definition: str) -> None:
     # Of sizes around those from which a chunk is sent in pieces.

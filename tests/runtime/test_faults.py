@@ -115,6 +115,7 @@ PLACES = {  # where the statement stands, and how much of the body is sent befor
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["def", "async def"])
 @pytest.mark.parametrize(("place", "sent"), PLACES.values(), ids=list(PLACES))
 @pytest.mark.parametrize("fault", KINDS)

@@ -143,6 +143,7 @@ def same(value: Any, read: Any) -> bool:
     return type(value) is type(read) and bool(value == read)
 
 
+@pytest.mark.slow
 @given(JSON.filter(lambda value: not (isinstance(value, dict) and "statusCode" in value)))
 def test_a_value_reads_back_as_it_was_with_every_digit_of_its_decimals(value: Any) -> None:
     read = json.loads(encoded(value), parse_float=Decimal, parse_int=lambda text: int(text) if text != "-0" else text)

@@ -17,7 +17,7 @@ from tests.runtime.conftest import BOOTSTRAP, UNTRACED, Answer, ConcurrentApi, E
 from tests.runtime.test_log_frames import Frames
 
 # The interpreter that awslambdaric is installed for.
-pytestmark = pytest.mark.own_interpreter
+pytestmark = [pytest.mark.own_interpreter, pytest.mark.slow]
 
 AWSLAMBDARIC = (sys.executable, "-m", "awslambdaric")
 IMPORT_SYSTEM = re.compile(r'[\s\xa0]+File "(<frozen importlib|.*/importlib/)')

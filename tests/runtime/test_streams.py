@@ -464,6 +464,7 @@ def test_a_timeout_and_a_context_variable_may_span_the_items_of_an_async_stream(
     assert ended.bodies == [b"unsetset", b"unsetset"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["def", "async def"])
 def test_signals_in_the_middle_of_large_chunks_lose_and_repeat_nothing(sandbox: Sandbox, kind: str) -> None:
     code = f"""

@@ -96,6 +96,7 @@ def wait(name):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("kind", ["def", "async def"])
 def test_as_many_invocations_as_the_variable_says_are_served_at_once_each_in_a_process_of_its_own(
