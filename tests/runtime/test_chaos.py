@@ -7,7 +7,7 @@ import random
 from collections.abc import Iterator
 
 import pytest
-from tests.runtime.conftest import Sandbox, due
+from tests.runtime.conftest import UNTRACED, Sandbox, due
 from tests.runtime.test_faults import invariants
 
 FUNCTION = """
@@ -61,7 +61,7 @@ KINDS = ("sync", "asynchronous", "events", "late_events", "asgi")
 def invocations(seed: int) -> Iterator[tuple[str, str, int]]:
     """Kind, number and time in milliseconds; every other one, which has enough of it, looks at what was left."""
     chance = random.Random(seed)
-    for number in range(30):
+    for number in range(60):
         yield chance.choice(KINDS), f"n{number}", chance.randrange(15, 110)
         yield "look", "", 10_000
 
@@ -71,7 +71,9 @@ def invocations(seed: int) -> Iterator[tuple[str, str, int]]:
 def test_wherever_the_deadline_comes_nothing_of_an_invocation_is_left_in_the_next(sandbox: Sandbox, seed: int) -> None:
     script = list(invocations(seed))
     events = [due(json.dumps({"kind": kind, "number": n, **HTTP}).encode(), left) for kind, n, left in script]
-    ended = sandbox.run(FUNCTION, *events, environment={"STREAMING_RUNTIME_DEADLINE_MARGIN_MS": "5"})
+    # coverage.py holds a lock at times, which an exception that comes just then would leave locked.
+    environment = {"STREAMING_RUNTIME_DEADLINE_MARGIN_MS": "5"} | UNTRACED
+    ended = sandbox.run(FUNCTION, *events, environment=environment)
     invariants(ended)
     assert len(ended.posts) == len(script)
     failed, broken_off = set(), 0
@@ -92,4 +94,4 @@ def test_wherever_the_deadline_comes_nothing_of_an_invocation_is_left_in_the_nex
             broken_off += not post.whole
             assert error or not post.whole or parts == 60
     assert failed == set(KINDS)
-    assert broken_off <= 4
+    assert broken_off <= 6
