@@ -140,7 +140,7 @@ def problems(answers: Answers, unrendered: Answers | None = None) -> list[str]:
 def warnings(answers: Answers) -> list[str]:
     """What may not work with `answers`, a message each: where a rule depends on the account, or may have changed."""
     given = {option: str(answer) for option, answer in answers.items()}
-    return [*_doubts(given)]
+    return list(_doubts(given))
 
 
 def losses(answers: Answers, folder: Path) -> list[str]:
