@@ -2,6 +2,8 @@
 
 import json
 import os
+import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +14,9 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parent.parent
+# The interpreter that runs the tests, and this machine as Lambda names it.
+OWN_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+OWN_ARCHITECTURE = {"aarch64": "arm64"}.get(platform.machine(), platform.machine())
 Answers = dict[str, Any]
 Bake = Callable[..., Path]
 
@@ -21,7 +26,7 @@ def user_environment(**more: str) -> dict[str, str]:
     inherited = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("MAKE", "MFLAGS", "PYTEST_", "AWS_LAMBDA_", "COV_")) and name != "VIRTUAL_ENV"
+        if not name.startswith(("MAKE", "MFLAGS", "PYTEST_", "AWS_LAMBDA_", "COVERAGE_")) and name != "VIRTUAL_ENV"
     }
     tools = str(Path(sys.executable).parent)
     return {**inherited, "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}", "SAM_CLI_TELEMETRY": "0", **more}
@@ -63,6 +68,15 @@ def defaults() -> Answers:
         if not option.startswith("_")
     }
     return {**answers, "project_slug": "lambda-stream"}
+
+
+def for_own_python(project: Path) -> Path:
+    """The project, which from now on runs on the Python that runs the tests: Lambda's own or one that goes along."""
+    template = project / "template.yaml"
+    text = re.sub(r"Runtime: python3\.\d+", f"Runtime: python{OWN_PYTHON}", template.read_text(encoding="utf-8"))
+    text = re.sub(r'PythonVersion: ".+"', f'PythonVersion: "{platform.python_version()}"', text)
+    template.write_text(text, encoding="utf-8")
+    return project
 
 
 def relocatable_python(folder: Path) -> Path:

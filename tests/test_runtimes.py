@@ -1,4 +1,4 @@
-"""The ways to ship a function: the interpreter that goes along with provided.al2023, and the image."""
+"""The ways to ship a function: what is built for each, above all the interpreter that goes along."""
 
 import hashlib
 import json
@@ -10,24 +10,19 @@ import subprocess
 import sys
 import tarfile
 import zipfile
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 from hooks.pre_gen_project import CHOICES
-from tests.support import ROOT, Bake, run
+from tests.support import OWN_ARCHITECTURE, OWN_PYTHON, ROOT, Bake, for_own_python, run
 
 from local.function import TemplateLoader
 
 RELEASE = platform.python_version()
-VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 # Lambda's name of an architecture, that of Linux, and the number that ELF files have for it.
 MACHINES = {"arm64": ("aarch64", 0xB7), "x86_64": ("x86_64", 0x3E)}
-OWN = next(name for name, (machine, _) in MACHINES.items() if platform.machine() in (name, machine))
-OTHER = next(name for name in MACHINES if name != OWN)
+OTHER = next(name for name in MACHINES if name != OWN_ARCHITECTURE)
 SCRIPT = ROOT / "{{cookiecutter.project_slug}}" / "interpreter.sh"
 
 
@@ -99,9 +94,9 @@ def test_without_a_network_and_without_a_home_both_remedies_are_named(tmp_path: 
 def test_a_home_that_does_not_suit_is_refused(home: Path, tmp_path: Path) -> None:
     python = home / "bin" / "python3"
     assert f"{home} is no Python 3.12, which template.yaml asks for" in put(home, tmp_path, "3.12.16").stderr
-    refused = put(home, tmp_path, architecture=OWN)
+    refused = put(home, tmp_path, architecture=OWN_ARCHITECTURE)
     assert refused.returncode == 1
-    assert f"{python} is no program for Linux on {OWN}, which template.yaml asks for" in refused.stderr
+    assert f"{python} is no program for Linux on {OWN_ARCHITECTURE}, which template.yaml asks for" in refused.stderr
     python.write_text("#!/bin/sh\nexec python3.13\n")
     assert f"{python} is no program for Linux on {OTHER}" in put(home, tmp_path).stderr
     python.unlink()
@@ -115,8 +110,8 @@ def test_a_home_that_does_not_suit_is_refused(home: Path, tmp_path: Path) -> Non
 def test_a_home_that_is_not_relocatable_is_refused(python_home: Path, tmp_path: Path) -> None:
     broken = tmp_path / "home"
     run("cp", "-R", python_home, broken, cwd=tmp_path)
-    (broken / "lib" / f"python{VERSION}" / "encodings" / "__init__.py").unlink()
-    done = put(broken, tmp_path, RELEASE, OWN)
+    (broken / "lib" / f"python{OWN_PYTHON}" / "encodings" / "__init__.py").unlink()
+    done = put(broken, tmp_path, RELEASE, OWN_ARCHITECTURE)
     assert done.returncode == 1
     assert f"PYTHON_HOME: {broken} is not relocatable: a copy of it answers '" in done.stderr
     assert "encoding" in done.stderr  # what is missing, as Python says it
@@ -127,7 +122,7 @@ def test_a_home_that_lacks_a_library_is_refused(home: Path, tmp_path: Path) -> N
     program = Path(shutil.which("cat") or "cat").read_bytes()
     (home / "bin" / "python3").write_bytes(program.replace(b"libc.so.6", b"libc.so.x"))
     (home / "bin" / "python3").chmod(0o755)
-    done = put(home, tmp_path, architecture=OWN)
+    done = put(home, tmp_path, architecture=OWN_ARCHITECTURE)
     assert done.returncode == 1
     assert f"PYTHON_HOME: {home} lacks a library: " in done.stderr
     assert "libc.so.x" in done.stderr
@@ -142,12 +137,12 @@ def downloads(python_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     for architecture, (machine, _) in MACHINES.items():
         archive = folder / f"cpython-{machine}.tar.gz"
         with tarfile.open(archive, "w:gz", compresslevel=1) as tar:
-            if architecture == OWN:
+            if architecture == OWN_ARCHITECTURE:
                 tar.add(python_home, "python")
             else:
                 fake = folder / "python"
                 run("cp", "-R", python_home, fake, cwd=folder)
-                (fake / "bin" / f"python{VERSION}").write_bytes(elf(architecture))
+                (fake / "bin" / f"python{OWN_PYTHON}").write_bytes(elf(architecture))
                 tar.add(fake, "python")
         offered[f"cpython-{RELEASE}-linux-{machine}-gnu"] = {
             "name": "cpython",
@@ -165,15 +160,6 @@ def downloads(python_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return folder / "downloads.json"
 
 
-def project_of(bake: Bake, architecture: str) -> Path:
-    """A project with an interpreter of its own: this one."""
-    project = bake(runtime="provided.al2023", architecture=architecture)
-    template = project / "template.yaml"
-    text = template.read_text(encoding="utf-8").replace(python_version_of(project), RELEASE)
-    template.write_text(text, encoding="utf-8")
-    return project
-
-
 def assert_compiled(artifact: Path) -> None:
     for source in artifact.rglob("*.py"):
         compiled = source.parent / "__pycache__" / f"{source.stem}.{sys.implementation.cache_tag}.pyc"
@@ -184,17 +170,17 @@ def assert_compiled(artifact: Path) -> None:
 
 @pytest.mark.slow
 def test_a_build_downloads_the_interpreter_once_and_it_serves(bake: Bake, downloads: Path) -> None:
-    project = project_of(bake, OWN)
+    project = for_own_python(bake(runtime="provided.al2023", architecture=OWN_ARCHITECTURE))
     (project / "src" / "app.py").chmod(0o600)  # as a strict umask leaves it
     done = run("make", "build", cwd=project, UV_PYTHON_DOWNLOADS_JSON_URL=str(downloads))
     artifact = project / ".aws-sam" / "build" / "StreamFunction"
     assert_compiled(artifact)
     assert stat.S_IMODE((artifact / "app.py").stat().st_mode) == 0o644
     found = {str(path.relative_to(artifact / "python")) for path in (artifact / "python").rglob("*") if path.is_file()}
-    outside = {path for path in found if not path.startswith(f"lib/python{VERSION}/")}
-    assert outside - {f"lib/libpython{VERSION}.so.1.0"} == {"bin/python3"}
+    outside = {path for path in found if not path.startswith(f"lib/python{OWN_PYTHON}/")}
+    assert outside - {f"lib/libpython{OWN_PYTHON}.so.1.0"} == {"bin/python3"}
     of_library = "test/|idlelib|ensurepip|tkinter|turtle|site-packages|config-|EXTERNALLY-MANAGED"
-    unwanted = rf"lib/python{VERSION}/({of_library}|lib-dynload/(_tkinter|_test|xx))"
+    unwanted = rf"lib/python{OWN_PYTHON}/({of_library}|lib-dynload/(_tkinter|_test|xx))"
     assert [path for path in found if re.match(unwanted, path)] == []
     # SAM's archive knows no links.
     assert [path for path in artifact.rglob("*") if path.is_symlink()] == []
@@ -209,13 +195,13 @@ def test_a_build_downloads_the_interpreter_once_and_it_serves(bake: Bake, downlo
     probed = run(*probe, cwd=project, STREAM_INTERVAL="0.05")
     assert len([line for line in probed.stdout.splitlines() if " of 10, " in line]) == 10
 
-    again = ("sh", "interpreter.sh", RELEASE, OWN, "again/python")
+    again = ("sh", "interpreter.sh", RELEASE, OWN_ARCHITECTURE, "again/python")
     run(*again, cwd=project, UV_OFFLINE="1", UV_PYTHON_DOWNLOADS_JSON_URL=str(downloads))
 
 
 @pytest.mark.slow
 def test_a_build_for_the_other_architecture_holds_its_interpreter(bake: Bake, downloads: Path) -> None:
-    project = project_of(bake, OTHER)
+    project = for_own_python(bake(runtime="provided.al2023", architecture=OTHER))
     done = run("sam", "build", cwd=project, UV_PYTHON_DOWNLOADS_JSON_URL=str(downloads))
     artifact = project / ".aws-sam" / "build" / "StreamFunction"
     assert "The interpreter was not tried out, since this machine cannot run it." in done.stderr
@@ -242,103 +228,3 @@ def test_a_container_projects_function_is_served_from_its_sources(bake: Bake) ->
     project = bake(runtime="container")
     invoked = run("python", "-m", "local", "--event", "events/get.json", cwd=project, STREAM_INTERVAL="0")
     assert [line.split()[0] for line in invoked.stdout.splitlines()] == [*map(str, range(1, 11)), "end"]
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[Any]:
-    """The engine that SAM builds and runs with."""
-    import docker
-
-    try:
-        client = docker.from_env()
-        client.ping()
-    except docker.errors.DockerException as error:
-        pytest.skip(f"there is no Docker engine: {error}")
-    with closing(client):
-        yield client
-
-
-def linked(*programs: Path) -> set[Path]:
-    """The libraries of this machine that these programs and libraries load."""
-    # It fails for what is no dynamic program.
-    done = subprocess.run(["ldd", *programs], capture_output=True, text=True, check=False)
-    return {Path(path) for path in re.findall(r"(/\S+) \(0x", done.stdout)}
-
-
-@contextmanager
-def base_image(engine: Any, name: str, folder: Path, python: Path | None = None) -> Iterator[None]:
-    """Sees to AWS's image of this name: the one that the engine has, else what is like it for our purpose.
-
-    The likeness holds a shell, what SAM and the Dockerfile call, the libraries that this machine's Python needs, and,
-    if one is given, a Python where AWS has its own.
-    """
-    import docker
-
-    try:
-        engine.images.get(name)
-    except docker.errors.ImageNotFound:
-        pass
-    else:
-        yield
-        return
-    tools = [Path(shutil.which(tool) or tool) for tool in ("sh", "readlink", "rm", "cp", "chmod", "mv", "mkdir", "ls")]
-    modules = Path(sys.base_prefix, "lib", f"python{VERSION}", "lib-dynload").glob("*.so")
-    changes = ["ENV PATH=/var/lang/bin:/usr/bin:/bin LAMBDA_TASK_ROOT=/var/task"]
-    with tarfile.open(folder / "base.tar", "w") as tar:
-        for path in linked(*tools, Path(sys.base_prefix, "bin", f"python{VERSION}"), *modules):
-            tar.add(path.resolve(), str(path))
-        for tool in tools:
-            tar.add(tool.resolve(), f"bin/{tool.name}")
-        for each in ("tmp", "var/task", "var/runtime"):
-            tar.add(folder, each, recursive=False)
-        if python is not None:
-            tar.add(python, "var/lang")
-            [pip] = python.glob("lib/python3*/ensurepip/_bundled/pip-*.whl")
-            changes.append(f"ENV PYTHONPATH=/var/lang/{pip.relative_to(python)}")
-    repository, _, tag = name.rpartition(":")
-    engine.api.import_image_from_file(str(folder / "base.tar"), repository, tag, changes)
-    try:
-        yield
-    finally:
-        engine.images.remove(name, force=True)
-
-
-def assert_streams_in_docker(project: Path, engine: Any, image: str) -> None:
-    """Invokes it as a user does, and removes the image that SAM makes of `image` for that."""
-    command = ("sam", "local", "invoke", "StreamFunction", "--skip-pull-image", "--event", "events/get.json")
-    invoked = run(*command, cwd=project)
-    repository, _, tag = image.rpartition(":")
-    engine.images.remove(f"{repository}:{tag.removesuffix('latest').removesuffix(OWN)}rapid-{OWN}", force=True)
-    metadata, _, payload = invoked.stdout.partition("\0" * 8)
-    assert json.loads(metadata)["statusCode"] == 200
-    assert [line.split()[0] for line in payload.splitlines()] == [*map(str, range(1, 11)), "end"]
-
-
-@pytest.mark.slow
-def test_an_image_is_built_and_streams(bake: Bake, engine: Any, python_home: Path, tmp_path: Path) -> None:
-    project = bake(runtime="container", architecture=OWN)
-    (project / "src" / "app.py").chmod(0o600)
-    (project / "src" / "__pycache__").mkdir()
-    (project / "src" / "__pycache__" / "stale.cpython-39.pyc").touch()
-    with base_image(engine, "public.ecr.aws/lambda/python:3.13", tmp_path, python_home):
-        run("make", "build", cwd=project)
-        show = "ls -l /var/task /var/task/__pycache__ /tmp"
-        listed = engine.containers.run("streamfunction:latest", entrypoint=["sh", "-c", show], remove=True).decode()
-        assert re.search(r"^-rw-r--r-- .* app\.py$", listed, re.MULTILINE)
-        assert re.search(r"^-rwxr-xr-x .* bootstrap$", listed, re.MULTILINE)
-        assert re.search(r"app\.cpython-3\d+\.pyc$", listed, re.MULTILINE)
-        assert "stale" not in listed
-        assert "requirements.txt" not in listed.partition("/var/task:")[2].partition("\n\n")[0]
-        assert_streams_in_docker(project, engine, "streamfunction:latest")
-        engine.images.remove("streamfunction:latest", force=True)
-
-
-@pytest.mark.slow
-def test_a_package_with_its_interpreter_streams_where_there_is_no_python(
-    bake: Bake, engine: Any, python_home: Path, tmp_path: Path
-) -> None:
-    project = project_of(bake, OWN)
-    run("sam", "build", cwd=project, PYTHON_HOME=str(python_home), UV_OFFLINE="1")
-    image = f"public.ecr.aws/lambda/provided:al2023-{OWN}"
-    with base_image(engine, image, tmp_path):
-        assert_streams_in_docker(project, engine, image)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hooks.pre_gen_project import REGIONS
 from tests.infrastructure import IMAGE, assert_clean, transformed
-from tests.support import Bake, run
+from tests.support import Bake, for_own_python, run
 
 pytestmark = [
     pytest.mark.slow,
@@ -96,12 +96,7 @@ def test_a_build_below_another_make_takes_no_notice_of_its_options(bake: Bake) -
 
 
 def test_a_build_is_compiled_where_the_interpreter_is_at_hand(bake: Bake) -> None:
-    project = bake()
-    version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    template = project / "template.yaml"
-    template.write_text(
-        template.read_text(encoding="utf-8").replace("python3.13", f"python{version}"), encoding="utf-8"
-    )
+    project = for_own_python(bake())
     artifact = sam_build(project)
     for source in artifact.rglob("*.py"):
         compiled = source.parent / "__pycache__" / f"{source.stem}.{sys.implementation.cache_tag}.pyc"

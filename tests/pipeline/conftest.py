@@ -54,32 +54,37 @@ class Cloud:
     tools: Path
     calls: Path
 
-    def aws(self, *arguments: str) -> Any:
-        """What the `aws` command answers."""
-        command = [str(self.tools / "aws"), *arguments, "--output", "json"]
-        environment = {**user_environment(**self.environment), "PYTHONPATH": str(STAND_INS), "RECORD_CALLS": os.devnull}
-        done = subprocess.run(command, env=environment, capture_output=True, check=True, text=True)
-        return json.loads(done.stdout or "null")
+    def client(self, service: str) -> Any:
+        """botocore's client for a service. To start the `aws` command takes a second."""
+        from botocore.config import Config
+        from botocore.session import Session
+
+        return Session().create_client(
+            service,
+            endpoint_url=self.environment["AWS_ENDPOINT_URL"],
+            region_name=self.environment["AWS_REGION"],
+            aws_access_key_id=self.environment["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=self.environment["AWS_SECRET_ACCESS_KEY"],
+            config=Config(proxies={}),
+        )
 
     def stacks(self) -> dict[str, str]:
         """State of each stack that there is."""
-        found = self.aws("cloudformation", "describe-stacks")["Stacks"]
+        found = self.client("cloudformation").describe_stacks()["Stacks"]
         return {stack["StackName"]: stack["StackStatus"] for stack in found}
 
     def trust(self, role: str) -> Policy:
         """The trust policy of a role."""
-        policy: Policy = self.aws("iam", "get-role", "--role-name", role.rpartition("/")[2])["Role"][
-            "AssumeRolePolicyDocument"
-        ]
+        found = self.client("iam").get_role(RoleName=role.rpartition("/")[2])
+        policy: Policy = found["Role"]["AssumeRolePolicyDocument"]
         return policy
 
     def policies(self, role: str) -> list[Policy]:
         """The inline policies of a role."""
-        name = role.rpartition("/")[2]
-        names = self.aws("iam", "list-role-policies", "--role-name", name)["PolicyNames"]
+        iam, name = self.client("iam"), role.rpartition("/")[2]
         return [
-            self.aws("iam", "get-role-policy", "--role-name", name, "--policy-name", policy)["PolicyDocument"]
-            for policy in names
+            iam.get_role_policy(RoleName=name, PolicyName=policy)["PolicyDocument"]
+            for policy in iam.list_role_policies(RoleName=name)["PolicyNames"]
         ]
 
 
@@ -135,7 +140,7 @@ def cloud(ministack: int, tools: Path, tmp_path: Path) -> Cloud:
     }
     (tmp_path / "calls").touch()
     found = Cloud(environment, tools, tmp_path / "calls")
-    found.aws("iam", "create-open-id-connect-provider", "--url", ISSUER, "--client-id-list", "sts.amazonaws.com")
+    found.client("iam").create_open_id_connect_provider(Url=ISSUER, ClientIDList=["sts.amazonaws.com"])
     return found
 
 
@@ -179,8 +184,9 @@ SetUp = Callable[..., Project]
 
 
 @pytest.fixture
-def set_up(bake: Bake, cloud: Cloud, tmp_path: Path) -> Iterator[SetUp]:
+def set_up(bake: Bake, cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SetUp]:
     """Generates a project, commits it, and runs `make pipeline` on it for some environments."""
+    monkeypatch.setenv("STREAM_INTERVAL", "0.05")
     with ExitStack() as stack:
 
         def start(environments: str, **answers: str) -> Project:
@@ -192,7 +198,7 @@ def set_up(bake: Bake, cloud: Cloud, tmp_path: Path) -> Iterator[SetUp]:
             (commands / "aws").symlink_to(cloud.tools / "aws")
             (commands / "gh").symlink_to(STAND_INS / "gh")
             github = tmp_path / "github.json"
-            environment = {**cloud.environment, "GH_STATE": str(github), "STREAM_INTERVAL": "0.05"}
+            environment = {**cloud.environment, "GH_STATE": str(github)}
             make = ("make", "pipeline", "REPOSITORY=octo-org/lambda-stream", f"ENVIRONMENTS={environments}")
             path = f"{commands}{os.pathsep}{user_environment()['PATH']}"
             here = {**environment, "PATH": path, "PYTHONPATH": str(STAND_INS)}

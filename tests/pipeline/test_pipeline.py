@@ -86,9 +86,9 @@ def assert_allowed(cloud: Cloud) -> set[str]:
 
 def deployed(project: Project, stack: str) -> dict[str, Any]:
     """The function's configuration."""
-    found = project.cloud.aws("cloudformation", "describe-stack-resources", "--stack-name", stack)["StackResources"]
+    found = project.cloud.client("cloudformation").describe_stack_resources(StackName=stack)["StackResources"]
     name = next(item["PhysicalResourceId"] for item in found if item["LogicalResourceId"] == "StreamFunction")
-    configuration: dict[str, Any] = project.cloud.aws("lambda", "get-function-configuration", "--function-name", name)
+    configuration: dict[str, Any] = project.cloud.client("lambda").get_function_configuration(FunctionName=name)
     return configuration
 
 
@@ -166,7 +166,7 @@ def test_a_change_updates_the_stack_and_one_by_hand_is_found(set_up: SetUp) -> N
     }, "\n".join(job.log for job in jobs.values())
     assert "### lambda-stream-staging: IN_SYNC" in jobs["drift staging"].summary
     name = deployed(project, "lambda-stream-staging")["FunctionName"]
-    cloud.aws("lambda", "update-function-configuration", "--function-name", name, "--timeout", "5")
+    cloud.client("lambda").update_function_configuration(FunctionName=name, Timeout=5)
     job = runner.run("deploy.yml", "schedule")["drift staging"]
     assert job.result == "failure"
     assert "### lambda-stream-staging: DRIFTED" in job.summary

@@ -242,12 +242,8 @@ def test_make_pipeline_sets_the_variables_of_github(cloud: Cloud, bake: Bake, tm
     found = json.loads(state.read_text(encoding="utf-8"))
     assert found["environments"].count("production") > 0
     variables = found["variables"]
-    outputs = {
-        output["OutputKey"]: output["OutputValue"]
-        for output in cloud.aws("cloudformation", "describe-stacks", "--stack-name", "pipeline-named-production")[
-            "Stacks"
-        ][0]["Outputs"]
-    }
+    [stack] = cloud.client("cloudformation").describe_stacks(StackName="pipeline-named-production")["Stacks"]
+    outputs = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
     assert variables["production/DEPLOY_ROLE_ARN"] == outputs["DeployRoleArn"]
     assert variables["production/CLOUDFORMATION_ROLE_ARN"] == outputs["CloudFormationRoleArn"]
     assert variables["production/PERMISSIONS_BOUNDARY_ARN"] == outputs["PermissionsBoundaryArn"]
