@@ -11,7 +11,8 @@ import yaml
 from cookiecutter.exceptions import FailedHookException
 from cookiecutter.main import cookiecutter
 from cookiecutter.utils import create_env_with_context, work_in
-from hooks.pre_gen_project import CHOICES, JINJA, PROFILES, REGIONS, RESERVED_SLUGS, RETENTIONS, problems, warnings
+from hooks.post_gen_project import PROFILES, REGIONS, warnings
+from hooks.pre_gen_project import CHOICES, JINJA, RESERVED_SLUGS, RETENTIONS, problems
 from hypothesis import example, given
 from hypothesis import strategies as st
 from tests.support import ROOT, Answers, Bake, defaults, run
@@ -317,10 +318,16 @@ def test_warnings_are_shown_and_the_project_is_generated(template: Path, tmp_pat
         **{"region": "il-central-1", "front_door": "rest-api", "cors_origins": "*"},
         **{"reserved_concurrency": "5000", "memory": "10240"},
     }
-    doubtful = run(*command, *(f"{option}={answer}" for option, answer in answers.items()), cwd=tmp_path)
-    assert doubtful.stderr.splitlines() == [f"Warning: {line}" for line in warnings({**defaults(), **answers})]
-    assert len(doubtful.stderr.splitlines()) == 5
+    command += [f"{option}={answer}" for option, answer in answers.items()]
+    shown = [f"Warning: {line}" for line in warnings({**defaults(), **answers})]
+    assert len(shown) == 5
+    assert run(*command, cwd=tmp_path).stderr.splitlines() == shown
     assert (tmp_path / "doubtful" / "template.yaml").is_file()
+    # Where all goes to one place, buffered, they are the last that one sees.
+    command = ["sh", "-c", 'exec "$@" 2>&1', "sh", *command, "--overwrite-if-exists"]
+    whole = run(*command, cwd=tmp_path, PYTHONUNBUFFERED="").stdout
+    assert "make dev" in whole
+    assert whole.splitlines()[-5:] == shown
 
 
 @pytest.mark.slow

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import yaml
-from hooks.post_gen_project import OPTIONAL_PATHS
-from hooks.pre_gen_project import CHOICES, PROFILES
+from hooks.post_gen_project import OPTIONAL_PATHS, PROFILES
+from hooks.pre_gen_project import CHOICES
 from tests.rendering import RENDERED, load_yaml, render
 from tests.support import ROOT, Bake, defaults, run, source_files
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from hooks.pre_gen_project import REGIONS
+from hooks.post_gen_project import REGIONS
 from tests.infrastructure import IMAGE, assert_clean, transformed
 from tests.support import Bake, run
 
