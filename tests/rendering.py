@@ -22,12 +22,20 @@ PSEUDO_PARAMETERS = {
 }
 
 _environment: Environment = create_env_with_context({"cookiecutter": OPTIONS})
-_environment.loader = FileSystemLoader(TEMPLATE)
+# Where cookiecutter looks: the second for what a file includes.
+_loader = FileSystemLoader([TEMPLATE, ROOT / "templates"])
+_environment.loader = _loader
 
 
 def render(file: str, answers: Answers) -> str:
     """What cookiecutter makes of this file of the project."""
     return _environment.get_template(file).render(cookiecutter={**OPTIONS, **answers})
+
+
+def source(file: str) -> str:
+    """This file of the project as it is in the template, with the parts that it includes in their places."""
+    text, _, _ = _loader.get_source(_environment, file)
+    return re.sub(r'\{% include "(.+)" %\}\n', lambda include: source(include[1]), text)
 
 
 def render_hook(hook: str, answers: Answers) -> str:

@@ -15,6 +15,7 @@ from hooks.post_gen_project import PROFILES, REGIONS, warnings
 from hooks.pre_gen_project import CHOICES, JINJA, RESERVED_SLUGS, RETENTIONS, problems
 from hypothesis import example, given
 from hypothesis import strategies as st
+from tests.rendering import source
 from tests.support import ROOT, Answers, Bake, defaults, run
 
 OPTIONS: dict[str, Any] = json.loads((ROOT / "cookiecutter.json").read_text(encoding="utf-8"))
@@ -489,8 +490,7 @@ def test_a_project_cannot_have_the_name_of_a_package_that_its_tools_need(project
 
 
 def test_the_template_knows_the_inference_profiles_of_the_rules() -> None:
-    source = (ROOT / "{{cookiecutter.project_slug}}" / "template.yaml").read_text(encoding="utf-8")
-    assert f'.split(".")[0] in {json.dumps([*PROFILES])} %}}' in source
+    assert f'.split(".")[0] in {json.dumps([*PROFILES])} %}}' in source("template.yaml")
 
 
 def test_the_choices_are_those_of_the_options_file() -> None:
@@ -500,6 +500,6 @@ def test_the_choices_are_those_of_the_options_file() -> None:
 
 @pytest.mark.parametrize(("hook", "literals"), [("pre_gen_project", 2), ("post_gen_project", 1)])
 def test_cookiecutter_renders_nothing_of_a_hook_but_the_answers(hook: str, literals: int) -> None:
-    source = (ROOT / "hooks" / f"{hook}.py").read_text(encoding="utf-8")
-    assert [source.count(mark) for mark in ("{{", "{%", "{#")] == [literals, 0, 0]
-    assert len(re.findall(r'r"""\n\{\{ _?cookiecutter (\| default\(\{\}\) )?\| tojson \}\}\n"""', source)) == literals
+    code = (ROOT / "hooks" / f"{hook}.py").read_text(encoding="utf-8")
+    assert [code.count(mark) for mark in ("{{", "{%", "{#")] == [literals, 0, 0]
+    assert len(re.findall(r'r"""\n\{\{ _?cookiecutter (\| default\(\{\}\) )?\| tojson \}\}\n"""', code)) == literals

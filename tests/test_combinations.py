@@ -15,7 +15,7 @@ from hooks.post_gen_project import OPTIONAL_PATHS
 from hooks.pre_gen_project import CHOICES, problems
 from tests.combinations import ALONE, BOUND, PAIRED, SINGLE, command, name, pairs, pairwise, possible, product
 from tests.infrastructure import assert_clean
-from tests.rendering import RENDERED, TEMPLATE, check_template, check_text, load, render
+from tests.rendering import RENDERED, TEMPLATE, check_template, check_text, load, render, source
 from tests.support import Answers, run, source_files
 
 # example, runtime, python_version; front_door with url_auth; cors_origins with cors_credentials; observability,
@@ -57,7 +57,7 @@ def test_every_valid_combination_makes_good_files(runtime: str) -> None:
     # A bake takes some tenths of a second, so 14,400 of them an hour: these are the four files that depend on answers,
     # rendered in cookiecutter's environment. Where a file names no option that is another, it is the same.
     seen: set[str] = set()
-    used = {file: set(re.findall(r"cookiecutter\.(\w+)", (TEMPLATE / file).read_text("utf-8"))) for file in RENDERED}
+    used = {file: set(re.findall(r"cookiecutter\.(\w+)", source(file))) for file in RENDERED}
     rendered: set[tuple[Any, ...]] = set()
     for answers in product(runtime=runtime):
         if not possible({option: answers[option] for option in BOUND}):

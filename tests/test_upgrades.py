@@ -91,12 +91,15 @@ def make_previous(template: Path) -> None:
         replace(project / name, "cookiecutter.observability", '"basic"')
     # The filter `quoted` had another name.
     replace(template / "filters.py", '"quoted": quoted', '"scalar": quoted')
-    for path in [*project.glob("*.toml"), project / "template.yaml"]:
+    parts = [template / "templates/resources" / name for name in ("canary.yaml", "observability.yaml")]
+    for path in [*project.glob("*.toml"), project / "template.yaml", *parts]:
         replace(path, "| quoted", "| scalar")
-    # The runtime, the function and the README said something else, a file had another name, another is no more.
+    # The runtime, the function and the README, also a part of it, said something else; a file had another name, another
+    # is no more.
     replace(project / WIRE, "", "\nRETIRED = True\n")
     replace(project / "template.yaml", "Tracing: Active", "Tracing: PassThrough")
     replace(project / "README.md", "\n## Start\n", "\n## How to start\n")
+    replace(template / "templates/readme/pipeline.md", "## The pipeline\n", "## How it is deployed\n")
     (project / "local/payload.py").rename(project / "local/retired.py")
     replace(project / "local/gone.py", "", "GONE = True\n")
 
@@ -106,7 +109,7 @@ def origin(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the template's repository as a server has it: the tags v1.0.0 and v1.1.0, which is main."""
     folder = tmp_path_factory.mktemp("origin")
     repository = folder / "lambda-stream-template.git"
-    names = ("cookiecutter.json", "hooks", NAME, *(path.name for path in template.glob("*.py")))
+    names = ("cookiecutter.json", "hooks", "templates", NAME, *(path.name for path in template.glob("*.py")))
     identity = ("-c", "user.name=A Maintainer", "-c", "user.email=maintainer@example.com")
     run("git", "init", "-q", "-b", "main", repository, cwd=folder)
     for version, change in (("v1.0.0", make_previous), ("v1.1.0", lambda _: None)):
@@ -209,7 +212,8 @@ def test_cruft_brings_the_changes_and_keeps_the_edits(owner: User) -> None:
     assert "Tracing: Active" in function
     assert 'Description: "Ein Fluß 🚀"' in function
     assert "RETIRED" not in owner.read(WIRE)
-    assert "\n## Start\n" in owner.read("README.md")
+    for heading in ("Start", "The pipeline"):
+        assert f"\n## {heading}\n" in owner.read("README.md")
     assert mode(owner.project / "src/bootstrap") == 0o755
     assert json.loads(owner.read(".cruft.json"))["context"]["cookiecutter"]["observability"] == "basic"
     owner(block("cruft check"))
