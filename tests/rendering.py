@@ -1,6 +1,5 @@
 """The files that hold answers, rendered in cookiecutter's environment, and what must hold in them."""
 
-import json
 import re
 import tomllib
 from collections.abc import Iterator
@@ -11,10 +10,8 @@ import yaml
 from cookiecutter.utils import create_env_with_context
 from hooks.pre_gen_project import JINJA
 from jinja2 import Environment, FileSystemLoader, Template
-from tests.support import ROOT, Answers
+from tests.support import OPTIONS, ROOT, TEMPLATE, Answers
 
-OPTIONS: dict[str, Any] = json.loads((ROOT / "cookiecutter.json").read_text(encoding="utf-8"))
-TEMPLATE = ROOT / "{{cookiecutter.project_slug}}"
 # Every other file is copied; test_bake.py proves that.
 RENDERED = ("README.md", "pyproject.toml", "samconfig.toml", "template.yaml")
 PSEUDO_PARAMETERS = {

@@ -4,7 +4,6 @@ import json
 import re
 import tomllib
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -16,9 +15,8 @@ from hooks.pre_gen_project import CHOICES, JINJA, RESERVED_SLUGS, RETENTIONS, pr
 from hypothesis import example, given
 from hypothesis import strategies as st
 from tests.rendering import source
-from tests.support import ROOT, Answers, Bake, defaults, run
+from tests.support import OPTIONS, ROOT, Answers, Bake, defaults, run
 
-OPTIONS: dict[str, Any] = json.loads((ROOT / "cookiecutter.json").read_text(encoding="utf-8"))
 NUMBERS = ["", "0", "-1", "0512", "1e3", "1_024", "512.0", " 512", "512 ", "512\n", "+512", "0x200", "५१२", "512MB"]
 TEXTS = [
     ("", "must not be empty"),
@@ -412,7 +410,7 @@ def test_replayed_answers_are_refused_by_the_hook(answers: Answers, tmp_path: Pa
     out = tmp_path / "out"
     out.mkdir()
     replay = tmp_path / "replay.json"
-    context: dict[str, Any] = {**OPTIONS, **defaults(), **answers}
+    context = {**OPTIONS, **defaults(), **answers}
     replay.write_text(json.dumps({"cookiecutter": {**context, "__validated": ""}}), encoding="utf-8")
     done = run("cookiecutter", ROOT, "--default-config", "--replay-file", replay, "-o", out, cwd=tmp_path, check=False)
     assert done.returncode == 1

@@ -1,16 +1,13 @@
 """The repository's documents and tools say what is so."""
 
-import json
 import re
 import stat
-from typing import Any
 
 import pytest
 from hooks.pre_gen_project import CHOICES
-from tests.support import ROOT, defaults, run, source_files
+from tests.support import OPTIONS, ROOT, TEMPLATE, defaults, run, source_files
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-OPTIONS: dict[str, Any] = json.loads((ROOT / "cookiecutter.json").read_text(encoding="utf-8"))
 MOST_LINES = 300
 # What may be longer, and why.
 LONGER = {
@@ -38,19 +35,18 @@ def test_no_file_is_longer_than_one_reads_at_once() -> None:
 
 
 def test_every_make_command_that_a_document_names_exists() -> None:
-    project = ROOT / "{{cookiecutter.project_slug}}"
     targets = {
         folder: set(re.findall(r"^([a-z]+):.*## ", (folder / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
-        for folder in (ROOT, project)
+        for folder in (ROOT, TEMPLATE)
     }
-    assert targets[project] == {"help", "dev", "invoke", "test", "check", "build", "deploy", "probe", "pipeline"}
-    documents = {ROOT / "CONTRIBUTING.md": ROOT, ROOT / "README.md": None, project / "README.md": project}
+    assert targets[TEMPLATE] == {"help", "dev", "invoke", "test", "check", "build", "deploy", "probe", "pipeline"}
+    documents = {ROOT / "CONTRIBUTING.md": ROOT, ROOT / "README.md": None, TEMPLATE / "README.md": TEMPLATE}
     documents[ROOT / "docs" / "function-url.md"] = None
     documents[ROOT / "docs" / "pipeline.md"] = None
     for document, folder in documents.items():
         named = set(re.findall(r"(?:`|^|&& )make ([a-z]+)", document.read_text(encoding="utf-8"), re.MULTILINE))
         assert named
-        assert named <= (targets[folder] if folder else targets[ROOT] | targets[project]), document
+        assert named <= (targets[folder] if folder else targets[ROOT] | targets[TEMPLATE]), document
 
 
 def test_make_help_lists_the_commands_of_the_readme() -> None:
@@ -84,6 +80,6 @@ def test_an_unknown_option_of_make_is_refused(folder: str, known: str) -> None:
 
 
 def test_the_probe_asks_for_its_url() -> None:
-    done = run("make", "probe", cwd=ROOT / "{{cookiecutter.project_slug}}", check=False)
+    done = run("make", "probe", cwd=TEMPLATE, check=False)
     assert done.returncode == 2
     assert "make probe URL=http://127.0.0.1:3000/" in done.stderr

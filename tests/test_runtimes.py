@@ -16,11 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from hooks.pre_gen_project import CHOICES
-from tests.support import ROOT, Bake, run
-
-from local.function import TemplateLoader
+from tests.rendering import load_yaml
+from tests.support import TEMPLATE, Bake, run
 
 RELEASE = platform.python_version()
 VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -28,7 +26,7 @@ VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 MACHINES = {"arm64": ("aarch64", 0xB7), "x86_64": ("x86_64", 0x3E)}
 OWN = next(name for name, (machine, _) in MACHINES.items() if platform.machine() in (name, machine))
 OTHER = next(name for name in MACHINES if name != OWN)
-SCRIPT = ROOT / "{{cookiecutter.project_slug}}" / "interpreter.sh"
+SCRIPT = TEMPLATE / "interpreter.sh"
 
 
 def elf(architecture: str) -> bytes:
@@ -57,7 +55,7 @@ def put(
 
 
 def python_version_of(project: Path) -> str:
-    template = yaml.load((project / "template.yaml").read_text(encoding="utf-8"), TemplateLoader)
+    template = load_yaml((project / "template.yaml").read_text(encoding="utf-8"))
     return str(template["Resources"]["StreamFunction"]["Metadata"]["PythonVersion"])
 
 

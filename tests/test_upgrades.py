@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 from hooks.post_gen_project import EXAMPLES, OPTIONAL_PATHS
-from tests.support import ROOT, defaults, run
+from tests.support import ROOT, TEMPLATE, defaults, files, run
 
 URL = "https://github.com/org/lambda-stream-template"
-NAME = "{{cookiecutter.project_slug}}"
+NAME = TEMPLATE.name
 WIRE = "src/streaming_runtime/wire.py"
 ENTERS = "\n" * 40  # someone who presses Enter all the way
 DOCUMENT = (ROOT / "docs" / "upgrading.md").read_text(encoding="utf-8")
@@ -164,11 +164,6 @@ def replayer(user: User, baked: Path) -> User:
     shutil.copytree(baked.parent / "home", user.home)
     shutil.copytree(baked, user.project)
     return user
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    paths = [path for path in folder.rglob("*") if path.is_file() and ".git" not in path.parts]
-    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
 def mode(path: Path) -> int:

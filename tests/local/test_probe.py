@@ -21,7 +21,8 @@ from urllib.parse import quote, unquote_to_bytes
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
-from tests.local.conftest import PATIENCE, PROJECT, Serve
+from tests.local.conftest import PATIENCE, Serve
+from tests.support import TEMPLATE
 
 from local.probe import ProbeError, Result, _show_figures, main, probe, why_buffered
 
@@ -180,7 +181,7 @@ def test_bars_are_coloured_on_a_terminal_only(
 def test_an_encoding_without_bars_is_no_obstacle(answer: Answer) -> None:
     command = [sys.executable, "-m", "local.probe", answer(HEAD + "2\r\né\r\n0\r\n\r\n".encode())]
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
-    done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, timeout=PATIENCE, check=False)
+    done = subprocess.run(command, cwd=TEMPLATE, env=environment, capture_output=True, timeout=PATIENCE, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
     assert b" 2 bytes  ?\n" in done.stdout
 
@@ -320,7 +321,7 @@ def test_what_is_no_timeout_is_refused_without_a_traceback(timeout: str, capsys:
 def test_a_template_is_served_and_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     template = tmp_path / "template.yaml"
     variables = "{STREAM_INTERVAL: 0.05, PYTHONVERBOSE: 1}"  # logs what it imports
-    properties = f"{{CodeUri: '{PROJECT / 'src'}', Handler: app.handler, Environment: {{Variables: {variables}}}}}"
+    properties = f"{{CodeUri: '{TEMPLATE / 'src'}', Handler: app.handler, Environment: {{Variables: {variables}}}}}"
     template.write_text(
         f"Resources: {{StreamFunction: {{Type: 'AWS::Serverless::Function', Properties: {properties}}}}}",
         encoding="utf-8",
@@ -381,7 +382,7 @@ def test_method_headers_and_body_are_sent(answer: Answer, tmp_path: Path) -> Non
 
 
 def test_the_request_of_an_event_is_sent_below_the_url(answer: Answer, tmp_path: Path) -> None:
-    post = str(PROJECT / "events" / "post.json")
+    post = str(TEMPLATE / "events" / "post.json")
     assert main(["--event", post, answer(OK)]) == 0
     head, body = answer.requests[-1]
     event = json.loads(Path(post).read_text(encoding="utf-8"))
@@ -640,7 +641,7 @@ def test_an_interrupt_ends_it_without_a_traceback(serve: Serve) -> None:
     served = serve("def handler(event, context):\n    yield b'one'\n    tell(b'1')\n    wait()")
     command = [sys.executable, "-u", "-m", "local.probe", served.url]
     with subprocess.Popen(
-        command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+        command, cwd=TEMPLATE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
     ) as process:
         assert process.stdout is not None
         lines = [process.stdout.readline() for _ in range(3)]
