@@ -73,13 +73,16 @@ class Cloud:
         return policy
 
     def policies(self, role: str) -> list[Policy]:
-        """The inline policies of a role."""
-        name = role.rpartition("/")[2]
-        names = self.aws("iam", "list-role-policies", "--role-name", name)["PolicyNames"]
-        return [
-            self.aws("iam", "get-role-policy", "--role-name", name, "--policy-name", policy)["PolicyDocument"]
-            for policy in names
-        ]
+        """The policies of a role: its own, and those that are attached to it."""
+        of_role = ("--role-name", role.rpartition("/")[2])
+        inline = self.aws("iam", "list-role-policies", *of_role)["PolicyNames"]
+        attached = self.aws("iam", "list-attached-role-policies", *of_role)["AttachedPolicies"]
+        found = [self.aws("iam", "get-role-policy", *of_role, "--policy-name", name) for name in inline]
+        for policy in attached:
+            arn = ("--policy-arn", policy["PolicyArn"])
+            version = self.aws("iam", "get-policy", *arn)["Policy"]["DefaultVersionId"]
+            found.append(self.aws("iam", "get-policy-version", *arn, "--version-id", version)["PolicyVersion"])
+        return [policy.get("PolicyDocument") or policy["Document"] for policy in found]
 
 
 @pytest.fixture(scope="session")
