@@ -21,20 +21,10 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from cookiecutter.main import cookiecutter
+from tests.support import copy_sources
 
-ROOT = Path(__file__).parent.parent
 ROUNDS = 15
 MOST = 1.5
-
-
-def _template(folder: Path) -> Path:
-    """The template as git would clone it."""
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True, text=True).stdout
-    for path in listed.split("\0"):
-        if (ROOT / path).is_file():
-            (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / path, folder / path)
-    return folder
 
 
 def _empty(folder: Path, files: Iterable[Path], hooks: bool) -> Path:
@@ -99,7 +89,7 @@ def main(rounds: int = ROUNDS) -> int:
     """Prints the figures; gives the exit status."""
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        ours = _template(work / "ours")
+        ours = copy_sources(work / "ours")
         _by_command(ours, work / "out")
         project = work / "out" / "lambda-stream"
         files = [path.relative_to(project) for path in project.rglob("*") if path.is_file()]

@@ -33,18 +33,8 @@ CHOICES = {
     "deployment": ("all-at-once", "canary"),
     "deploy_pipeline": ("github-actions", "none"),
 }
-# Commercial regions where Lambda has function URLs and CloudFormation can make them.
-# https://docs.aws.amazon.com/lambda/latest/dg/urls-configuration.html
-REGIONS = frozenset(
-    (
-        *("af-south-1", "ap-east-1", "ap-northeast-1", "ap-northeast-2", "ap-northeast-3", "ap-south-1"),
-        *("ap-southeast-1", "ap-southeast-2", "ap-southeast-3", "ca-central-1", "eu-central-1", "eu-north-1"),
-        *("eu-south-1", "eu-west-1", "eu-west-2", "eu-west-3", "me-south-1", "sa-east-1"),
-        *("us-east-1", "us-east-2", "us-west-1", "us-west-2"),
-    )
-)
-# What the name of a region looks like, where it is none of these yet: an area, which AWS may add to, perhaps a
-# partition or a country, a point of the compass, a number.
+# What the name of a region looks like, new ones included: an area, perhaps a partition or a country, a point of the
+# compass, a number.
 # https://docs.aws.amazon.com/global-infrastructure/latest/regions/aws-regions.html
 REGION = r"([a-z]{2}|eusc)(-(gov|iso[a-z]?|[a-z]{2}))?-(central|(north|south)(east|west)?|east|west)-[1-9][0-9]?"
 # Days that CloudWatch Logs keeps a log: these and no others.
@@ -53,25 +43,8 @@ RETENTIONS = (
     *(1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400),
     *(545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653),
 )
-# Inference profiles of Bedrock begin with where they may run; the value is how the regions begin that may call them.
-# Template.yaml has the same names, since the policy for a profile is another than that for a model.
-# https://docs.aws.amazon.com/bedrock/latest/userguide/inference-profiles-support.html
-PROFILES = {
-    "apac": ("ap-",),
-    "au": ("ap-southeast-",),
-    "ca": ("ca-",),
-    "eu": ("eu-",),
-    "global": ("af-", "ap-", "ca-", "eu-", "il-", "me-", "mx-", "sa-", "us-east-", "us-west-"),
-    "jp": ("ap-northeast-",),
-    "us": ("us-east-", "us-west-", "ca-"),
-    "us-gov": ("us-gov-",),
-}
-# An account has 1,000 invocations at once unless its quota is raised, to tens of thousands at most. Of these 100 stay
-# unreserved. A new account often has less, and less memory.
-# https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
+# An account has 1,000 invocations at once unless its quota is raised, to tens of thousands at most.
 MOST_CONCURRENCY = 99_999
-USUAL_CONCURRENCY = 900
-USUAL_MEMORY = 3008
 SLUG_LENGTH = 40
 RESERVED_SLUGS = frozenset(
     (
@@ -135,12 +108,6 @@ def problems(answers: Answers, unrendered: Answers | None = None) -> list[str]:
         *_retention(given),
         *_pairs(given),
     ]
-
-
-def warnings(answers: Answers) -> list[str]:
-    """What may not work with `answers`, a message each: where a rule depends on the account, or may have changed."""
-    given = {option: str(answer) for option, answer in answers.items()}
-    return list(_doubts(given))
 
 
 def losses(answers: Answers, folder: Path) -> list[str]:
@@ -207,7 +174,7 @@ def _texts(given: dict[str, str], unrendered: Answers) -> Iterator[str]:
 
 def _region(given: dict[str, str]) -> Iterator[str]:
     region = given.get("region", "")
-    if region not in REGIONS and not re.fullmatch(REGION, region, re.ASCII):
+    if not re.fullmatch(REGION, region, re.ASCII):
         yield _problem("region", region, "must be the name of an AWS region", "us-east-1")
 
 
@@ -284,37 +251,6 @@ def _pairs(given: dict[str, str]) -> Iterator[str]:
             yield _problem("cors_credentials", "yes", rule, "no, or name the origins")
 
 
-def _doubts(given: dict[str, str]) -> Iterator[str]:
-    region, model = given["region"], given["bedrock_model"]
-    if region not in REGIONS:
-        rule = "is not known here as a region that has Lambda function URLs, though AWS may have added it"
-        yield _warning("region", region, rule, "look it up before you deploy, or take us-east-1")
-    if given["front_door"] == "rest-api" and given["cors_origins"]:
-        rule = "holds for the function URL alone, not for the REST API"
-        yield _warning("cors_origins", given["cors_origins"], rule, "let the handler send the CORS headers there")
-    if given["example"] == "bedrock":
-        yield from _doubts_of_model(model, region)
-    if given["reserved_concurrency"] and int(given["reserved_concurrency"]) > USUAL_CONCURRENCY:
-        rule = f"is more than an account can reserve before its quota is raised, which is {USUAL_CONCURRENCY}"
-        yield _warning("reserved_concurrency", given["reserved_concurrency"], rule, "ask AWS for the quota first")
-    if int(given["memory"]) > USUAL_MEMORY:
-        rule = f"is more than some new accounts may use, which is {USUAL_MEMORY} MB"
-        yield _warning("memory", given["memory"], rule, "ask AWS for the quota first")
-
-
-def _doubts_of_model(model: str, region: str) -> Iterator[str]:
-    first, *others = model.partition(":")[0].split(".")
-    if first in PROFILES:
-        if not region.startswith(PROFILES[first]):
-            rule = f"is an inference profile that is not known to be callable from {region}"
-            yield _warning("bedrock_model", model, rule, "take one that begins with global., or that region's own")
-    # Not a version such as that of zai.glm-4.7.
-    elif len(others) > 2 or (len(others) == 2 and not others[1][0].isdigit()):
-        rule = f"looks like an inference profile, but {first}. is none that is known here"
-        remedy = "name the profile and the model behind it in the policy in template.yaml"
-        yield _warning("bedrock_model", model, rule, remedy)
-
-
 def _number(given: dict[str, str], option: str, least: int, most: int, unit: str, remedy: str) -> Iterator[str]:
     # Not int(): it takes 0512, 1_000 and digits of other scripts, which YAML reads as something else.
     text = given.get(option, "")
@@ -325,10 +261,6 @@ def _number(given: dict[str, str], option: str, least: int, most: int, unit: str
 
 def _problem(option: str, value: str, rule: str, remedy: str) -> str:
     return f"{_shown(option, value)}: {rule}. Try {remedy}"
-
-
-def _warning(option: str, value: str, rule: str, remedy: str) -> str:
-    return f"{_shown(option, value)} {rule}: {remedy}"
 
 
 def _named(characters: list[str]) -> str:
@@ -351,8 +283,6 @@ def main() -> int:
     if lost:
         print("\n  ".join(["Something of yours would be lost, so nothing was generated:", *lost]), file=sys.stderr)
         return 1
-    for line in warnings(answers):
-        print(f"Warning: {line}", file=sys.stderr)
     return 0
 
 

@@ -1,14 +1,13 @@
 """Fixtures of the tests: baked projects."""
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support import ROOT, Bake, relocatable_python, source_files
+from tests.support import ROOT, TEMPLATE, Bake, copy_sources, relocatable_python
 
 # The tests import from the template's folder, and whatever lies there becomes a part of every project.
 sys.dont_write_bytecode = True
@@ -17,8 +16,7 @@ os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Fails a run that leaves something in the template's folder: it would become a part of every project."""
-    folder = ROOT / "{{cookiecutter.project_slug}}"
-    command = ["git", "ls-files", "--others", "--ignored", "--exclude-standard", "--directory", str(folder)]
+    command = ["git", "ls-files", "--others", "--ignored", "--exclude-standard", "--directory", str(TEMPLATE)]
     left = subprocess.run(command, cwd=ROOT, capture_output=True, check=True, text=True).stdout
     if left and not hasattr(session.config, "workerinput"):
         print(f"\nThe template's folder holds what is no part of it; remove it with `git clean -fdX`:\n{left}")
@@ -27,12 +25,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The template as a clone would have it, without the caches that tools leave in a working tree."""
-    clone: Path = tmp_path_factory.mktemp("template")
-    for path in source_files():
-        (clone / path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(ROOT / path, clone / path)
-    return clone
+    """The template as a clone would have it."""
+    return copy_sources(tmp_path_factory.mktemp("template"))
 
 
 @pytest.fixture(scope="session")

@@ -7,14 +7,14 @@ from typing import Any
 IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/stream:latest"
 
 
-def transformed(template: Path, region: str) -> dict[str, Any]:
-    """The plain CloudFormation that the Serverless transform makes of a template."""
+def transformed(project: Path, region: str = "us-east-1") -> dict[str, Any]:
+    """The plain CloudFormation that the Serverless transform makes of a project's template."""
     from boto3.session import Session
     from samcli.yamlhelper import yaml_parse
     from samtranslator.parser.parser import Parser
     from samtranslator.translator.translator import Translator
 
-    source = yaml_parse(template.read_text(encoding="utf-8"))
+    source = yaml_parse((project / "template.yaml").read_text(encoding="utf-8"))
     function = source["Resources"]["StreamFunction"]["Properties"]
     # The transform wants code that lies in a bucket, or an image in a registry, as `sam package` leaves it.
     if function.get("PackageType") == "Image":
@@ -25,15 +25,21 @@ def transformed(template: Path, region: str) -> dict[str, Any]:
     return result
 
 
-def assert_clean(project: Path, region: str) -> None:
-    """Fails unless `sam validate --lint` and cfn-lint, before and after the transform, find nothing in the template."""
-    from cfnlint.api import ManualArgs, lint
+def validated(template: Path, region: str = "us-east-1") -> tuple[int, str]:
+    """`sam validate --lint` in this process, since to start it takes seconds: status and output."""
     from click.testing import CliRunner
     from samcli.cli.main import cli as sam
 
-    template = project / "template.yaml"
-    validated = CliRunner().invoke(sam, ["validate", "--lint", "--template", str(template), "--region", region])
-    assert validated.exit_code == 0, validated.output
-    assert "is a valid SAM Template" in validated.output
-    text = json.dumps(transformed(template, region))
+    done = CliRunner().invoke(sam, ["validate", "--lint", "--template", str(template), "--region", region])
+    return done.exit_code, done.output
+
+
+def assert_clean(project: Path, region: str) -> None:
+    """Fails unless `sam validate --lint` and cfn-lint, before and after the transform, find nothing in the template."""
+    from cfnlint.api import ManualArgs, lint
+
+    status, output = validated(project / "template.yaml", region)
+    assert status == 0, output
+    assert "is a valid SAM Template" in output
+    text = json.dumps(transformed(project, region))
     assert [str(match) for match in lint(text, config=ManualArgs(regions=[region]))] == []

@@ -1,6 +1,5 @@
 """The files that hold answers, rendered in cookiecutter's environment, and what must hold in them."""
 
-import json
 import re
 import tomllib
 from collections.abc import Iterator
@@ -11,10 +10,8 @@ import yaml
 from cookiecutter.utils import create_env_with_context
 from hooks.pre_gen_project import JINJA
 from jinja2 import Environment, FileSystemLoader, Template
-from tests.support import ROOT, Answers
+from tests.support import OPTIONS, ROOT, TEMPLATE, Answers
 
-OPTIONS: dict[str, Any] = json.loads((ROOT / "cookiecutter.json").read_text(encoding="utf-8"))
-TEMPLATE = ROOT / "{{cookiecutter.project_slug}}"
 # Every other file is copied; test_bake.py proves that.
 RENDERED = ("README.md", "pyproject.toml", "samconfig.toml", "template.yaml")
 PSEUDO_PARAMETERS = {
@@ -22,12 +19,20 @@ PSEUDO_PARAMETERS = {
 }
 
 _environment: Environment = create_env_with_context({"cookiecutter": OPTIONS})
-_environment.loader = FileSystemLoader(TEMPLATE)
+# Where cookiecutter looks: the second for what a file includes.
+_loader = FileSystemLoader([TEMPLATE, ROOT / "templates"])
+_environment.loader = _loader
 
 
 def render(file: str, answers: Answers) -> str:
     """What cookiecutter makes of this file of the project."""
     return _environment.get_template(file).render(cookiecutter={**OPTIONS, **answers})
+
+
+def source(file: str) -> str:
+    """This file of the project as it is in the template, with the parts that it includes in their places."""
+    text, _, _ = _loader.get_source(_environment, file)
+    return re.sub(r'\{% include "(.+)" %\}\n', lambda include: source(include[1]), text)
 
 
 def render_hook(hook: str, answers: Answers) -> str:

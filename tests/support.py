@@ -5,9 +5,11 @@ import os
 import platform
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ ROOT = Path(__file__).parent.parent
 # The interpreter that runs the tests, and this machine as Lambda names it.
 OWN_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 OWN_ARCHITECTURE = {"aarch64": "arm64"}.get(platform.machine(), platform.machine())
+TEMPLATE = ROOT / "{{cookiecutter.project_slug}}"
+OPTIONS: dict[str, Any] = json.loads((ROOT / "cookiecutter.json").read_text(encoding="utf-8"))
 Answers = dict[str, Any]
 Bake = Callable[..., Path]
 
@@ -52,6 +56,19 @@ def run(
     return done
 
 
+def pytest_of(project: Path, *arguments: str, check: bool = True, **more: str) -> subprocess.CompletedProcess[str]:
+    """Runs a project's tests as it would: without the plugins that happen to be installed here, which take seconds."""
+    command = ("python", "-m", "pytest", "-p", "no:cacheprovider", *arguments)
+    return run(*command, cwd=project, check=check, PYTEST_DISABLE_PLUGIN_AUTOLOAD="1", **more)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of the loopback interface that nobody listens on at the moment."""
+    with ExitStack() as stack:
+        listeners = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [listener.getsockname()[1] for listener in listeners]
+
+
 def source_files() -> list[str]:
     """The files of this repository that git tracks, or would: none that it ignores."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
@@ -59,12 +76,25 @@ def source_files() -> list[str]:
     return sorted({path for path in listed.stdout.split("\0") if path and (ROOT / path).is_file()})
 
 
+def copy_sources(folder: Path) -> Path:
+    """Lays out this repository as a clone would have it, without the caches that tools leave in a working tree."""
+    for path in source_files():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / path, folder / path)
+    return folder
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """What the files of a project hold, by their paths; git's own are left out."""
+    paths = [path for path in folder.rglob("*") if path.is_file() and ".git" not in path.parts]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
 def defaults() -> Answers:
     """The answers of someone who presses Enter all the way."""
-    options = json.loads((ROOT / "cookiecutter.json").read_text(encoding="utf-8"))
     answers = {
         option: value[0] if isinstance(value, list) else value
-        for option, value in options.items()
+        for option, value in OPTIONS.items()
         if not option.startswith("_")
     }
     return {**answers, "project_slug": "lambda-stream"}

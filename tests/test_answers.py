@@ -4,19 +4,19 @@ import json
 import re
 import tomllib
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 from cookiecutter.exceptions import FailedHookException
 from cookiecutter.main import cookiecutter
 from cookiecutter.utils import create_env_with_context, work_in
-from hooks.pre_gen_project import CHOICES, JINJA, PROFILES, REGIONS, RESERVED_SLUGS, RETENTIONS, problems, warnings
+from hooks.post_gen_project import PROFILES, REGIONS, warnings
+from hooks.pre_gen_project import CHOICES, JINJA, RESERVED_SLUGS, RETENTIONS, problems
 from hypothesis import example, given
 from hypothesis import strategies as st
-from tests.support import ROOT, Answers, Bake, defaults, run
+from tests.rendering import source
+from tests.support import OPTIONS, ROOT, Answers, Bake, defaults, run
 
-OPTIONS: dict[str, Any] = json.loads((ROOT / "cookiecutter.json").read_text(encoding="utf-8"))
 NUMBERS = ["", "0", "-1", "0512", "1e3", "1_024", "512.0", " 512", "512 ", "512\n", "+512", "0x200", "५१२", "512MB"]
 TEXTS = [
     ("", "must not be empty"),
@@ -317,10 +317,16 @@ def test_warnings_are_shown_and_the_project_is_generated(template: Path, tmp_pat
         **{"region": "il-central-1", "front_door": "rest-api", "cors_origins": "*"},
         **{"reserved_concurrency": "5000", "memory": "10240"},
     }
-    doubtful = run(*command, *(f"{option}={answer}" for option, answer in answers.items()), cwd=tmp_path)
-    assert doubtful.stderr.splitlines() == [f"Warning: {line}" for line in warnings({**defaults(), **answers})]
-    assert len(doubtful.stderr.splitlines()) == 5
+    command += [f"{option}={answer}" for option, answer in answers.items()]
+    shown = [f"Warning: {line}" for line in warnings({**defaults(), **answers})]
+    assert len(shown) == 5
+    assert run(*command, cwd=tmp_path).stderr.splitlines() == shown
     assert (tmp_path / "doubtful" / "template.yaml").is_file()
+    # Where all goes to one place, buffered, they are the last that one sees.
+    command = ["sh", "-c", 'exec "$@" 2>&1', "sh", *command, "--overwrite-if-exists"]
+    whole = run(*command, cwd=tmp_path, PYTHONUNBUFFERED="").stdout
+    assert "make dev" in whole
+    assert whole.splitlines()[-5:] == shown
 
 
 @pytest.mark.slow
@@ -404,7 +410,7 @@ def test_replayed_answers_are_refused_by_the_hook(answers: Answers, tmp_path: Pa
     out = tmp_path / "out"
     out.mkdir()
     replay = tmp_path / "replay.json"
-    context: dict[str, Any] = {**OPTIONS, **defaults(), **answers}
+    context = {**OPTIONS, **defaults(), **answers}
     replay.write_text(json.dumps({"cookiecutter": {**context, "__validated": ""}}), encoding="utf-8")
     done = run("cookiecutter", ROOT, "--default-config", "--replay-file", replay, "-o", out, cwd=tmp_path, check=False)
     assert done.returncode == 1
@@ -482,8 +488,7 @@ def test_a_project_cannot_have_the_name_of_a_package_that_its_tools_need(project
 
 
 def test_the_template_knows_the_inference_profiles_of_the_rules() -> None:
-    source = (ROOT / "{{cookiecutter.project_slug}}" / "template.yaml").read_text(encoding="utf-8")
-    assert f'.split(".")[0] in {json.dumps([*PROFILES])} %}}' in source
+    assert f'.split(".")[0] in {json.dumps([*PROFILES])} %}}' in source("template.yaml")
 
 
 def test_the_choices_are_those_of_the_options_file() -> None:
@@ -493,6 +498,6 @@ def test_the_choices_are_those_of_the_options_file() -> None:
 
 @pytest.mark.parametrize(("hook", "literals"), [("pre_gen_project", 2), ("post_gen_project", 1)])
 def test_cookiecutter_renders_nothing_of_a_hook_but_the_answers(hook: str, literals: int) -> None:
-    source = (ROOT / "hooks" / f"{hook}.py").read_text(encoding="utf-8")
-    assert [source.count(mark) for mark in ("{{", "{%", "{#")] == [literals, 0, 0]
-    assert len(re.findall(r'r"""\n\{\{ _?cookiecutter (\| default\(\{\}\) )?\| tojson \}\}\n"""', source)) == literals
+    code = (ROOT / "hooks" / f"{hook}.py").read_text(encoding="utf-8")
+    assert [code.count(mark) for mark in ("{{", "{%", "{#")] == [literals, 0, 0]
+    assert len(re.findall(r'r"""\n\{\{ _?cookiecutter (\| default\(\{\}\) )?\| tojson \}\}\n"""', code)) == literals

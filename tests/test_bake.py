@@ -8,25 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
-from hooks.post_gen_project import OPTIONAL_PATHS
-from hooks.pre_gen_project import CHOICES, PROFILES
+from hooks.post_gen_project import OPTIONAL_PATHS, PROFILES
+from hooks.pre_gen_project import CHOICES
 from tests.rendering import RENDERED, load_yaml, render
-from tests.support import ROOT, Bake, defaults, run, source_files
+from tests.support import OPTIONS, ROOT, TEMPLATE, Bake, defaults, files, run, source_files
 
-from local.function import TemplateLoader
-
-TEMPLATE = ROOT / "{{cookiecutter.project_slug}}"
 MOST_FILES = 45
 
 
-def files(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
 def template_of(project: Path) -> dict[str, Any]:
-    template: dict[str, Any] = yaml.load((project / "template.yaml").read_text(encoding="utf-8"), TemplateLoader)
-    return template
+    return load_yaml((project / "template.yaml").read_text(encoding="utf-8"))
 
 
 CONTAINER_FILES = {"Dockerfile", ".dockerignore"}
@@ -511,5 +502,4 @@ def test_the_tools_of_projects_and_of_the_template_check_alike(project: Path) ->
 
 
 def test_every_option_has_a_prompt_and_a_default() -> None:
-    options = json.loads((ROOT / "cookiecutter.json").read_text(encoding="utf-8"))
-    assert set(options["__prompts__"]) == set(defaults())
+    assert set(OPTIONS["__prompts__"]) == set(defaults())

@@ -15,8 +15,8 @@ from hooks.post_gen_project import OPTIONAL_PATHS
 from hooks.pre_gen_project import CHOICES, problems
 from tests.combinations import ALONE, BOUND, PAIRED, SINGLE, command, name, pairs, pairwise, possible, product
 from tests.infrastructure import assert_clean
-from tests.rendering import RENDERED, TEMPLATE, check_template, check_text, load, render
-from tests.support import Answers, run, source_files
+from tests.rendering import RENDERED, check_template, check_text, load, render, source
+from tests.support import TEMPLATE, Answers, pytest_of, run, source_files
 
 # example, runtime, python_version; front_door with url_auth; cors_origins with cors_credentials; observability,
 # deployment, deploy_pipeline, bedrock_model.
@@ -57,7 +57,7 @@ def test_every_valid_combination_makes_good_files(runtime: str) -> None:
     # A bake takes some tenths of a second, so 14,400 of them an hour: these are the four files that depend on answers,
     # rendered in cookiecutter's environment. Where a file names no option that is another, it is the same.
     seen: set[str] = set()
-    used = {file: set(re.findall(r"cookiecutter\.(\w+)", (TEMPLATE / file).read_text("utf-8"))) for file in RENDERED}
+    used = {file: set(re.findall(r"cookiecutter\.(\w+)", source(file))) for file in RENDERED}
     rendered: set[tuple[Any, ...]] = set()
     for answers in product(runtime=runtime):
         if not possible({option: answers[option] for option in BOUND}):
@@ -163,8 +163,6 @@ def test_a_combination_passes_the_whole_gate(
         if [others["example"] for others in COMBINATIONS].index(answers["example"]) == index:
             run("mypy", "--cache-dir", tmp_path_factory.getbasetemp().parent / "mypy", cwd=project)
         assert_clean(project, answers["region"])
-        # Without the plugins that happen to be installed here, which take seconds.
-        command = ("python", "-m", "pytest", "-p", "no:cacheprovider")
-        done = run(*command, cwd=project, PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
+        done = pytest_of(project)
         assert " passed" in done.stdout
         assert "skipped" not in done.stdout

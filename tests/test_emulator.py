@@ -5,7 +5,6 @@ import json
 import os
 import platform
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import samcli
-from tests.support import Bake, run, user_environment
+from tests.support import Bake, free_ports, run, user_environment
 
 MACHINE = {"aarch64": "arm64"}.get(platform.machine(), platform.machine())
 EMULATOR = Path(samcli.__file__).parent / "local" / "rapid" / f"aws-lambda-rie-{MACHINE}"
@@ -46,14 +45,6 @@ class Emulator:
                     continue
                 response = connection.getresponse()
                 return response.status, response.read()
-
-
-def free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(closing(socket.socket())) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
 
 
 @pytest.fixture

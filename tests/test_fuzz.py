@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from cookiecutter.exceptions import FailedHookException
 from cookiecutter.main import cookiecutter
-from hooks.pre_gen_project import CHOICES, PROFILES, REGIONS, RETENTIONS, problems, refusal, warnings
+from hooks.post_gen_project import PROFILES, REGIONS, warnings
+from hooks.pre_gen_project import CHOICES, RETENTIONS, problems, refusal
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt

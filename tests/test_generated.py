@@ -2,12 +2,11 @@
 
 import re
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 from hooks.pre_gen_project import CHOICES
-from tests.support import Bake, run
+from tests.support import Bake, pytest_of, run
 
 # One line each: what to look for in which file, and what to put in its place. (Those of the template are in
 # test_planted_faults.py.)
@@ -45,12 +44,6 @@ def test_an_examples_own_tests_and_lint_pass(example: str, bake: Bake) -> None:
     done = pytest_of(project)
     assert re.search(r"\d+ passed", done.stdout)
     assert "skipped" not in done.stdout
-
-
-def pytest_of(project: Path, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """Runs a project's tests as it would: without the plugins that happen to be installed here, which take seconds."""
-    command = ("python", "-m", "pytest", "-p", "no:cacheprovider", *arguments)
-    return run(*command, cwd=project, check=check, PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
 
 
 def own_tests(project: Path) -> int:

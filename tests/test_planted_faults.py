@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from tests.support import Answers, Bake, run
+from tests.infrastructure import validated
+from tests.support import Answers, Bake, pytest_of
 
 pytestmark = pytest.mark.slow
 
@@ -449,20 +450,9 @@ def edited(project: Path, edits: Edits) -> str:
 
 
 def own_tests(project: Path, *tests: str) -> tuple[int, str]:
-    """Runs tests of a project without this repository's plugins: status and output."""
-    command = ("python", "-m", "pytest", "-q", "-rfE", "--tb=no", "-p", "no:cacheprovider", *tests)
-    done = run(*command, cwd=project, check=False, PYTEST_DISABLE_PLUGIN_AUTOLOAD="1", COLUMNS="2000")
+    """Runs tests of a project: status and output, with a whole line for each failure."""
+    done = pytest_of(project, "-q", "-rfE", "--tb=no", *tests, check=False, COLUMNS="2000")
     return done.returncode, done.stdout + done.stderr
-
-
-def validate(template: Path) -> tuple[int, str]:
-    """`sam validate --lint` in this process, since to start it takes seconds: status and output."""
-    from click.testing import CliRunner
-    from samcli.cli.main import cli as sam
-
-    command = ["validate", "--lint", "--template", str(template), "--region", "us-east-1"]
-    done = CliRunner().invoke(sam, command)
-    return done.exit_code, done.output
 
 
 GROUPS = {named(of.answers): of.answers for of in (*FAULTS.values(), *ACCEPTED.values())}
@@ -494,7 +484,7 @@ def test_a_rule_catches_each_fault_and_nothing_else(group: str, bake: Bake, tmp_
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 def test_sams_linter_catches_the_rest(name: str, bake: Bake, tmp_path: Path) -> None:
     (tmp_path / "template.yaml").write_text(edited(bake(**FAULTS[name].answers), FAULTS[name].edits), encoding="utf-8")
-    status, output = validate(tmp_path / "template.yaml")
+    status, output = validated(tmp_path / "template.yaml")
     assert status == 1, output
     assert "Error: Linting failed" in output
 
@@ -504,7 +494,7 @@ def test_sams_linter_catches_the_rest(name: str, bake: Bake, tmp_path: Path) -> 
 def test_sams_linter_takes_what_the_rules_take(name: str, bake: Bake, tmp_path: Path) -> None:
     text = edited(bake(**ACCEPTED[name].answers), ACCEPTED[name].edits)
     (tmp_path / "template.yaml").write_text(text, encoding="utf-8")
-    status, output = validate(tmp_path / "template.yaml")
+    status, output = validated(tmp_path / "template.yaml")
     assert status == 0, output
 
 

@@ -1,18 +1,21 @@
 """The repository's documents and tools say what is so."""
 
-import json
 import re
 import stat
-from typing import Any
 
 import pytest
 from hooks.pre_gen_project import CHOICES
-from tests.support import ROOT, defaults, run
+from tests.support import OPTIONS, ROOT, TEMPLATE, defaults, run, source_files
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-OPTIONS: dict[str, Any] = json.loads((ROOT / "cookiecutter.json").read_text(encoding="utf-8"))
-
-
+MOST_LINES = 300
+# What may be longer, and why.
+LONGER = {
+    "uv.lock": "uv writes it",
+    "benchmarks/chart.svg": "`make bench` draws it",
+    "{{cookiecutter.project_slug}}/local/inspector.html": "one static page, of the 45 files that a project may have",
+    "{{cookiecutter.project_slug}}/pipeline/oidc.yaml": "a stack is one file, unless a bucket holds its parts",
+}
 OPTIONAL = ("cors_origins", "reserved_concurrency")  # whose answer may be empty, and is so by default
 
 
@@ -25,20 +28,25 @@ def test_the_options_table_is_that_of_the_options_file() -> None:
             assert choice in text or choice == OPTIONS[option][0]
 
 
+def test_no_file_is_longer_than_one_reads_at_once() -> None:
+    texts = {path: (ROOT / path).read_bytes() for path in source_files() if "tests" not in path.split("/")}
+    lines = {path: text.count(b"\n") for path, text in texts.items() if b"\0" not in text}
+    assert {path: count for path, count in lines.items() if count > MOST_LINES}.keys() == LONGER.keys()
+
+
 def test_every_make_command_that_a_document_names_exists() -> None:
-    project = ROOT / "{{cookiecutter.project_slug}}"
     targets = {
         folder: set(re.findall(r"^([a-z]+):.*## ", (folder / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
-        for folder in (ROOT, project)
+        for folder in (ROOT, TEMPLATE)
     }
-    assert targets[project] == {"help", "dev", "invoke", "test", "check", "build", "deploy", "probe", "pipeline"}
-    documents = {ROOT / "CONTRIBUTING.md": ROOT, ROOT / "README.md": None, project / "README.md": project}
+    assert targets[TEMPLATE] == {"help", "dev", "invoke", "test", "check", "build", "deploy", "probe", "pipeline"}
+    documents = {ROOT / "CONTRIBUTING.md": ROOT, ROOT / "README.md": None, TEMPLATE / "README.md": TEMPLATE}
     documents[ROOT / "docs" / "function-url.md"] = None
     documents[ROOT / "docs" / "pipeline.md"] = None
     for document, folder in documents.items():
         named = set(re.findall(r"(?:`|^|&& )make ([a-z]+)", document.read_text(encoding="utf-8"), re.MULTILINE))
         assert named
-        assert named <= (targets[folder] if folder else targets[ROOT] | targets[project]), document
+        assert named <= (targets[folder] if folder else targets[ROOT] | targets[TEMPLATE]), document
 
 
 def test_make_help_lists_the_commands_of_the_readme() -> None:
@@ -72,6 +80,6 @@ def test_an_unknown_option_of_make_is_refused(folder: str, known: str) -> None:
 
 
 def test_the_probe_asks_for_its_url() -> None:
-    done = run("make", "probe", cwd=ROOT / "{{cookiecutter.project_slug}}", check=False)
+    done = run("make", "probe", cwd=TEMPLATE, check=False)
     assert done.returncode == 2
     assert "make probe URL=http://127.0.0.1:3000/" in done.stderr

@@ -13,17 +13,15 @@ import zipfile
 from pathlib import Path
 
 import pytest
-import yaml
 from hooks.pre_gen_project import CHOICES
-from tests.support import OWN_ARCHITECTURE, OWN_PYTHON, ROOT, Bake, for_own_python, run
-
-from local.function import TemplateLoader
+from tests.rendering import load_yaml
+from tests.support import OWN_ARCHITECTURE, OWN_PYTHON, TEMPLATE, Bake, for_own_python, run
 
 RELEASE = platform.python_version()
 # Lambda's name of an architecture, that of Linux, and the number that ELF files have for it.
 MACHINES = {"arm64": ("aarch64", 0xB7), "x86_64": ("x86_64", 0x3E)}
 OTHER = next(name for name in MACHINES if name != OWN_ARCHITECTURE)
-SCRIPT = ROOT / "{{cookiecutter.project_slug}}" / "interpreter.sh"
+SCRIPT = TEMPLATE / "interpreter.sh"
 
 
 def elf(architecture: str) -> bytes:
@@ -52,7 +50,7 @@ def put(
 
 
 def python_version_of(project: Path) -> str:
-    template = yaml.load((project / "template.yaml").read_text(encoding="utf-8"), TemplateLoader)
+    template = load_yaml((project / "template.yaml").read_text(encoding="utf-8"))
     return str(template["Resources"]["StreamFunction"]["Metadata"]["PythonVersion"])
 
 

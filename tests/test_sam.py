@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from hooks.pre_gen_project import REGIONS
+from hooks.post_gen_project import REGIONS
 from tests.infrastructure import IMAGE, assert_clean, transformed
 from tests.support import Bake, for_own_python, run
 
@@ -32,7 +32,7 @@ def test_the_regions_are_those_where_function_urls_can_be_made() -> None:
 
 
 def test_the_transform_keeps_the_url_and_adds_the_role_alone(project: Path) -> None:
-    resources = transformed(project / "template.yaml", "us-east-1")["Resources"]
+    resources = transformed(project)["Resources"]
     assert {logical_id: resource["Type"] for logical_id, resource in resources.items()} == {
         "StreamFunction": "AWS::Lambda::Function",
         "StreamFunctionRole": "AWS::IAM::Role",
@@ -45,8 +45,7 @@ def test_the_transform_keeps_the_url_and_adds_the_role_alone(project: Path) -> N
 
 
 def test_the_rest_api_streams_from_the_function_too(bake: Bake) -> None:
-    template = bake(front_door="rest-api", timeout="900") / "template.yaml"
-    resources = transformed(template, "us-east-1")["Resources"]
+    resources = transformed(bake(front_door="rest-api", timeout="900"))["Resources"]
     paths = resources["StreamApi"]["Properties"]["Body"]["paths"]
     assert set(paths) == {"/", "/{proxy+}"}
     for path in paths.values():
@@ -57,8 +56,8 @@ def test_the_rest_api_streams_from_the_function_too(bake: Bake) -> None:
 
 
 def test_a_container_is_an_image_without_handler_and_runtime(bake: Bake) -> None:
-    template = bake(runtime="container", python_version="3.14") / "template.yaml"
-    properties = transformed(template, "us-east-1")["Resources"]["StreamFunction"]["Properties"]
+    project = bake(runtime="container", python_version="3.14")
+    properties = transformed(project)["Resources"]["StreamFunction"]["Properties"]
     assert properties["PackageType"] == "Image"
     assert properties["Code"] == {"ImageUri": IMAGE}
     assert properties["ImageConfig"] == {"Command": ["app.handler"]}

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 from hooks.post_gen_project import EXAMPLES, OPTIONAL_PATHS
-from tests.support import ROOT, defaults, run
+from tests.support import ROOT, TEMPLATE, defaults, files, run
 
 URL = "https://github.com/org/lambda-stream-template"
-NAME = "{{cookiecutter.project_slug}}"
+NAME = TEMPLATE.name
 WIRE = "src/streaming_runtime/wire.py"
 ENTERS = "\n" * 40  # someone who presses Enter all the way
 DOCUMENT = (ROOT / "docs" / "upgrading.md").read_text(encoding="utf-8")
@@ -91,12 +91,15 @@ def make_previous(template: Path) -> None:
         replace(project / name, "cookiecutter.observability", '"basic"')
     # The filter `quoted` had another name.
     replace(template / "filters.py", '"quoted": quoted', '"scalar": quoted')
-    for path in [*project.glob("*.toml"), project / "template.yaml"]:
+    parts = [template / "templates/resources" / name for name in ("canary.yaml", "observability.yaml")]
+    for path in [*project.glob("*.toml"), project / "template.yaml", *parts]:
         replace(path, "| quoted", "| scalar")
-    # The runtime, the function and the README said something else, a file had another name, another is no more.
+    # The runtime, the function and the README, also a part of it, said something else; a file had another name, another
+    # is no more.
     replace(project / WIRE, "", "\nRETIRED = True\n")
     replace(project / "template.yaml", "Tracing: Active", "Tracing: PassThrough")
     replace(project / "README.md", "\n## Start\n", "\n## How to start\n")
+    replace(template / "templates/readme/pipeline.md", "## The pipeline\n", "## How it is deployed\n")
     (project / "local/payload.py").rename(project / "local/retired.py")
     replace(project / "local/gone.py", "", "GONE = True\n")
 
@@ -106,7 +109,7 @@ def origin(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the template's repository as a server has it: the tags v1.0.0 and v1.1.0, which is main."""
     folder = tmp_path_factory.mktemp("origin")
     repository = folder / "lambda-stream-template.git"
-    names = ("cookiecutter.json", "hooks", NAME, *(path.name for path in template.glob("*.py")))
+    names = ("cookiecutter.json", "hooks", "templates", NAME, *(path.name for path in template.glob("*.py")))
     identity = ("-c", "user.name=A Maintainer", "-c", "user.email=maintainer@example.com")
     run("git", "init", "-q", "-b", "main", repository, cwd=folder)
     for version, change in (("v1.0.0", make_previous), ("v1.1.0", lambda _: None)):
@@ -163,11 +166,6 @@ def replayer(user: User, baked: Path) -> User:
     return user
 
 
-def files(folder: Path) -> dict[str, bytes]:
-    paths = [path for path in folder.rglob("*") if path.is_file() and ".git" not in path.parts]
-    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
-
-
 def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
@@ -209,7 +207,8 @@ def test_cruft_brings_the_changes_and_keeps_the_edits(owner: User) -> None:
     assert "Tracing: Active" in function
     assert 'Description: "Ein Fluß 🚀"' in function
     assert "RETIRED" not in owner.read(WIRE)
-    assert "\n## Start\n" in owner.read("README.md")
+    for heading in ("Start", "The pipeline"):
+        assert f"\n## {heading}\n" in owner.read("README.md")
     assert mode(owner.project / "src/bootstrap") == 0o755
     assert json.loads(owner.read(".cruft.json"))["context"]["cookiecutter"]["observability"] == "basic"
     owner(block("cruft check"))

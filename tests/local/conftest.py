@@ -6,6 +6,7 @@ import http.client
 import itertools
 import json
 import os
+import re
 import select
 import shutil
 import socket
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pytest
+from tests.support import TEMPLATE
 
 from local import running
 from local.function import Function
@@ -26,7 +28,6 @@ from local.journal import Observer
 if TYPE_CHECKING:  # it takes its time
     from playwright.sync_api import Browser
 
-PROJECT = Path(__file__).parents[2] / "{{cookiecutter.project_slug}}"
 PATIENCE = 60.0  # seconds until a test that hangs is given up
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -145,7 +146,7 @@ def function(**settings: Any) -> Function:
     """The function of a test's `served.handler`, but for what `settings` say of it."""
     usual: dict[str, Any] = {
         "name": "Served",
-        "code": PROJECT / "src",
+        "code": TEMPLATE / "src",
         "handler": "served.handler",
         "runtime": "python3.13",
         "timeout": PATIENCE,
@@ -201,6 +202,15 @@ def browser() -> Iterator[Browser]:
         launched.close()
 
 
+def luminance(colour: str) -> float:
+    """https://www.w3.org/TR/WCAG22/#dfn-relative-luminance"""
+    found = re.fullmatch(r"rgb\((\d+), (\d+), (\d+)\)", colour)
+    assert found, colour
+    parts = [int(part) / 255 for part in found.groups()]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
 @pytest.fixture
 def stack() -> Iterator[ExitStack]:
     with ExitStack() as opened:
@@ -228,7 +238,7 @@ def serve(stack: ExitStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         gate, told = (stack.enter_context(closing(Fifo(folder / name))) for name in ("gate", "told"))
         names = {"PYTHONPATH": str(folder), "GATE": str(gate.path), "TOLD": str(told.path)}
         environment = {**names, **variables}
-        served = function(code=code or PROJECT / "src", timeout=timeout, environment=environment, **(url or {}))
+        served = function(code=code or TEMPLATE / "src", timeout=timeout, environment=environment, **(url or {}))
         log = Pieces()
         address = stack.enter_context(running(served, limit, log, limits))
         return Served(address, gate, told, folder, log.pieces, stack)

@@ -14,12 +14,13 @@ import httpx2
 import pytest
 from fastapi.testclient import TestClient
 from mcp import Client
-from tests.local.conftest import PATIENCE, PROJECT, Fifo, Pieces, Serve
+from tests.local.conftest import PATIENCE, Fifo, Pieces, Serve
+from tests.support import TEMPLATE
 
 from local import running
 from local.function import Function
 
-EXAMPLES = PROJECT / "examples"
+EXAMPLES = TEMPLATE / "examples"
 
 pytestmark = pytest.mark.slow
 
@@ -575,7 +576,7 @@ def beside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Beside]:
     (folder / "served.py").write_text(APPLICATION + HANDLER, encoding="utf-8")
     records = Fifo(folder / "behind-url"), Fifo(folder / "in-process")
     variables = {"PYTHONPATH": str(folder), "FILE": str(file), "RECORD": str(records[0].path)}
-    function = Function("Served", PROJECT / "src", "served.handler", "python3.13", PATIENCE, 256, variables)
+    function = Function("Served", TEMPLATE / "src", "served.handler", "python3.13", PATIENCE, 256, variables)
     application = ModuleType("beside")
     with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
         for record in records:

@@ -17,9 +17,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.local.conftest import PATIENCE, PROJECT, Fifo
+from tests.local.conftest import PATIENCE, Fifo
+from tests.support import TEMPLATE
 
-TEMPLATE = """
+STREAM_FUNCTION = """
 Resources:
   StreamFunction:
     Type: AWS::Serverless::Function
@@ -31,8 +32,8 @@ Start = Callable[..., "subprocess.Popen[str]"]
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A project with a handler that answers its version and its process id."""
-    shutil.copytree(PROJECT / "src", tmp_path / "src")
-    (tmp_path / "template.yaml").write_text(TEMPLATE, encoding="utf-8")
+    shutil.copytree(TEMPLATE / "src", tmp_path / "src")
+    (tmp_path / "template.yaml").write_text(STREAM_FUNCTION, encoding="utf-8")
     write_version(tmp_path, 1)
     return tmp_path
 
@@ -52,7 +53,7 @@ def start(project: Path) -> Iterator[Start]:
         process = subprocess.Popen(
             [sys.executable, "-m", "local", *arguments],
             cwd=project,
-            env={**os.environ, "PYTHONPATH": str(PROJECT), **variables},
+            env={**os.environ, "PYTHONPATH": str(TEMPLATE), **variables},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -341,7 +342,7 @@ def test_a_response_that_cannot_be_written_is_told(project: Path) -> None:
         done = subprocess.run(
             [sys.executable, "-m", "local", "--event", "event.json"],
             cwd=project,
-            env={**os.environ, "PYTHONPATH": str(PROJECT)},
+            env={**os.environ, "PYTHONPATH": str(TEMPLATE)},
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,

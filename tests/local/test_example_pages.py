@@ -24,12 +24,13 @@ import botocore.session
 import pytest
 from botocore.validate import ParamValidator
 from playwright.sync_api import expect
-from tests.local.conftest import PATIENCE, PROJECT, Fifo, function, needs_chromium
+from tests.local.conftest import PATIENCE, Fifo, function, luminance, needs_chromium
+from tests.support import TEMPLATE
 
 from local import running
 from local.journal import Observer
 
-EXAMPLES = PROJECT / "examples"
+EXAMPLES = TEMPLATE / "examples"
 HOSTILE = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script> & \x00 \u202e"
 
 pytestmark = [pytest.mark.slow, needs_chromium]
@@ -172,7 +173,7 @@ def start(tmp_path: Path, stack: ExitStack, gates: Gates, monkeypatch: pytest.Mo
 
     def serve(example: str, source: str, timeout: float = PATIENCE, **variables: str) -> str:
         code = tmp_path / "src"
-        shutil.copytree(PROJECT / "src", code, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(TEMPLATE / "src", code, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copytree(EXAMPLES / example / "src", code, dirs_exist_ok=True)
         (code / "served.py").write_text(PREAMBLE + textwrap.dedent(source), encoding="utf-8")
         environment = {"GATES": str(tmp_path / "gates"), "PYTHONDONTWRITEBYTECODE": "1", **variables}
@@ -568,10 +569,6 @@ def test_the_page_fits_and_can_be_read(
     body = page.locator("body")
     ground = body.evaluate("body => getComputedStyle(body).backgroundColor")
     text = body.evaluate("body => getComputedStyle(body).color")
-    assert (brightness(ground) > brightness(text)) == (scheme == "light")
+    assert (luminance(ground) > luminance(text)) == (scheme == "light")
     if folder := os.environ.get("SCREENSHOTS"):
         page.screenshot(path=f"{folder}/{example}-{scheme}-{width}.png")
-
-
-def brightness(colour: str) -> int:
-    return sum(map(int, re.findall(r"\d+", colour)[:3]))

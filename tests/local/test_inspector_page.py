@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Dialog, Page, expect
-from tests.local.conftest import needs_chromium
+from tests.local.conftest import luminance, needs_chromium
 from tests.local.inspected import Inspected, inspected
 
 pytestmark = [pytest.mark.slow, needs_chromium]
@@ -286,15 +286,6 @@ def test_all_can_be_done_with_the_keyboard(start: Start, visit: Visit) -> None:
     for expected in ("older", "newer", "older"):
         text = json.dumps({"which": expected}).encode() + b"\n"
         assert served.told.read(len(text)) == text
-
-
-def luminance(colour: str) -> float:
-    """https://www.w3.org/TR/WCAG22/#dfn-relative-luminance"""
-    found = re.fullmatch(r"rgb\((\d+), (\d+), (\d+)\)", colour)
-    assert found, colour
-    parts = [int(part) / 255 for part in found.groups()]
-    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
 def test_every_text_can_be_read_in_the_light_and_in_the_dark(start: Start, visit: Visit) -> None:

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import threading
+from base64 import b64decode
 from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import quote, unquote_to_bytes
@@ -20,7 +21,8 @@ from urllib.parse import quote, unquote_to_bytes
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
-from tests.local.conftest import PATIENCE, PROJECT, Serve
+from tests.local.conftest import PATIENCE, Serve
+from tests.support import TEMPLATE
 
 from local.probe import ProbeError, Result, _show_figures, main, probe, why_buffered
 
@@ -179,7 +181,7 @@ def test_bars_are_coloured_on_a_terminal_only(
 def test_an_encoding_without_bars_is_no_obstacle(answer: Answer) -> None:
     command = [sys.executable, "-m", "local.probe", answer(HEAD + "2\r\né\r\n0\r\n\r\n".encode())]
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
-    done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, timeout=PATIENCE, check=False)
+    done = subprocess.run(command, cwd=TEMPLATE, env=environment, capture_output=True, timeout=PATIENCE, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
     assert b" 2 bytes  ?\n" in done.stdout
 
@@ -319,7 +321,7 @@ def test_what_is_no_timeout_is_refused_without_a_traceback(timeout: str, capsys:
 def test_a_template_is_served_and_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     template = tmp_path / "template.yaml"
     variables = "{STREAM_INTERVAL: 0.05, PYTHONVERBOSE: 1}"  # logs what it imports
-    properties = f"{{CodeUri: '{PROJECT / 'src'}', Handler: app.handler, Environment: {{Variables: {variables}}}}}"
+    properties = f"{{CodeUri: '{TEMPLATE / 'src'}', Handler: app.handler, Environment: {{Variables: {variables}}}}}"
     template.write_text(
         f"Resources: {{StreamFunction: {{Type: 'AWS::Serverless::Function', Properties: {properties}}}}}",
         encoding="utf-8",
@@ -375,8 +377,55 @@ def test_method_headers_and_body_are_sent(answer: Answer, tmp_path: Path) -> Non
         assert main([*arguments, answer(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")]) == 0
         head, received = answer.requests[-1]
         assert (head.split()[0], received) == (method, body)
-    assert "\r\nx-a: 1, 2\r\n" in head
+    assert "\r\nx-a: 1,2\r\n" in head
     assert "\r\nuser-agent: me\r\n" in head
+
+
+def test_the_request_of_an_event_is_sent_below_the_url(answer: Answer, tmp_path: Path) -> None:
+    post = str(TEMPLATE / "events" / "post.json")
+    assert main(["--event", post, answer(OK)]) == 0
+    head, body = answer.requests[-1]
+    event = json.loads(Path(post).read_text(encoding="utf-8"))
+    assert head.startswith(f"POST {event['rawPath']}?{event['rawQueryString']} HTTP/1.1\r\n")
+    assert f"\r\ncookie: {'; '.join(event['cookies'])}\r\n" in head
+    assert f"\r\ncontent-type: {event['headers']['content-type']}\r\n" in head
+    assert not re.search("(?im)^(x-amzn-|x-forwarded-)", head)
+    assert head.lower().count("\r\nhost: ") == head.lower().count("\r\ncontent-length: ") == 1
+    assert body == b64decode(event["body"])
+    # What is said beside it goes first, and more headers go along.
+    more = ["--method", "PUT", "--data", "mine", "--header", "X-A: 1"]
+    assert main(["--event", post, *more, answer(OK) + "below/"]) == 0
+    head, body = answer.requests[-1]
+    assert head.startswith(f"PUT /below{event['rawPath']}?")
+    assert "\r\nx-a: 1\r\n" in head
+    assert body == b"mine"
+    # A body that is text, and none.
+    plain = {"requestContext": {"http": {"method": "PATCH"}}, "rawPath": "/", "headers": {}, "body": "text"}
+    for event, sent in ((plain, b"text"), ({**plain, "body": None}, b"")):
+        (tmp_path / "event.json").write_text(json.dumps(event), encoding="utf-8")
+        assert main(["--event", str(tmp_path / "event.json"), answer(OK)]) == 0
+        head, body = answer.requests[-1]
+        assert head.startswith("PATCH / HTTP/1.1\r\n")
+        assert body == sent
+
+
+@pytest.mark.parametrize(
+    ("event", "message"),
+    [
+        ("", "event.json is not JSON"),
+        ("[" * 100_000, "event.json is not JSON"),
+        ("[]", "no event of a function URL: TypeError"),
+        ('{"version": "2.0"}', "no event of a function URL: KeyError('requestContext')"),
+    ],
+)
+def test_what_is_no_event_is_refused(
+    event: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "event.json").write_text(event, encoding="utf-8")
+    assert main(["--event", str(tmp_path / "event.json"), "http://127.0.0.1:9/"]) == 1
+    assert message in capsys.readouterr().err
+    assert main(["--event", str(tmp_path / "none.json"), "http://127.0.0.1:9/"]) == 1
+    assert capsys.readouterr().err.startswith("probe: cannot read the event: ")
 
 
 @pytest.fixture
@@ -592,7 +641,7 @@ def test_an_interrupt_ends_it_without_a_traceback(serve: Serve) -> None:
     served = serve("def handler(event, context):\n    yield b'one'\n    tell(b'1')\n    wait()")
     command = [sys.executable, "-u", "-m", "local.probe", served.url]
     with subprocess.Popen(
-        command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+        command, cwd=TEMPLATE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
     ) as process:
         assert process.stdout is not None
         lines = [process.stdout.readline() for _ in range(3)]

@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.local.conftest import PROJECT, Serve
+from tests.local.conftest import Serve
+from tests.support import TEMPLATE
 
 from local.function import Function, environment
 from local.invocation import Invocation
@@ -92,7 +93,7 @@ def function() -> Function:
         "AWS_LAMBDA_EXEC_WRAPPER": "/var/task/bootstrap",
         "_HANDLER": "other.handler",
     }
-    return Function("Named", PROJECT / "src", "app.handler", "python3.13", 30, 512, variables)
+    return Function("Named", TEMPLATE / "src", "app.handler", "python3.13", 30, 512, variables)
 
 
 def test_the_environment_has_what_lambda_the_template_and_the_shell_set(
@@ -120,7 +121,7 @@ def test_the_environment_has_what_lambda_the_template_and_the_shell_set(
         "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
         "AWS_LAMBDA_LOG_GROUP_NAME": "/aws/lambda/Named",
         "AWS_LAMBDA_RUNTIME_API": "127.0.0.1:9001",
-        "LAMBDA_TASK_ROOT": str(PROJECT / "src"),
+        "LAMBDA_TASK_ROOT": str(TEMPLATE / "src"),
         "TZ": ":UTC",
         "_HANDLER": "app.handler",
     }
@@ -188,7 +189,7 @@ def test_the_handler_sees_its_environment_and_context(serve: Serve, monkeypatch:
     assert int(seen.pop("memory")) == 256
     assert seen == {
         "variable": "from the template",
-        "folder": os.path.realpath(PROJECT / "src"),
+        "folder": os.path.realpath(TEMPLATE / "src"),
         "input": "",
         "name": "Served",
         "arn": "arn:aws:lambda:eu-west-1:123456789012:function:Served",

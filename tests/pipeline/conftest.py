@@ -7,7 +7,6 @@ import itertools
 import json
 import os
 import shutil
-import socket
 import subprocess
 import time
 import urllib.request
@@ -20,7 +19,7 @@ from typing import Any
 import pytest
 from tests.pipeline.policies import Policy
 from tests.pipeline.runner import STAND_INS, Runner
-from tests.support import ROOT, Bake, run, user_environment
+from tests.support import ROOT, Bake, free_ports, run, user_environment
 
 from local import running
 from local.function import load_function
@@ -80,19 +79,23 @@ class Cloud:
         return policy
 
     def policies(self, role: str) -> list[Policy]:
-        """The inline policies of a role."""
+        """The policies of a role: its own, and those that are attached to it."""
         iam, name = self.client("iam"), role.rpartition("/")[2]
-        return [
+        found: list[Policy] = [
             iam.get_role_policy(RoleName=name, PolicyName=policy)["PolicyDocument"]
             for policy in iam.list_role_policies(RoleName=name)["PolicyNames"]
         ]
+        for policy in iam.list_attached_role_policies(RoleName=name)["AttachedPolicies"]:
+            arn = policy["PolicyArn"]
+            version = iam.get_policy(PolicyArn=arn)["Policy"]["DefaultVersionId"]
+            found.append(iam.get_policy_version(PolicyArn=arn, VersionId=version)["PolicyVersion"]["Document"])
+        return found
 
 
 @pytest.fixture(scope="session")
 def ministack(tools: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """MiniStack on a free port of the loopback interface; gives the port."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
+    [port] = free_ports(1)
     home: Path = tmp_path_factory.mktemp("ministack")
     only_here = {"BIND_HOST": "127.0.0.1", "GATEWAY_HOST": "127.0.0.1", "IOT_MTLS_ENABLED": "0", "SFTP_ENABLED": "0"}
     with open(home / "log", "w") as log:

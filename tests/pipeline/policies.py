@@ -124,8 +124,11 @@ class Template:
         }
 
     def policies(self, role: str) -> list[Policy]:
-        """The policies of a role."""
-        return [policy["PolicyDocument"] for policy in self.resources()[role]["Properties"]["Policies"]]
+        """The policies of a role: its own, and those of the template that it shares with others."""
+        resources = self.resources()
+        properties = resources[role]["Properties"]
+        shared = [resources[arn.rpartition(":")[2]]["Properties"] for arn in properties.get("ManagedPolicyArns", [])]
+        return [policy["PolicyDocument"] for policy in (*properties["Policies"], *shared)]
 
     def trust(self, role: str) -> Policy:
         """Who may become a role."""

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from typing import Any
-
 import pytest
+from tests.infrastructure import assert_clean, transformed
 from tests.support import Answers, Bake
 
 pytestmark = [
@@ -23,38 +20,12 @@ DOORS: list[Answers] = [
 ]
 
 
-def transformed(project: Path) -> dict[str, Any]:
-    """The plain CloudFormation that the Serverless transform makes of the template."""
-    from boto3.session import Session
-    from samcli.yamlhelper import yaml_parse
-    from samtranslator.parser.parser import Parser
-    from samtranslator.translator.translator import Translator
-
-    source = yaml_parse((project / "template.yaml").read_text(encoding="utf-8"))
-    properties = source["Resources"]["StreamFunction"]["Properties"]
-    # The transform wants code that lies where `sam package` leaves it.
-    image = properties.get("PackageType") == "Image"
-    properties["ImageUri" if image else "CodeUri"] = "repository:tag" if image else "s3://bucket/key"
-    translator = Translator({}, Parser(), boto_session=Session(region_name="us-east-1"))
-    result: dict[str, Any] = translator.translate(source, {})
-    return result
-
-
 @pytest.mark.parametrize("answers", DOORS, ids=lambda answers: ",".join(answers.values()) or "default")
 def test_the_url_and_its_permissions_are_those_of_the_alias(answers: Answers, bake: Bake) -> None:
     """Nobody but the alias calls a version, and the template and its transform are clean for the linters."""
-    from cfnlint.api import ManualArgs, lint
-    from click.testing import CliRunner
-    from samcli.cli.main import cli as sam
-
     project = bake(deployment="canary", **answers)
-    command = ["validate", "--lint", "--template", str(project / "template.yaml"), "--region", "us-east-1"]
-    validated = CliRunner().invoke(sam, command)
-    assert validated.exit_code == 0, validated.output
-    template = transformed(project)
-    assert [str(match) for match in lint(json.dumps(template), config=ManualArgs(regions=["us-east-1"]))] == []
-
-    resources = template["Resources"]
+    assert_clean(project, "us-east-1")
+    resources = transformed(project)["Resources"]
     url = resources["StreamUrl"]
     assert url["Properties"]["Qualifier"] == resources["StreamFunctionAliaslive"]["Properties"]["Name"] == "live"
     assert url["DependsOn"] == "StreamFunctionAliaslive"

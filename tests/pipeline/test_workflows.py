@@ -11,10 +11,9 @@ import pytest
 import yaml
 from tests.pipeline.conftest import Cloud
 from tests.pipeline.runner import STAND_INS, Runner
-from tests.support import ROOT, Bake, run
+from tests.support import ROOT, TEMPLATE, Bake, run
 
-PROJECT = ROOT / "{{cookiecutter.project_slug}}"
-FOLDERS = {"project": PROJECT / ".github", "template": ROOT / ".github"}
+FOLDERS = {"project": TEMPLATE / ".github", "template": ROOT / ".github"}
 WORKFLOWS = {
     f"{name}/{path.name}": path
     for name, folder in FOLDERS.items()
@@ -78,7 +77,7 @@ def test_the_schemas_take_them(folder: Path, tools: Path) -> None:
 @pytest.mark.slow
 def test_the_roles_are_a_valid_template() -> None:
     """cfn-lint knows IAM's actions, and the sections of a policy."""
-    run("cfn-lint", PROJECT / "pipeline" / "oidc.yaml", cwd=ROOT)
+    run("cfn-lint", TEMPLATE / "pipeline" / "oidc.yaml", cwd=ROOT)
 
 
 @pytest.mark.parametrize("path", WORKFLOWS.values(), ids=WORKFLOWS)
@@ -170,7 +169,7 @@ def test_the_pipeline_is_copied_as_it_is(project: Path) -> None:
     """Workflows have braces of their own: they take values from variables, not from the template."""
     for folder in (".github", "pipeline"):
         ours = {
-            path.relative_to(PROJECT): path.read_bytes() for path in (PROJECT / folder).rglob("*") if path.is_file()
+            path.relative_to(TEMPLATE): path.read_bytes() for path in (TEMPLATE / folder).rglob("*") if path.is_file()
         }
         theirs = {
             path.relative_to(project): path.read_bytes() for path in (project / folder).rglob("*") if path.is_file()

@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import contextlib
 import io
-import json
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -21,7 +20,7 @@ from . import serving
 from .function import Function, TemplateError, load_function
 from .http import CannotListen
 from .inspector import inspecting
-from .invocation import Chunk, End, Invocation
+from .invocation import Chunk, End, EventError, Invocation, read_event
 from .journal import Journal, Record
 from .payload import Head, Response
 from .sandbox import Sandboxes
@@ -35,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         function = load_function(options.template, options.function)
-        event = None if options.event is None else _event(options.event)
+        event = None if options.event is None else read_event(options.event)
     except (TemplateError, EventError) as error:
         print(f"local: {error}", file=sys.stderr)
         return 1
@@ -73,19 +72,6 @@ def _count(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"not a number from 0 on: {text!r}")
     return int(text)
-
-
-class EventError(Exception):
-    """There is no event to be read."""
-
-
-def _event(file: str) -> Any:
-    try:
-        return json.loads(sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise EventError(f"cannot read the event: {error}") from error
-    except (RecursionError, ValueError) as error:
-        raise EventError(f"{file} is not JSON: {error}") from error
 
 
 def _on_signals(call: Callable[[], object]) -> None:

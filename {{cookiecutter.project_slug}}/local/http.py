@@ -11,7 +11,7 @@ import contextlib
 import math
 import socket
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from http.client import responses
 
 import h11
@@ -229,10 +229,14 @@ class Server:
 
 def fields(event: h11.Request | h11.EndOfMessage) -> dict[str, str]:
     """Header or trailer values by lower-case name; equal names are joined with commas (RFC 9110, section 5.3)."""
+    return joined((name.decode("latin-1"), value.decode("latin-1")) for name, value in event.headers)
+
+
+def joined(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Values by name; those of equal names are joined with commas."""
     values: dict[str, str] = {}
-    for name, value in event.headers:
-        key, text = name.decode("latin-1"), value.decode("latin-1")
-        values[key] = f"{values[key]},{text}" if key in values else text
+    for name, value in pairs:
+        values[name] = f"{values[name]},{value}" if name in values else value
     return values
 
 

@@ -6,10 +6,12 @@ import asyncio
 import base64
 import json
 import os
+import sys
 import time
 import uuid
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import h11
@@ -64,6 +66,24 @@ def new_trace_id() -> str:
     https://docs.aws.amazon.com/xray/latest/devguide/xray-concepts.html#xray-concepts-tracingheader
     """
     return f"Root=1-{int(time.time()):08x}-{uuid.uuid4().hex[:24]}"
+
+
+class EventError(Exception):
+    """There is no event, or none of its kind."""
+
+
+def read_event(file: str) -> Any:
+    """The event in a file; for `-` the one on standard input.
+
+    Raises:
+        EventError: It cannot be read, or is not JSON.
+    """
+    try:
+        return json.loads(sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise EventError(f"cannot read the event: {error}") from error
+    except (RecursionError, ValueError) as error:
+        raise EventError(f"{file} is not JSON: {error}") from error
 
 
 class Invocation:

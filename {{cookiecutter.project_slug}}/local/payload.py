@@ -1,4 +1,4 @@
-"""Between HTTP and the function: the event made of a request, and the response made of what the runtime posts.
+"""Between HTTP and the function: the event of a request, and the response made of what the runtime posts.
 
 https://docs.aws.amazon.com/lambda/latest/dg/urls-invocation.html
 """
@@ -16,8 +16,8 @@ from urllib.parse import parse_qsl, unquote
 
 import h11
 
-from .http import fields, response
-from .invocation import Begin, Chunk, End, Message
+from .http import fields, joined, response
+from .invocation import Begin, Chunk, End, EventError, Message
 
 #: The content type of a response that begins with its HTTP metadata.
 HTTP_INTEGRATION_RESPONSE = "application/vnd.awslambda.http-integration-response"
@@ -33,6 +33,8 @@ _TEXT_TYPES = ("text/", "application/json", "application/javascript", "applicati
 _OF_THE_CONNECTION = frozenset(
     {"connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"}
 )
+# Headers of an event that tell of the connection on which its request came.
+_ANOTHERS = ("connection", "content-length", "host", "transfer-encoding", "x-amzn-", "x-forwarded-")
 # The URL sets these itself; the function's own go out under another name.
 _REMAPPED = frozenset({"content-length", "date", "www-authenticate"})
 
@@ -67,10 +69,7 @@ def function_url_event(
         event["cookies"] = cookies
     event["headers"] = headers
     if query:
-        parameters: dict[str, str] = {}
-        for name, value in parse_qsl(query, keep_blank_values=True):
-            parameters[name] = f"{parameters[name]},{value}" if name in parameters else value
-        event["queryStringParameters"] = parameters
+        event["queryStringParameters"] = joined(parse_qsl(query, keep_blank_values=True))
     event["requestContext"] = {
         "accountId": "anonymous",
         "apiId": url_id,
@@ -110,6 +109,24 @@ def _text(body: bytes, content_type: str) -> str | None:
         return body.decode()
     except UnicodeDecodeError:
         return None
+
+
+def request_of(event: Any) -> tuple[str, str, dict[str, str], bytes | None]:
+    """Method, target, headers and body of a request of which Lambda would make this event.
+
+    Raises:
+        EventError: It is no event in payload format 2.0.
+    """
+    try:
+        http, body, query = event["requestContext"]["http"], event.get("body"), event.get("rawQueryString")
+        headers = {name: value for name, value in event["headers"].items() if not name.lower().startswith(_ANOTHERS)}
+        if event.get("cookies"):
+            headers["cookie"] = "; ".join(event["cookies"])
+        if body is not None:
+            body = base64.b64decode(body) if event.get("isBase64Encoded") else body.encode()
+        return http["method"], event["rawPath"] + (f"?{query}" if query else ""), headers, body
+    except (KeyError, *_MALFORMED) as error:
+        raise EventError(f"no event of a function URL: {error!r}") from error
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ import math
 import re
 import sys
 import time
-from base64 import b64decode
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -26,10 +25,11 @@ from rich.text import Text
 
 from . import Log, running
 from .function import TemplateError, load_function
+from .http import joined
+from .invocation import EventError, read_event
+from .payload import request_of
 
 _AWS_HOST = re.compile(r"[^.]+\.(lambda-url|execute-api)\.([^.]+)\.(?:on\.aws|amazonaws\.com)")
-# Headers of an event that tell of a connection, which is not the one to come.
-_ANOTHERS = ("connection", "content-length", "host", "transfer-encoding", "x-amzn-", "x-forwarded-")
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _RECEIVE_SIZE = 64 * 1024
 _MOST_ROWS = 40
@@ -39,30 +39,20 @@ _MOST_IN_HALF_THE_SPREAD = 0.9
 
 
 class ProbeError(Exception):
-    """The URL cannot be asked."""
+    """The URL cannot be asked, or what it answers is not good."""
 
 
 @dataclass
 class Result:
-    """What arrived, and when: times are seconds since the request began, connecting included.
-
-    Attributes:
-        status: HTTP status.
-        headers: Response headers.
-        head_at: When the head arrived.
-        chunks: When some bytes of the body arrived, and the bytes; one for each read.
-        error: Why the body is not whole; empty if it is.
-        total: When the response ended.
-        signed: Whether the request was.
-    """
+    """What arrived, and when: times are seconds since the request began, connecting included."""
 
     status: int
     headers: list[tuple[str, str]]
     head_at: float
-    chunks: list[tuple[float, bytes]] = field(default_factory=list)
-    error: str = ""
-    total: float = 0.0
-    signed: bool = False
+    chunks: list[tuple[float, bytes]] = field(default_factory=list)  # when bytes arrived, and those; one for each read
+    error: str = ""  # why the body is not whole; empty if it is
+    total: float = 0.0  # when the response ended
+    signed: bool = False  # whether the request was
 
     @property
     def size(self) -> int:
@@ -151,10 +141,7 @@ def probe(
     """
     console = console or Console(quiet=True)
     method = method or ("GET" if data is None else "POST")
-    sent: dict[str, str] = {}
-    for name, value in headers:
-        sent[name.lower()] = f"{sent[name.lower()]}, {value}" if name.lower() in sent else value
-    sent.setdefault("user-agent", "lambda-stream-probe")
+    sent = {"user-agent": "lambda-stream-probe", **joined((name.lower(), value) for name, value in headers)}
     try:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -239,6 +226,19 @@ def _show_figures(console: Console, result: Result) -> None:
         _show(console, "gaps: " + ", ".join(f"{name} {gap:.3f} s" for name, gap in result.gaps.items()))
 
 
+def _check(result: Result, url: str, expect_streaming: bool) -> None:
+    if result.error:
+        raise ProbeError(result.error)
+    if result.status == 403 and _AWS_HOST.fullmatch(urlsplit(url).hostname or ""):
+        actions = "lambda:InvokeFunctionUrl and, since October 2025, lambda:InvokeFunction (an API: execute-api:Invoke)"
+        hint = f"signed; it needs {actions}" if result.signed else "not signed: no AWS credentials, or --no-sign"
+        raise ProbeError(f"status 403; the request was {hint}")
+    if result.status >= 400:
+        raise ProbeError(f"status {result.status}")
+    if expect_streaming and (reason := why_buffered(result.chunks)):
+        raise ProbeError(f"did not stream: {reason}")
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit status: 0 for a whole, good response that, if asked, streamed; 130 if interrupted; else 1."""
     parser = argparse.ArgumentParser(prog="python -m local.probe", description=__doc__)
@@ -250,7 +250,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--method", type=str.upper, choices=_METHODS, help="default: POST with --data, else GET")
     parser.add_argument("--header", type=_header, action="append", default=[], help="'Name: value'; repeatable")
     parser.add_argument("--data", type=_data, metavar="TEXT", help="body to send; @FILE takes it from there")
-    parser.add_argument("--event", type=_event, metavar="FILE", help="send the request of this event below the URL")
+    parser.add_argument("--event", metavar="FILE", help="send the request of this event below the URL")
     parser.add_argument("--timeout", type=float, default=900, help="seconds without a byte (default: 900)")
     parser.add_argument("--no-sign", action="store_false", dest="sign", help="send no AWS signature")
     options = parser.parse_args(arguments)
@@ -265,33 +265,21 @@ def main(arguments: list[str] | None = None) -> int:
                 url = stack.enter_context(running(function, observer=Log(sys.stderr)))
             method, headers, data = options.method, options.header, options.data
             if options.event is not None:
-                url = url.rstrip("/") + options.event.path
-                method, headers = method or options.event.method, [*options.event.headers, *headers]
-                data = options.event.data if data is None else data
+                its_method, path, its_headers, body = request_of(read_event(options.event))
+                url = url.rstrip("/") + path
+                method, headers = method or its_method, [*its_headers.items(), *headers]
+                data = body if data is None else data
             result = probe(url, method, headers, data, options.timeout, options.sign, console)
-    except (ProbeError, TemplateError) as error:
-        return _fail(str(error))
+        if options.json:
+            print(result.to_json())
+        _show_figures(console, result)
+        _check(result, url, options.expect_streaming)
+    except (EventError, ProbeError, TemplateError) as error:
+        print(f"probe: {_plain(str(error))}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return 130  # 128 + SIGINT
-    if options.json:
-        print(result.to_json())
-    _show_figures(console, result)
-    if result.error:
-        return _fail(result.error)
-    if result.status == 403 and _AWS_HOST.fullmatch(urlsplit(url).hostname or ""):
-        actions = "lambda:InvokeFunctionUrl and, since October 2025, lambda:InvokeFunction (an API: execute-api:Invoke)"
-        hint = f"signed; it needs {actions}" if result.signed else "not signed: no AWS credentials, or --no-sign"
-        return _fail(f"status 403; the request was {hint}")
-    if result.status >= 400:
-        return _fail(f"status {result.status}")
-    if options.expect_streaming and (reason := why_buffered(result.chunks)):
-        return _fail(f"did not stream: {reason}")
     return 0
-
-
-def _fail(message: str) -> int:
-    print(f"probe: {_plain(message)}", file=sys.stderr)
-    return 1
 
 
 def _header(text: str) -> tuple[str, str]:
@@ -299,32 +287,6 @@ def _header(text: str) -> tuple[str, str]:
     if match is None:
         raise argparse.ArgumentTypeError(f"not 'Name: value' in ASCII: {text!r}")
     return match[1], match[2].strip()
-
-
-@dataclass(frozen=True)
-class _Event:
-    """The request of a function URL event, as the files of `events/` have them."""
-
-    method: str
-    path: str
-    headers: list[tuple[str, str]]
-    data: bytes | None
-
-
-def _event(text: str) -> _Event:
-    try:
-        event = json.loads(Path(text).read_text(encoding="utf-8"))
-        http = event["requestContext"]["http"]
-        body, query = event.get("body"), event.get("rawQueryString")
-        headers = [(name, value) for name, value in event["headers"].items() if not name.lower().startswith(_ANOTHERS)]
-        return _Event(
-            method=http["method"],
-            path=event["rawPath"] + (f"?{query}" if query else ""),
-            headers=[*headers, *([("cookie", "; ".join(event["cookies"]))] if event.get("cookies") else [])],
-            data=None if body is None else b64decode(body) if event.get("isBase64Encoded") else body.encode(),
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise argparse.ArgumentTypeError(f"no event of a function URL in {text!r}: {error!r}") from error
 
 
 def _data(text: str) -> bytes:
