@@ -16,6 +16,8 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export SAM_CLI_TELEMETRY := 0
 
 ready := .venv/ready
+# Twice as many as there are processors: half of the time a test waits, for a deadline or for another process.
+parallel := --numprocesses "$$((2 * $$(python -c 'import os; print(len(os.sched_getaffinity(0)))')))" --dist worksteal
 demo := build/demo
 
 .PHONY: help demo test check lint bench clean
@@ -29,14 +31,15 @@ demo: $(ready) ## Generate the default project, build it, and stream from what w
 	@cd $(demo)/lambda-stream && sam build && \
 		python -m local.probe --expect-streaming --serve .aws-sam/build/template.yaml
 
-test: lint ## Run the whole suite, which has to cover all branches of the runtime
+test: lint ## Run the whole suite; that of the runtime has to cover all of its branches
 	@rm -rf build/coverage && mkdir -p build/coverage
-	@coverage run -m pytest --numprocesses auto --dist worksteal
+	@coverage run -m pytest $(parallel) tests/runtime
 	@coverage combine --quiet
 	@coverage report
+	@python -m pytest $(parallel) --ignore tests/runtime
 
 check: lint ## Run the part of the suite that fits in a minute
-	@python -m pytest --numprocesses auto --dist worksteal -m "not slow"
+	@python -m pytest $(parallel) -m "not slow"
 
 lint: $(ready)
 	@ruff check --config pyproject.toml .

@@ -34,12 +34,16 @@ def validated(template: Path, region: str = "us-east-1") -> tuple[int, str]:
     return done.exit_code, done.output
 
 
-def assert_clean(project: Path, region: str) -> None:
-    """Fails unless `sam validate --lint` and cfn-lint, before and after the transform, find nothing in the template."""
+def linted(text: str, *regions: str) -> list[str]:
+    """What cfn-lint finds in a template for these regions."""
     from cfnlint.api import ManualArgs, lint
 
+    return [str(match) for match in lint(text, config=ManualArgs(regions=[*regions]))]
+
+
+def assert_clean(project: Path, region: str) -> None:
+    """Fails unless `sam validate --lint` and cfn-lint, before and after the transform, find nothing in the template."""
     status, output = validated(project / "template.yaml", region)
     assert status == 0, output
     assert "is a valid SAM Template" in output
-    text = json.dumps(transformed(project, region))
-    assert [str(match) for match in lint(text, config=ManualArgs(regions=[region]))] == []
+    assert linted(json.dumps(transformed(project, region)), region) == []
