@@ -35,6 +35,15 @@ def test_the_projects_own_gate_passes(answers: dict[str, str], bake: Bake) -> No
     assert "POST /upload  200  first byte " in invoked.stderr
 
 
+def test_what_was_built_is_not_checked_where_there_is_no_git(bake: Bake) -> None:
+    project = bake()
+    built = project / ".aws-sam" / "build" / "StreamFunction"
+    built.mkdir(parents=True)
+    (built / "package.py").write_text("import os, sys\n", encoding="utf-8")
+    run("ruff", "check", ".", cwd=project)
+    run("ruff", "format", "--check", ".", cwd=project)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("example", [example for example in CHOICES["example"] if example != "hello"])
 def test_an_examples_own_tests_and_lint_pass(example: str, bake: Bake) -> None:

@@ -2,6 +2,7 @@
 
 import re
 import stat
+from pathlib import Path
 
 import pytest
 from hooks.pre_gen_project import CHOICES
@@ -26,6 +27,20 @@ def test_the_options_table_is_that_of_the_options_file() -> None:
     for option, _, text in rows:
         for choice in CHOICES.get(option, ()):
             assert choice in text or choice == OPTIONS[option][0]
+
+
+def test_the_tree_of_a_project_is_what_is_generated(project: Path) -> None:
+    [tree] = re.findall(r"^### What you get\n\n```\n(.*?)```", README, re.DOTALL | re.MULTILINE)
+    first, *lines = tree.splitlines()
+    parents, named = [""], set(first.split())
+    for line in lines:
+        name = line.split()[0]
+        parents = parents if line.startswith("  ") else [""]
+        named.add(parents[-1] + name)
+        parents = [name] if name.endswith("/") and not line.startswith("  ") else parents
+    assert [path for path in named if not (project / path).exists()] == []
+    there = {f"{path.name}/" if path.is_dir() else path.name for path in project.iterdir()}
+    assert there - named == {".gitignore"}
 
 
 def test_no_file_is_longer_than_one_reads_at_once() -> None:
