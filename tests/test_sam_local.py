@@ -5,6 +5,7 @@ Where the engine does not have AWS's images, likenesses of them are built from t
 
 from __future__ import annotations
 
+import fcntl
 import json
 import re
 import shutil
@@ -86,13 +87,19 @@ def likeness(archive: Path, python: Path | None) -> list[str]:
 
 
 @pytest.fixture
-def provide_image(engine: Any, tmp_path: Path) -> Iterator[ProvideImage]:
-    """Sees to it that the engine has AWS's image of a name: its own, else a likeness, which goes again."""
+def provide_image(engine: Any, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProvideImage]:
+    """Sees to it that the engine has AWS's image of a name: its own, else a likeness, which goes again.
+
+    From then on the engine is that test's alone, since others would use and remove images of the same names.
+    """
     import docker
 
     with ExitStack() as stack:
 
         def provide(name: str, python: Path | None = None) -> None:
+            # In the folder that all processes of a run share.
+            turn = stack.enter_context((tmp_path_factory.getbasetemp().parent / "engine.lock").open("w"))
+            fcntl.flock(turn, fcntl.LOCK_EX)
             try:
                 engine.images.get(name)
             except docker.errors.ImageNotFound:
