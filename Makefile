@@ -4,12 +4,13 @@
 
 PYTHON ?= python3
 BENCH_PYTHON ?= 3.13
+SEED ?= 7
 
 # A misspelt option must not pass for one that was not given.
 options := $(foreach name,$(.VARIABLES),$(if $(filter command line,$(origin $(name))),$(name)))
-unknown := $(filter-out PYTHON BENCH_PYTHON,$(options))
+unknown := $(filter-out PYTHON BENCH_PYTHON SEED,$(options))
 ifneq ($(if $(filter 0,$(MAKELEVEL)),$(unknown)),)
-$(error unknown option $(unknown); the options are PYTHON and BENCH_PYTHON)
+$(error unknown option $(unknown); the options are PYTHON, BENCH_PYTHON and SEED)
 endif
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -20,10 +21,10 @@ ready := .venv/ready
 parallel := --numprocesses "$$((2 * $$(python -c 'import os; print(len(os.sched_getaffinity(0)))')))" --dist worksteal
 demo := build/demo
 
-.PHONY: help demo test check lint bench clean
+.PHONY: help demo test check lint mutants bench clean
 
 help: ## List the commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
 
 demo: $(ready) ## Generate the default project, build it, and stream from what was built
 	@rm -rf $(demo)
@@ -52,6 +53,9 @@ lint: $(ready)
 		'{{cookiecutter.project_slug}}/interpreter.sh'
 	@zizmor --quiet --offline --persona pedantic .github '{{cookiecutter.project_slug}}/.github'
 	@actionlint
+
+mutants: $(ready) ## Break 40 lines, one at a time, and tell which of them no test sees [SEED=7]
+	@python -m tests.mutations --seed "$(SEED)"
 
 bench: $(ready) ## Measure a bake, the local URL, and the runtime beside its peers; draw benchmarks/chart.svg [BENCH_PYTHON=3.13]
 	@UV_PROJECT_ENVIRONMENT=build/bench uv sync --quiet --locked --only-group bench --python "$(BENCH_PYTHON)" || { \

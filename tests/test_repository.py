@@ -81,7 +81,7 @@ def test_ci_runs_the_commands_of_the_readme() -> None:
 @pytest.mark.parametrize(
     ("folder", "known"),
     [
-        (".", "the options are PYTHON and BENCH_PYTHON"),
+        (".", "the options are PYTHON, BENCH_PYTHON and SEED"),
         (
             "{{cookiecutter.project_slug}}",
             "the options are PORT EVENT URL ARGS PYTHON_HOME REPOSITORY ENVIRONMENTS BRANCH OWNER_ID REPOSITORY_ID",

@@ -1,0 +1,193 @@
+"""Breaks one line of the template at a time, and looks whether `make check` or the tests of that part see it.
+
+The lines are drawn by chance, the same ones for the same seed, and changed mechanically, so nobody picks what is easy
+to see.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import os
+import random
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.support import ROOT, user_environment
+
+PROJECT = "{{cookiecutter.project_slug}}"
+# What is broken, and the tests that are about it.
+AREAS = {
+    "hooks": (("hooks/*.py", "filters.py"), "test_answers.py test_bake.py test_fuzz.py test_upgrades.py"),
+    "template": (
+        (f"{PROJECT}/*.yaml", f"{PROJECT}/*.toml", f"{PROJECT}/pipeline/*.yaml", "templates/resources/*.yaml"),
+        "test_bake.py test_generated.py test_planted_faults.py test_sam.py local/test_templates.py pipeline",
+    ),
+    "workflows": ((f"{PROJECT}/.github/workflows/*.yml",), "test_bake.py pipeline"),
+    "runtime": ((f"{PROJECT}/src/streaming_runtime/*.py", f"{PROJECT}/src/bootstrap"), "runtime"),
+    "local URL": ((f"{PROJECT}/local/*.py",), "local test_sam.py"),
+}
+# Drawn, and no breakage: nobody can tell the difference. By the file, the line as it is then, and the reason.
+EQUIVALENT: dict[tuple[str, str], str] = {}
+
+OPPOSITE = {"==": "!=", "!=": "==", "<": ">=", ">=": "<", ">": "<=", "<=": ">", "in": "not in", "not in": "in"}
+OPPOSITE |= {"is": "is not", "is not": "is", "and": "or", "or": "and", "true": "false", "false": "true"}
+OPPOSITE |= {"True": "False", "False": "True"}
+
+
+@dataclass(frozen=True)
+class Breakage:
+    """A line (from 1) of a file of this repository, as it is and as it is then."""
+
+    path: str
+    line: int
+    before: str
+    after: str
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}\n  - {self.before.strip()}\n  + {self.after.strip()}"
+
+
+def of_python(text: str) -> Iterator[tuple[int, str]]:
+    """The ways to break Python: each a line's number, from 1, and what it is then."""
+    lines = [line.encode() for line in text.splitlines()]
+    tree = ast.parse(text)
+    # Docstrings are for people, and Python 3.11 does not know where the parts of an f-string are.
+    texts = [
+        node.value for node in ast.walk(tree) if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    ]
+    left_out = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in ast.walk(node)}
+    left_out |= {id(node) for node in texts}
+
+    def replaced(start: tuple[int, int], end: tuple[int, int], pattern: str, new: str) -> Iterator[tuple[int, str]]:
+        if start[0] == end[0]:
+            line = lines[start[0] - 1]
+            old = line[start[1] : end[1]].decode()
+            if (changed := re.sub(pattern, new, old, count=1, flags=re.DOTALL)) != old:
+                yield start[0], (line[: start[1]] + changed.encode() + line[end[1] :]).decode()
+
+    for node in ast.walk(tree):
+        if id(node) in left_out or not isinstance(node, ast.expr | ast.stmt):
+            continue
+        start, end = (node.lineno, node.col_offset), (node.end_lineno or 0, node.end_col_offset or 0)
+        match node:
+            case ast.Compare(comparators=[_]) | ast.BoolOp():
+                [first, second, *_] = node.values if isinstance(node, ast.BoolOp) else [node.left, *node.comparators]
+                between = (first.end_lineno or 0, first.end_col_offset or 0), (second.lineno, second.col_offset)
+                for word, opposite in OPPOSITE.items():
+                    yield from replaced(*between, rf"^(\)* *){re.escape(word)}( *\(*)$", rf"\1{opposite}\2")
+            case ast.UnaryOp(op=ast.Not()):
+                yield from replaced(start, end, "^not ", "")
+            case ast.Constant(value=bool()):
+                yield from replaced(start, end, ".+", str(not node.value))
+            case ast.Constant(value=int(value)):
+                yield from replaced(start, end, ".+", str(value + 1))
+            case ast.Constant(value=str() | bytes()):
+                yield from replaced(start, end, r"""(?<!['"])(['"])$""", r"x\1")
+            case ast.Return(value=ast.expr()):
+                yield from replaced(start, end, ".+", "return None")
+            case ast.Expr(value=ast.Call()) | ast.Raise() | ast.Break() | ast.Continue():
+                yield from replaced(start, end, ".+", "pass")
+            case ast.If() | ast.While() | ast.IfExp():
+                test = (
+                    (node.test.lineno, node.test.col_offset),
+                    (node.test.end_lineno or 0, node.test.end_col_offset or 0),
+                )
+                yield from replaced(*test, "^(.+)$", r"not (\1)")
+
+
+def of_text(text: str) -> Iterator[tuple[int, str]]:
+    """The same for YAML, TOML and shell, with or without Jinja: a line goes, or its value changes, or its condition."""
+    for number, line in enumerate(text.splitlines(), 1):
+        key, value = re.fullmatch(r"\s*(?:- )?(?:([\w.-]+)(?::| =) +)?(.*?)(?: +# .*)?", line).groups()  # type: ignore[union-attr]
+        if not value or value.startswith("#") or key in {"name", "Description", "description"}:
+            continue  # these are for people
+        if condition := re.fullmatch(r"(\s*\{%-? (?:el)?if )(.+?)( -?%\}.*)", line):
+            yield number, f"{condition[1]}not ({condition[2]}){condition[3]}"
+        elif value.startswith("{%"):
+            continue
+        elif key and (changed := OPPOSITE.get(value) or re.sub(r"""(\d+|\w)(['"]?)$""", _altered, value)) != value:
+            yield number, changed.join(line.rsplit(value, 1))
+        else:
+            yield number, ""
+
+
+def _altered(end: re.Match[str]) -> str:
+    return (str(int(end[1]) + 1) if end[1].isdecimal() else end[1] + "x") + end[2]
+
+
+def drawn(area: str, count: int, seed: int) -> list[Breakage]:
+    """`count` breakages of different lines of an area: each of its files is as likely, and of a file each line."""
+    ways: dict[str, dict[int, list[Breakage]]] = {}
+    for path in sorted(path for pattern in AREAS[area][0] for path in ROOT.glob(pattern)):
+        text, name = path.read_text(encoding="utf-8"), str(path.relative_to(ROOT))
+        for line, after in of_python(text) if path.suffix == ".py" else of_text(text):
+            breakage = Breakage(name, line, text.splitlines()[line - 1], after)
+            if (name, after.strip()) not in EQUIVALENT:
+                ways.setdefault(name, {}).setdefault(line, []).append(breakage)
+    chance, found = random.Random(f"{seed} {area}"), list[Breakage]()
+    while len(found) < count:
+        lines = ways[chance.choice(list(ways))]
+        found.append(chance.choice(lines.pop(chance.choice(list(lines)))))
+    return found
+
+
+def seen(clone: Path, area: str) -> str:
+    """What fails in a clone: a line of output, which is empty if nothing does."""
+    tests = [f"tests/{name}" for name in AREAS[area][1].split()]
+    processes = str(2 * len(os.sched_getaffinity(0)))
+    pytest = ("python", "-m", "pytest", "-x", "-q", "--numprocesses", processes, "--dist", "worksteal")
+    # Of make, the environment is the one that runs this.
+    for command in (("make", "--old-file", ".venv/ready", "lint"), (*pytest, *tests), (*pytest, "-m", "not slow")):
+        done = subprocess.run(command, cwd=clone, env=user_environment(), capture_output=True, text=True, check=False)
+        if done.returncode:
+            output = (done.stdout + done.stderr).strip().splitlines()
+            told = [line for line in output if line.startswith(("FAILED", "ERROR")) or ": error:" in line]
+            return (told or output or [f"exit status {done.returncode}"])[0]
+    return ""
+
+
+def main() -> int:
+    """Prints each breakage with what saw it; the exit status is 1 if more than one in twenty was not seen."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--seed", type=int, default=7, help="draws others")
+    parser.add_argument("--each", type=int, default=8, help="how many of each area")
+    parser.add_argument("--area", choices=AREAS, action="append", help="only this one")
+    parser.add_argument("--list", action="store_true", help="show what is drawn and run nothing")
+    options = parser.parse_args()
+    breakages = [(area, found) for area in options.area or AREAS for found in drawn(area, options.each, options.seed)]
+    if options.list:
+        print(*(f"{area}: {found}" for area, found in breakages), sep="\n")
+        return 0
+    missed = 0
+    with tempfile.TemporaryDirectory() as folder:
+        clone = Path(folder, "clone")
+        subprocess.run(("git", "clone", "--quiet", ROOT, clone), check=True)
+        (clone / ".venv").symlink_to(sys.prefix)
+        for area in options.area or AREAS:
+            if why := seen(clone, area):
+                print(f"{area}: fails without a breakage, so it cannot tell one: {why}", file=sys.stderr)
+                return 2
+        for number, (area, found) in enumerate(breakages, 1):
+            began, path = time.monotonic(), clone / found.path
+            whole = path.read_text(encoding="utf-8")
+            lines = whole.split("\n")
+            lines[found.line - 1] = found.after
+            path.write_text("\n".join(lines), encoding="utf-8")
+            why = seen(clone, area)
+            path.write_text(whole, encoding="utf-8")
+            missed += not why
+            took = f"{time.monotonic() - began:.0f} s"
+            print(f"{number}/{len(breakages)} {area}: {found}\n  {why or 'NOT SEEN'} ({took})", flush=True)
+    print(f"{len(breakages) - missed} of {len(breakages)} breakages were seen")
+    return int(missed * 20 > len(breakages))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
