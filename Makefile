@@ -73,5 +73,5 @@ $(ready): pyproject.toml uv.lock
 	@echo "Setting up .venv from uv.lock: once, and again when that changes."
 	@$(PYTHON) -m venv .venv
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check uv
-	@.venv/bin/uv sync --quiet --locked --inexact
+	@.venv/bin/uv sync --quiet --locked --inexact --compile-bytecode
 	@touch $@

@@ -34,7 +34,7 @@ def tools() -> Path:
     (ROOT / "build").mkdir(exist_ok=True)
     with open(ROOT / "build" / "tools.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        command = ("uv", "sync", "--quiet", "--locked", "--only-group", "tools")
+        command = ("uv", "sync", "--quiet", "--locked", "--compile-bytecode", "--only-group", "tools")
         run(*command, cwd=ROOT, UV_PROJECT_ENVIRONMENT="build/tools")
     return ROOT / "build" / "tools" / "bin"
 
