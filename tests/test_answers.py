@@ -491,6 +491,11 @@ def test_the_template_knows_the_inference_profiles_of_the_rules() -> None:
     assert f'.split(".")[0] in {json.dumps([*PROFILES])} %}}' in source("template.yaml")
 
 
+def test_every_option_has_a_good_answer_and_a_bad_one() -> None:
+    """Among those that the tests above ask the rules for."""
+    assert {option for option, _ in GOOD} == {option for option, *_ in BAD} == set(defaults())
+
+
 def test_the_choices_are_those_of_the_options_file() -> None:
     lists = {option: tuple(value) for option, value in OPTIONS.items() if isinstance(value, list)}
     assert {option: value for option, value in lists.items() if not option.startswith("_")} == CHOICES

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from hooks.post_gen_project import OPTIONAL_PATHS, PROFILES
-from hooks.pre_gen_project import CHOICES
+from hooks.pre_gen_project import CHOICES, PASSING
 from tests.rendering import RENDERED, load_yaml, render
 from tests.support import OPTIONS, ROOT, TEMPLATE, Bake, defaults, files, run, source_files
 
@@ -503,3 +503,10 @@ def test_the_tools_of_projects_and_of_the_template_check_alike(project: Path) ->
 
 def test_every_option_has_a_prompt_and_a_default() -> None:
     assert set(OPTIONS["__prompts__"]) == set(defaults())
+    assert {
+        option: tuple(prompt)[1:] for option, prompt in OPTIONS["__prompts__"].items() if isinstance(prompt, dict)
+    } == CHOICES
+
+
+def test_what_is_removed_again_is_what_a_replay_over_a_project_asks_for_first() -> None:
+    assert set(PASSING) == {("example", None, "examples"), *OPTIONAL_PATHS}

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from cookiecutter.main import cookiecutter
 from hooks.post_gen_project import OPTIONAL_PATHS
-from hooks.pre_gen_project import CHOICES, problems
+from hooks.pre_gen_project import CHOICES, TEXT_LENGTHS, problems
 from tests.combinations import ALONE, BOUND, PAIRED, SINGLE, command, name, pairs, pairwise, possible, product
 from tests.infrastructure import assert_clean
 from tests.rendering import RENDERED, check_template, check_text, load, render, source
-from tests.support import TEMPLATE, Answers, pytest_of, run, source_files
+from tests.support import TEMPLATE, Answers, defaults, pytest_of, run, source_files
 
 # example, runtime, python_version; front_door with url_auth; cors_origins with cors_credentials; observability,
 # deployment, deploy_pipeline, bedrock_model.
@@ -49,6 +49,10 @@ def test_the_valid_combinations_are_those_counted_by_hand_and_only_the_bound_opt
     assert count == COUNTED_BY_HAND
     assert all(len(decided) == 1 for decided in valid.values())
     assert {option: PAIRED[option] for option in CHOICES} == CHOICES
+
+
+def test_every_option_but_the_texts_is_combined_with_the_others() -> None:
+    assert PAIRED.keys() | SINGLE.keys() | TEXT_LENGTHS.keys() | {"project_slug"} == defaults().keys()
 
 
 @pytest.mark.slow

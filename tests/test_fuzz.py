@@ -377,6 +377,10 @@ def survived(examples: int, part: int, attack: Callable[[Answers], str]) -> Coun
     return counts
 
 
+def test_every_free_answer_is_attacked_and_can_be_told_from_the_rest() -> None:
+    assert VALID.keys() == SENTINELS.keys() == defaults().keys() - CHOICES.keys()
+
+
 @pytest.mark.parametrize(
     ("part", "examples"), [(0, 100), *(pytest.param(part, 500, marks=pytest.mark.slow) for part in (1, 2, 3, 4))]
 )
