@@ -21,7 +21,8 @@ ready := .venv/ready
 parallel := --numprocesses "$$((2 * $$(python -c 'import os; print(len(os.sched_getaffinity(0)))')))" --dist worksteal
 demo := build/demo
 
-.PHONY: help demo test check lint mutants bench clean
+.PHONY: help demo test check lint lint-style lint-types lint-project-types lint-example-types lint-shell-and-workflows \
+	mutants bench clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
@@ -42,13 +43,26 @@ test: lint ## Run the whole suite; that of the runtime has to cover all of its b
 check: lint ## Run the part of the suite that fits in a minute
 	@python -m pytest $(parallel) -m "not slow"
 
+# Side by side, and all of them, whatever the first of them finds.
 lint: $(ready)
+	@$(MAKE) --no-print-directory --jobs --keep-going --output-sync=target \
+		lint-style lint-types lint-project-types lint-example-types lint-shell-and-workflows
+
+lint-style:
 	@ruff check --config pyproject.toml .
 	@ruff format --check --config pyproject.toml .
+
+lint-types:
 	@mypy hooks filters.py local_extensions.py tests benchmarks
+
+lint-project-types:
 	@cd '{{cookiecutter.project_slug}}' && MYPYPATH=src mypy --config-file ../pyproject.toml src local tests pipeline
+
+lint-example-types:
 	@cd '{{cookiecutter.project_slug}}' && for example in examples/*; do \
 		MYPYPATH=$$example/src:src mypy --config-file ../pyproject.toml $$example || exit 1; done
+
+lint-shell-and-workflows:
 	@shellcheck .ci/run '{{cookiecutter.project_slug}}/src/bootstrap' \
 		'{{cookiecutter.project_slug}}/interpreter.sh'
 	@zizmor --quiet --offline --persona pedantic .github '{{cookiecutter.project_slug}}/.github'
