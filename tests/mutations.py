@@ -142,14 +142,14 @@ def seen(clone: Path, area: str) -> str:
     """What fails in a clone: a line of output, which is empty if nothing does."""
     tests = [f"tests/{name}" for name in AREAS[area][1].split()]
     processes = str(2 * len(os.sched_getaffinity(0)))
-    pytest = ("python", "-m", "pytest", "-x", "-q", "--numprocesses", processes, "--dist", "worksteal")
+    pytest = ("python", "-m", "pytest", "-x", "-q", "-rfE", "--numprocesses", processes, "--dist", "worksteal")
     # Of make, the environment is the one that runs this.
     for command in (("make", "--old-file", ".venv/ready", "lint"), (*pytest, *tests), (*pytest, "-m", "not slow")):
         done = subprocess.run(command, cwd=clone, env=user_environment(), capture_output=True, text=True, check=False)
         if done.returncode:
             output = (done.stdout + done.stderr).strip().splitlines()
             told = [line for line in output if line.startswith(("FAILED", "ERROR")) or ": error:" in line]
-            return (told or output or [f"exit status {done.returncode}"])[0]
+            return "\n    ".join(told[:1] or output[-12:] or [f"exit status {done.returncode}"])
     return ""
 
 
