@@ -57,12 +57,14 @@ RUN_BY = {
     "python -m local": "tests/test_runtimes.py",
     "uv python install": "tests/test_runtimes.py",
     "sam local invoke": "tests/test_sam_local.py",
+    "sam remote invoke": README,
     "sam validate --lint": "tests/test_generated.py",
     "make demo": ".ci/run",
     "make test": ".ci/run",
     "apt-get install chromium": ".ci/run",
     "pipx install cookiecutter": "tests/test_documents.py",
     "uv tool install cookiecutter": "tests/test_documents.py",
+    "uv tool install aws-sam-cli": "tests/test_documents.py",
 }
 # What nothing here can run: it takes an image from Docker Hub.
 NOT_RUN = {"docker run --privileged --rm tonistiigi/binfmt --install arm64"}

@@ -79,6 +79,11 @@ def named(answers: Answers) -> str:
     return ",".join(f"{option}={value}" for option, value in answers.items()) or "defaults"
 
 
+# Another inference profile, and not yet the model behind it.
+PROFILE = (
+    ('MODEL_ID: "global.amazon.nova-2-lite-v1:0"', "MODEL_ID: us.amazon.nova-pro-v1:0"),
+    ("inference-profile/global.amazon.nova-2-lite-v1:0", "inference-profile/us.amazon.nova-pro-v1:0"),
+)
 LIMITS = "test_time_and_memory_are_within_the_limits"
 RUNTIME = "test_bootstrap_takes_the_place_of_what_cannot_stream"
 HANDLER = "test_the_handler_exists"
@@ -180,6 +185,11 @@ FAULTS = {
         BEDROCK,
         'MODEL_ID: "global.amazon.nova-2-lite-v1:0"',
         "MODEL_ID: amazon.nova-pro-v1:0",
+        "test_the_policy_names_the_model_of_the_environment",
+    ),
+    "another profile, and still the model of the first": Fault(
+        BEDROCK,
+        PROFILE,
         "test_the_policy_names_the_model_of_the_environment",
     ),
     # Logs, outputs.
@@ -406,6 +416,9 @@ ACCEPTED = {
     "additions": Fault(ALONE, REASONABLE, ""),
     "additions to a public project": Fault({**PUBLIC, **ALONE}, REASONABLE, ""),
     "additions to metrics": Fault({**FULL, **ALONE}, REASONABLE, ""),
+    "another profile, and its model": Fault(
+        BEDROCK, (*PROFILE, ("foundation-model/amazon.nova-2-lite-v1:0", "foundation-model/amazon.nova-pro-v1:0")), ""
+    ),
     "gradual deployment": Fault(PUBLIC, CANARY, ""),
     "gradual deployment and additions": Fault({**PUBLIC, **ALONE}, (*REASONABLE, *CANARY), ""),
 }

@@ -276,6 +276,14 @@ def test_a_change_in_the_template_takes_effect_and_a_broken_one_is_told_and_left
 
 
 @pytest.mark.slow
+def test_a_change_in_the_requirements_is_told_to_take_effect_later(start: Start, project: Path) -> None:
+    process = start("--port", "0", "--no-inspector")
+    ask(url_of(process))
+    (project / "src" / "requirements.txt").write_text("jinja2\n", encoding="utf-8")
+    lines_until(process, "So have its requirements: they are installed when this is started anew.")
+
+
+@pytest.mark.slow
 def test_a_syntax_error_while_editing_is_told_and_gone_when_it_is_mended(start: Start, project: Path) -> None:
     process = start("--port", "0", "--no-inspector")
     url = url_of(process)

@@ -156,8 +156,10 @@ async def _inspect(
 
 
 async def _watch_code(sandboxes: Sandboxes, terminal: _Terminal, stop: asyncio.Event) -> None:
-    async for _ in awatch(sandboxes.function.code, stop_event=stop):
+    async for changes in awatch(sandboxes.function.code, stop_event=stop):
         terminal.say("The code has changed.")
+        if any(Path(path).name == "requirements.txt" for _, path in changes):
+            terminal.say("So have its requirements: they are installed when this is started anew.", "yellow")
         await sandboxes.renew(sandboxes.function)
 
 

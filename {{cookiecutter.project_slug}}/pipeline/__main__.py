@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 from botocore.session import Session
 
 PROJECT = Path(__file__).parent.parent
@@ -204,7 +204,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         repository = options.repository or origin()
         if not re.fullmatch(r"[A-Za-z0-9-]+/[A-Za-z0-9._-]+", repository):
-            raise SetUpError(f"which repository on GitHub? Give REPOSITORY=owner/name, not {repository!r}")
+            given = f", not {repository!r}" if repository else ""
+            raise SetUpError(f"which repository on GitHub? Give REPOSITORY=owner/name{given}")
         environments = options.environments.split()
         if unknown := sorted({*environments} - {*ENVIRONMENTS}):
             raise SetUpError(f"no environment {' '.join(unknown)}; there are {', '.join(ENVIRONMENTS)}")
@@ -213,10 +214,17 @@ def main(arguments: list[str] | None = None) -> int:
         if not all(ids):
             ids = github.ids()
         if not all(ids):
-            print("No OWNER_ID and REPOSITORY_ID: only subjects without them are trusted.", file=sys.stderr)
+            print(
+                "GitHub's numbers are not known, so the roles trust the repository by its name alone: sign in to gh, "
+                "or give OWNER_ID= and REPOSITORY_ID=.",
+                file=sys.stderr,
+            )
         deployed = configuration()
         aws = Aws(deployed["region"])
         set_up(environments, github, aws, deployed["stack_name"], repository, ids, options.branch)
+    except NoCredentialsError as error:
+        print(f"make pipeline: {error}: take `aws configure`, `aws sso login` or AWS_PROFILE", file=sys.stderr)
+        return 1
     except (SetUpError, BotoCoreError, ClientError) as error:
         print(f"make pipeline: {error}", file=sys.stderr)
         return 1

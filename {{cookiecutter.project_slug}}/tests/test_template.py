@@ -208,10 +208,18 @@ def test_the_policy_names_the_model_of_the_environment(template: Template) -> No
     # https://docs.aws.amazon.com/bedrock/latest/userguide/inference-profiles-prereq.html
     for name, of in template.functions.items():
         allowed = [item for item in mappings(of.get("Policies")) if "bedrock:Invoke" in str(item.get("Action"))]
-        models = [str(arn).rpartition("/")[2] for item in allowed for arn in listed(item.get("Resource"))]
+        arns = [str(arn) for item in allowed for arn in listed(item.get("Resource"))]
         model = str(variables(of).get("MODEL_ID", "*"))
-        fits = not models or any(fnmatch(model, pattern) for pattern in models) or model == "*"
-        assert fits, f"{name}: MODEL_ID is {model}, and the policy is for {models}; let them name the same"
+
+        def allows(kind: str, wanted: str, arns: list[str] = arns) -> bool:
+            return any(arn == "*" or (kind in arn and fnmatch(wanted, arn.rpartition(kind)[2])) for arn in arns)
+
+        # An inference profile is named after the model behind it, which the policy has to name too.
+        profile = allows("inference-profile/", model) and allows("foundation-model/", model.partition(".")[2])
+        fits = not arns or model in ("*", *arns) or allows("foundation-model/", model) or profile
+        assert fits, (
+            f"{name}: MODEL_ID is {model}, and the policy is for {arns}; name it, and the model behind a profile"
+        )
 
 
 def test_cloudfront_may_call_the_url_and_streams(template: Template) -> None:
