@@ -54,7 +54,18 @@ def test_every_make_command_that_a_document_names_exists() -> None:
         folder: set(re.findall(r"^([a-z]+):.*## ", (folder / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
         for folder in (ROOT, TEMPLATE)
     }
-    assert targets[TEMPLATE] == {"help", "dev", "invoke", "test", "check", "format", "build", "deploy", "probe", "pipeline"}
+    assert targets[TEMPLATE] == {
+        "help",
+        "dev",
+        "invoke",
+        "test",
+        "check",
+        "format",
+        "build",
+        "deploy",
+        "probe",
+        "pipeline",
+    }
     documents = {ROOT / "CONTRIBUTING.md": ROOT, ROOT / "README.md": None, TEMPLATE / "README.md": TEMPLATE}
     documents[ROOT / "docs" / "function-url.md"] = None
     documents[ROOT / "docs" / "pipeline.md"] = None
