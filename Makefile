@@ -43,7 +43,7 @@ test: lint ## Run the whole suite; that of the runtime has to cover all of its b
 check: lint ## Run the part of the suite that fits in a minute
 	@python -m pytest $(parallel) -m "not slow"
 
-# Side by side, and all of them, whatever the first of them finds.
+# Side by side, and all of them, whatever the first of them finds. No two mypys may share a cache.
 lint: $(ready)
 	@$(MAKE) --no-print-directory --jobs --keep-going --output-sync=target \
 		lint-style lint-types lint-project-types lint-example-types lint-shell-and-workflows
@@ -51,6 +51,8 @@ lint: $(ready)
 lint-style:
 	@ruff check --config pyproject.toml .
 	@ruff format --check --config pyproject.toml .
+
+lint-types lint-project-types lint-example-types: export MYPY_CACHE_DIR = $(CURDIR)/.mypy_cache/$@
 
 lint-types:
 	@mypy hooks filters.py local_extensions.py tests benchmarks

@@ -148,7 +148,7 @@ def seen(clone: Path, area: str) -> str:
         done = subprocess.run(command, cwd=clone, env=user_environment(), capture_output=True, text=True, check=False)
         if done.returncode:
             output = (done.stdout + done.stderr).strip().splitlines()
-            told = [line for line in output if line.startswith(("FAILED", "ERROR")) or ": error:" in line]
+            told = [line for line in output if line.startswith(("FAILED ", "ERROR tests")) or ": error:" in line]
             return "\n    ".join(told[:1] or output[-12:] or [f"exit status {done.returncode}"])
     return ""
 
