@@ -273,6 +273,17 @@ def test_a_bad_answer_gives_one_message_with_option_value_rule_and_remedy(option
     assert message.isprintable()
 
 
+# What a remedy says that is no answer to type.
+WORDS = {"10, or nothing", "fewer words", "it without them", "typographic quotes: \u2019 \u201c \u201d"}
+
+
+@pytest.mark.parametrize(("option", "value", "rule"), BAD)
+def test_the_remedy_for_a_bad_answer_is_a_good_one(option: str, value: str, rule: str) -> None:
+    for message in problems({**defaults(), option: value}):
+        remedy = message.rpartition("Try ")[2]
+        assert remedy in WORDS or problems({**defaults(), option: remedy}) == []
+
+
 @pytest.mark.parametrize(("option", "value"), GOOD)
 def test_a_good_answer_gives_no_message(option: str, value: str) -> None:
     assert problems({**defaults(), option: value}) == []

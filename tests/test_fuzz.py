@@ -313,7 +313,9 @@ def restored(part: Any, answers: Answers) -> Any:
 def below_the_description(readme: str) -> list[tuple[str, str]]:
     """What a reader of Markdown sees after the name and the description: kinds and contents of the blocks."""
     tokens = MarkdownIt("commonmark").parse(readme)
-    begin = next((at for at, token in enumerate(tokens) if token.content.startswith("An AWS Lambda function")), None)
+    begin = next(
+        (at for at, token in enumerate(tokens) if token.content.startswith("What the handler of this AWS")), None
+    )
     assert begin is not None, "the description takes the rest of README.md with it"
     return [(token.type, token.content) for token in tokens[begin:]]
 
