@@ -1,4 +1,4 @@
-"""Every file of `events/`, and the one of each example, through `sam local invoke`, in Docker, for each way to ship a function.
+"""Every file of `events/` through `sam local invoke`, in Docker, for each way to ship a function; and each example.
 
 Where the engine does not have AWS's images, likenesses of them are built from this machine's Python and libraries.
 """
