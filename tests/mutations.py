@@ -143,8 +143,9 @@ def seen(clone: Path, area: str) -> str:
     tests = [f"tests/{name}" for name in AREAS[area][1].split()]
     processes = str(2 * len(os.sched_getaffinity(0)))
     pytest = ("python", "-m", "pytest", "-x", "-q", "-rfE", "--numprocesses", processes, "--dist", "worksteal")
-    # Of make, the environment is the one that runs this.
-    for command in (("make", "--old-file", ".venv/ready", "lint"), (*pytest, *tests), (*pytest, "-m", "not slow")):
+    # The environment is the one that runs this. What takes long comes last.
+    lint, quick = ("make", "--old-file", ".venv/ready", "lint"), ("-m", "not slow")
+    for command in (lint, (*pytest, *quick, *tests), (*pytest, *quick), (*pytest, *tests)):
         done = subprocess.run(command, cwd=clone, env=user_environment(), capture_output=True, text=True, check=False)
         if done.returncode:
             output = (done.stdout + done.stderr).strip().splitlines()

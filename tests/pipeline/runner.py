@@ -84,6 +84,12 @@ class Runner:
     jobs: dict[str, Job] = field(default_factory=dict)
     _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
+    def keep_build(self) -> dict[str, dict[str, str]]:
+        """Takes what the last run has built for the next ones too; gives what is to be known for that."""
+        self.artifact = self.folder / "kept"
+        shutil.copytree(self.folder / "artifacts" / "build", self.artifact)
+        return {"ci/build": self.jobs["ci/build"].outputs}
+
     def run(self, workflow: str, event_name: str, ref: str = "refs/heads/main", **event: Any) -> dict[str, Job]:
         """Runs a workflow for an event; gives its jobs, those of called workflows as `caller/job`."""
         self.jobs = {}

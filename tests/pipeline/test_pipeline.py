@@ -146,9 +146,11 @@ def test_a_change_updates_the_stack_and_one_by_hand_is_found(set_up: SetUp) -> N
     runner.known = UNCHECKED
     assert runner.run("deploy.yml", "push")["staging/deploy"].result == "success"
 
+    runner.known = {**UNCHECKED, **runner.keep_build()}
     job = runner.run("deploy.yml", "push")["staging/deploy"]
     assert job.result == "success", job.log
     assert "Is up to date." in job.summary
+    runner.known, runner.artifact = UNCHECKED, None
     assert "Execute the change set" not in job.steps
 
     template = project.folder / "template.yaml"
@@ -209,6 +211,7 @@ def test_a_pull_request_gets_a_preview_until_it_is_closed(set_up: SetUp) -> None
     [comment] = project.state()["comments"].values()
     assert comment == f"<!-- preview -->\nPreview of c0ffee: {url}\n\nIt streams; first byte after {first} s."
 
+    runner.known = {**UNCHECKED, **runner.keep_build()}
     again = {**PULL_REQUEST, "head": {**PULL_REQUEST["head"], "sha": "decaf"}}  # type: ignore[dict-item]
     runner.run("deploy.yml", "pull_request", pull, action="synchronize", number=7, pull_request=again)
     [comment] = project.state()["comments"].values()
