@@ -142,7 +142,20 @@ def seen(clone: Path, area: str) -> str:
     """What fails in a clone: a line of output, which is empty if nothing does."""
     tests = [f"tests/{name}" for name in AREAS[area][1].split()]
     processes = str(2 * len(os.sched_getaffinity(0)))
-    pytest = ("python", "-m", "pytest", "-x", "-q", "-rfE", "--numprocesses", processes, "--dist", "worksteal")
+    pytest = (
+        "python",
+        "-m",
+        "pytest",
+        "-x",
+        "-q",
+        "-rfE",
+        "--timeout",
+        "120",
+        "--numprocesses",
+        processes,
+        "--dist",
+        "worksteal",
+    )
     # The environment is the one that runs this. What takes long comes last.
     lint, quick = ("make", "--old-file", ".venv/ready", "lint"), ("-m", "not slow")
     for command in (lint, (*pytest, *quick, *tests), (*pytest, *quick), (*pytest, *tests)):
