@@ -163,7 +163,7 @@ def seen(clone: Path, area: str) -> str:
         if done.returncode:
             output = (done.stdout + done.stderr).strip().splitlines()
             told = [line for line in output if line.startswith(("FAILED ", "ERROR tests")) or ": error:" in line]
-            return "\n    ".join(told[:1] or output[-12:] or [f"exit status {done.returncode}"])
+            return "\n    ".join(told[:1] or output[-3:] or [f"exit status {done.returncode}"])
     return ""
 
 
