@@ -330,17 +330,40 @@ def test_an_answer_changes_these_files_and_no_others(
 def test_cloudfront_signs_and_alone_may_call_the_url() -> None:
     resources = load_yaml(render("template.yaml", {**defaults(), "front_door": "cloudfront"}))["Resources"]
     distribution = resources["StreamDistribution"]["Properties"]["DistributionConfig"]
-    [origin] = distribution["Origins"]
-    assert origin["DomainName"] == {"Select": [2, {"Split": ["/", {"GetAtt": "StreamUrl.FunctionUrl"}]}]}
-    assert origin["OriginAccessControlId"] == {"GetAtt": "StreamAccessControl.Id"}
-    assert origin["ConnectionAttempts"] == 1
-    assert origin["CustomOriginConfig"]["OriginReadTimeout"] == 120
-    behavior = distribution["DefaultCacheBehavior"]
-    assert behavior["TargetOriginId"] == origin["Id"]
-    assert behavior["CachePolicyId"] == "4135ea2d-6df8-44a3-9df3-4b5a84be39ad"  # CachingDisabled
-    assert behavior["OriginRequestPolicyId"] == "b689b0a8-53d0-40ab-baf2-68738e2966ac"  # AllViewerExceptHostHeader
-    control = resources["StreamAccessControl"]["Properties"]["OriginAccessControlConfig"]
-    assert (control["OriginAccessControlOriginType"], control["SigningBehavior"]) == ("lambda", "always")
+    assert distribution == {
+        "Comment": {"Ref": "AWS::StackName"},
+        "Enabled": True,
+        "HttpVersion": "http2and3",
+        "IPV6Enabled": True,
+        "Origins": [
+            {
+                "Id": "StreamUrl",
+                "DomainName": {"Select": [2, {"Split": ["/", {"GetAtt": "StreamUrl.FunctionUrl"}]}]},
+                "OriginAccessControlId": {"GetAtt": "StreamAccessControl.Id"},
+                "ConnectionAttempts": 1,
+                "CustomOriginConfig": {
+                    "OriginProtocolPolicy": "https-only",
+                    "OriginSSLProtocols": ["TLSv1.2"],
+                    "OriginReadTimeout": 120,
+                    "OriginKeepaliveTimeout": 60,
+                },
+            }
+        ],
+        "DefaultCacheBehavior": {
+            "TargetOriginId": "StreamUrl",
+            "ViewerProtocolPolicy": "redirect-to-https",
+            "AllowedMethods": ["GET", "HEAD", "OPTIONS", "PUT", "PATCH", "POST", "DELETE"],
+            "CachePolicyId": "4135ea2d-6df8-44a3-9df3-4b5a84be39ad",  # CachingDisabled
+            "OriginRequestPolicyId": "b689b0a8-53d0-40ab-baf2-68738e2966ac",  # AllViewerExceptHostHeader
+            "Compress": False,
+        },
+    }
+    assert resources["StreamAccessControl"]["Properties"]["OriginAccessControlConfig"] == {
+        "Name": {"Sub": "${AWS::StackName}-${AWS::Region}"},
+        "OriginAccessControlOriginType": "lambda",
+        "SigningBehavior": "always",
+        "SigningProtocol": "sigv4",
+    }
     shared = {
         "FunctionName": {"Ref": "StreamFunction"},
         "Principal": "cloudfront.amazonaws.com",
