@@ -425,6 +425,18 @@ def test_the_time_left_is_the_margin_or_half_of_what_there_was(
     assert least <= int(found[1]) <= most
 
 
+def test_the_timer_is_set_to_the_margin_before_the_deadline(sandbox: Sandbox) -> None:
+    """Long ones, that it may be told to a thousandth: both times run on between the two calls."""
+    code = """
+        import signal
+        def handler(event, context):
+            left = context.get_remaining_time_in_millis()
+            return left - signal.getitimer(signal.ITIMER_REAL)[0] * 1000
+        """
+    ended = sandbox.run(code, due(milliseconds=800_000), environment={MARGIN: "300000"})
+    assert abs(json.loads(ended.bodies[0]) - 300_000) < 100
+
+
 @pytest.mark.own_interpreter
 @pytest.mark.parametrize("value", ["", "-1", "0.5", "1e3", " 500", "half a second", "٣x", "²"])
 def test_a_margin_that_is_no_number_is_an_init_error(sandbox: Sandbox, value: str) -> None:
