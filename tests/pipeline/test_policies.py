@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.pipeline.policies import Template, admits, allows, listed, statements
-from tests.support import TEMPLATE, Bake
+from tests.pipeline.policies import PSEUDO, Template, admits, allows, listed, statements
+from tests.rendering import load_yaml, render
+from tests.support import TEMPLATE, Bake, defaults
 
 OIDC = TEMPLATE / "pipeline" / "oidc.yaml"
 ISSUER = "token.actions.githubusercontent.com"
@@ -256,6 +257,19 @@ def test_the_policies_fit_into_a_role() -> None:
     for name in ("Boundary", "Reading"):
         document = json.dumps(resources[name]["Properties"]["PolicyDocument"], separators=(",", ":"))
         assert len(document) < 5_000, (name, len(document))
+
+
+@pytest.mark.parametrize("model", ["global.amazon.nova-2-lite-v1:0", "amazon.nova-lite-v1:0"])
+def test_the_boundary_lets_a_function_do_what_its_own_policy_allows(model: str) -> None:
+    resources = Template(OIDC, **GIVEN, **IDS, Bedrock="yes").resources()
+    boundary = resources["Boundary"]["Properties"]["PolicyDocument"]
+    answers = {**defaults(), "example": "bedrock", "bedrock_model": model}
+    function = load_yaml(render("template.yaml", answers))["Resources"]["StreamFunction"]["Properties"]
+    [policy] = function["Policies"]
+    [statement] = policy["Statement"]
+    for resource in statement["Resource"]:
+        arn = re.sub(r"\$\{(.+?)\}", lambda found: str(PSEUDO[found[1]]), resource["Sub"])
+        assert allows([boundary], statement["Action"], arn.replace(":*:", ":eu-west-1:")), arn
 
 
 # AWS's list of what a type's handlers call is for every property that there is. These calls, as patterns, are for
