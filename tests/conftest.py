@@ -14,6 +14,12 @@ sys.dont_write_bytecode = True
 os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Those that take turns at Docker's engine go first: at the end, all but one of the processes would wait."""
+    items.sort(key=lambda item: "engine" not in getattr(item, "fixturenames", ()))
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Fails a run that leaves something in the template's folder: it would become a part of every project."""
     command = ["git", "ls-files", "--others", "--ignored", "--exclude-standard", "--directory", str(TEMPLATE)]
