@@ -61,6 +61,7 @@ def own_tests(project: Path) -> int:
     return pytest_of(project, "-q", "-x", *files, check=False).returncode
 
 
+@pytest.mark.slow
 def test_the_unbroken_project_passes(project: Path) -> None:
     assert own_tests(project) == 0
 

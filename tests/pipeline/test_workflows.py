@@ -214,6 +214,7 @@ def test_the_baked_answers_of_ci_are_answers(bake: Bake) -> None:
         assert bake(**dict(answer.split("=", 1) for answer in line.split())).is_dir()
 
 
+@pytest.mark.slow
 def test_make_pipeline_needs_a_repository_and_known_environments(project: Path) -> None:
     """What cannot work is said before anything is deployed."""
     command = ("python", "-m", "pipeline")
