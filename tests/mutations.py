@@ -105,7 +105,9 @@ def of_python(text: str) -> Iterator[tuple[int, str]]:
 def of_text(text: str) -> Iterator[tuple[int, str]]:
     """The same for YAML, TOML and shell, with or without Jinja: a line goes, or its value changes, or its condition."""
     for number, line in enumerate(text.splitlines(), 1):
-        key, value = re.fullmatch(r"\s*(?:- )?(?:([\w.-]+)(?::| =) +)?(.*?)(?: +# .*)?", line).groups()  # type: ignore[union-attr]
+        parts = re.fullmatch(r"\s*(?:- )?(?:([\w.-]+)(?::| =) +)?(.*?)(?: +# .*)?", line)
+        assert parts, "every line has them, if empty"
+        key, value = parts.groups()
         if not value or value.startswith("#") or key in {"name", "Description", "description"}:
             continue  # these are for people
         if condition := re.fullmatch(r"(\s*\{%-? (?:el)?if )(.+?)( -?%\}.*)", line):
