@@ -28,6 +28,16 @@ def test_linters_are_clean_in_every_region(project: Path) -> None:
         assert "ca-west-1" in missing  # it has no function URLs, and that is seen among the others
 
 
+def test_sams_command_goes_by_that_linter(project: Path, tmp_path: Path) -> None:
+    text = (project / "template.yaml").read_text(encoding="utf-8")
+    (tmp_path / "template.yaml").write_text(text.replace("RESPONSE_STREAM", "STREAM"), encoding="utf-8")
+    done = run("sam", "validate", "--lint", "--region", "us-east-1", cwd=tmp_path, check=False)
+    assert done.returncode == 1
+    assert "Error: Linting failed" in done.stderr
+    [found] = linted((tmp_path / "template.yaml").read_text(encoding="utf-8"), "us-east-1")
+    assert found in done.stdout
+
+
 def test_the_regions_are_those_where_function_urls_can_be_made() -> None:
     from boto3.session import Session
     from cfnlint.schema import PROVIDER_SCHEMA_MANAGER

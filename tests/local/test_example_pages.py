@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -303,7 +304,8 @@ def test_a_job_that_takes_longer_than_an_invocation_goes_on_in_the_next(
 ) -> None:
     gates.make("0", "2")
     gates.let("2", b"........")
-    page = watched.open(start("sse", JOB, timeout=3))
+    # Two seconds for the runtime to say so, on a machine that is busy.
+    page = watched.open(start("sse", JOB, timeout=5, STREAMING_RUNTIME_DEADLINE_MARGIN_MS="2000"))
     gates.let("0", b"..")
     notes = page.locator("#steps .cut")  # of the runtime, which ends an invocation in time; then of the browser
     expect(notes).to_contain_text(["StreamDeadlineExceeded", "broke after step 2; the browser connects again"])
@@ -548,30 +550,30 @@ def test_a_new_chat_ends_the_answer_that_is_coming(start: Start, gates: Gates, w
 
 
 @pytest.mark.parametrize(("example", "source"), [("sse", JOB), ("bedrock", STANDIN)], ids=["sse", "bedrock"])
-@pytest.mark.parametrize("width", [320, 1280])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_page_fits_and_can_be_read(
-    example: str, source: str, width: int, scheme: str, start: Start, gates: Gates, watched: Watched, tmp_path: Path
+    example: str, source: str, start: Start, gates: Gates, watched: Watched, tmp_path: Path
 ) -> None:
     gates.make("0", "tokens")
     gates.let("0", b"." * 6)
     gates.let("tokens", b"." * 20)
     page = watched.page
-    page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
-    page.set_viewport_size({"width": width, "height": 720})
+    page.emulate_media(reduced_motion="reduce")
     watched.open(start(example, source, LOCAL_STANDIN="1"))
     if example == "sse":
         shown(page, 6)
     else:
         ask(page, "Why does a stream feel faster? " + "x" * 60)
         expect(page.locator("#talk .assistant")).to_contain_text("stream as a model's")
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    for control in page.locator("button:visible, textarea").all():
-        assert control.bounding_box()["height"] >= 44  # a finger's width
-        assert control.get_attribute("aria-label") or control.inner_text()
-    body = page.locator("body")
-    ground = body.evaluate("body => getComputedStyle(body).backgroundColor")
-    text = body.evaluate("body => getComputedStyle(body).color")
-    assert (luminance(ground) > luminance(text)) == (scheme == "light")
-    if folder := os.environ.get("SCREENSHOTS"):
-        page.screenshot(path=f"{folder}/{example}-{scheme}-{width}.png")
+    for scheme, width in itertools.product(("light", "dark"), (320, 1280)):
+        page.emulate_media(color_scheme=scheme)
+        page.set_viewport_size({"width": width, "height": 720})
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        for control in page.locator("button:visible, textarea").all():
+            assert control.bounding_box()["height"] >= 44  # a finger's width
+            assert control.get_attribute("aria-label") or control.inner_text()
+        body = page.locator("body")
+        ground = body.evaluate("body => getComputedStyle(body).backgroundColor")
+        text = body.evaluate("body => getComputedStyle(body).color")
+        assert (luminance(ground) > luminance(text)) == (scheme == "light"), scheme
+        if folder := os.environ.get("SCREENSHOTS"):
+            page.screenshot(path=f"{folder}/{example}-{scheme}-{width}.png")

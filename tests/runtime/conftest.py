@@ -28,7 +28,8 @@ REQUEST_ID = "8476a536-e9f4-11e8-9739-2dfe598c3fcd"
 ARN = "arn:aws:lambda:us-east-1:123456789012:function:hello"
 PATIENCE = 30.0  # seconds until a test that hangs is given up
 
-# coverage.py, where the tests run under it, sees what runs in a sandbox by these; without them it does not.
+# coverage.py, where the tests run under it, sees what runs in a sandbox by these; without them it does not. With them an
+# interpreter takes three times as long to start, so of most tests it sees the first case only.
 _TRACED: dict[str, str | None] = {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")}
 UNTRACED: dict[str, str | None] = dict.fromkeys(_TRACED)
 
@@ -298,10 +299,11 @@ class Sandbox:
 
     api_type = ScriptedApi
 
-    def __init__(self, task: Path, bytecode: Path, python: str = sys.executable) -> None:
+    def __init__(self, task: Path, bytecode: Path, python: str = sys.executable, traced: bool = True) -> None:
         self.task = task
         self.python = python
         self._bytecode = bytecode
+        self._traced = traced
         self._running: list[Running] = []
 
     def start(
@@ -324,7 +326,7 @@ class Sandbox:
             "AWS_LAMBDA_RUNTIME_API": "{host}",
             "LAMBDA_TASK_ROOT": str(self.task),
             "_HANDLER": "app.handler",
-            **_TRACED,
+            **(_TRACED if self._traced else {}),
             **(environment or {}),
         }
         process = subprocess.Popen(
@@ -371,9 +373,9 @@ def _bytecode(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def sandbox(tmp_path: Path, _bytecode: Path, interpreter: str) -> Iterator[Sandbox]:
+def sandbox(request: pytest.FixtureRequest, tmp_path: Path, _bytecode: Path, interpreter: str) -> Iterator[Sandbox]:
     """Where to run handlers; whatever was started has ended when the test has."""
-    sandbox = Sandbox(tmp_path, _bytecode, interpreter)
+    sandbox = Sandbox(tmp_path, _bytecode, interpreter, request.node.get_closest_marker("traced") is not None)
     yield sandbox
     sandbox.stop()
 
@@ -389,10 +391,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Each case runs on the interpreter of the tests and on one of the others, which take turns.
+    """Says which cases run on which interpreters, and which of them coverage.py sees.
 
-    That is a minute less, and on GitHub's machines each of them is the interpreter of the tests once.
+    Each runs on the interpreter of the tests and on one of the others, which take turns. That is a minute less, and on
+    GitHub's machines each of them is the interpreter of the tests once.
     """
+    seen: set[str] = set()
+    for item in items:
+        test = item.nodeid.partition("[")[0]
+        if test not in seen:
+            item.add_marker("traced")
+        seen.add(test)
     turns = itertools.cycle(_other_interpreters())
     turn_of: dict[tuple[str, str], str] = {}
     left_out: dict[pytest.Item, None] = {}

@@ -334,6 +334,7 @@ def test_a_response_whose_end_the_api_does_not_confirm_is_broken_off(sandbox: Sa
     assert running.end().bodies[1] == b"2"
 
 
+@pytest.mark.traced
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("definition", "wait"), [("def", "time.sleep(60)"), ("async def", "await asyncio.sleep(60)")], ids=["sync", "async"]
@@ -524,6 +525,7 @@ SWALLOWED = {
 }
 
 
+@pytest.mark.traced
 @pytest.mark.slow
 @pytest.mark.parametrize(("definition", "wait"), SWALLOWED.values(), ids=list(SWALLOWED))
 @pytest.mark.parametrize("before", [False, True], ids=["first", "later"])

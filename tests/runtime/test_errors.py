@@ -136,6 +136,7 @@ BEFORE = {
 }
 
 
+@pytest.mark.traced
 @pytest.mark.parametrize(("code", "kind", "message"), BEFORE.values(), ids=list(BEFORE))
 def test_a_failure_before_the_first_item_is_posted_and_nothing_else_and_the_next_invocation_served(
     sandbox: Sandbox, code: str, kind: str, message: str

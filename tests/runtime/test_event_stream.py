@@ -300,6 +300,7 @@ WRONG: dict[str, tuple[str, str, str]] = {
 }
 
 
+@pytest.mark.traced
 @pytest.mark.slow
 @pytest.mark.parametrize(("item", "kind", "message"), WRONG.values(), ids=list(WRONG))
 @pytest.mark.parametrize("definition", ["def", "async def"])
@@ -476,6 +477,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.traced
 @pytest.mark.parametrize(("then", "logged"), BROKEN.values(), ids=list(BROKEN))
 @pytest.mark.parametrize("definition", ["def", "async def"])
 def test_a_connection_that_breaks_under_a_ping_is_one_error_of_whoever_sends_next(

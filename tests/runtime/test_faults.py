@@ -245,6 +245,7 @@ SIGNALLED = {  # what the runtime does when the signal comes
 }
 
 
+@pytest.mark.traced
 @pytest.mark.parametrize("kind", ["def", "async def"])
 @pytest.mark.parametrize(("items", "seen"), SIGNALLED.values(), ids=list(SIGNALLED))
 def test_what_a_handler_of_signals_raises_in_the_middle_of_a_response_breaks_that_off(
@@ -578,6 +579,7 @@ LONG = {  # an exception, and what is left of it in the trailers
 }
 
 
+@pytest.mark.traced
 @pytest.mark.parametrize("statement", LONG.values(), ids=list(LONG))
 def test_trailers_are_no_longer_than_a_server_of_gos_takes_and_the_log_tells_all(
     sandbox: Sandbox, statement: str

@@ -217,6 +217,7 @@ def log(ended: Ended) -> list[str]:
     return entries
 
 
+@pytest.mark.traced
 @pytest.mark.parametrize("case", CASES.values(), ids=list(CASES))
 def test_awslambdaric_posts_and_logs_the_same(sandbox: Sandbox, case: Case) -> None:
     theirs, ours = run_both(sandbox, case)
@@ -346,6 +347,7 @@ HOOKS = """
 RUN = ["before 2", "before 1", "after"]
 
 
+@pytest.mark.traced
 @pytest.mark.parametrize("fault", ["pass", "1 / 0", "sys.exit(7)"])
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_awslambdaric_runs_the_hooks_of_snapstart_alike_and_ends_with_the_same_status(

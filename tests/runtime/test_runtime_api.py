@@ -50,6 +50,7 @@ ANSWERS = {
 }
 
 
+@pytest.mark.traced
 @pytest.mark.parametrize("answer", ANSWERS.values(), ids=list(ANSWERS))
 def test_an_invocation_is_understood_however_it_is_framed(sandbox: Sandbox, answer: Answer) -> None:
     ended = sandbox.run(ECHO, answer, event())
@@ -111,6 +112,7 @@ FATAL = {
 }
 
 
+@pytest.mark.traced
 @pytest.mark.parametrize(("answer", "message"), FATAL.values(), ids=list(FATAL))
 def test_an_answer_to_next_that_is_no_invocation_ends_the_process_without_a_retry(
     sandbox: Sandbox, answer: Answer, message: str

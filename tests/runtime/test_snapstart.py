@@ -193,6 +193,7 @@ def test_a_restore_that_is_refused_is_an_init_error_and_the_status_is_64(
     assert "handler" not in ended.output
 
 
+@pytest.mark.traced
 @pytest.mark.parametrize("when", ["before_snapshot", "after_restore"])
 @pytest.mark.parametrize("answer", [refusal("403 Forbidden", b"no"), Reset(at=b"POST")], ids=["refused", "reset"])
 def test_a_report_of_a_failed_hook_that_is_not_taken_ends_the_process_too(

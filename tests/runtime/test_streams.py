@@ -158,6 +158,7 @@ RESPONSES = {
 }
 
 
+@pytest.mark.traced
 @pytest.mark.parametrize("code", RESPONSES.values(), ids=list(RESPONSES))
 def test_a_response_sends_metadata_and_delimiter_as_chunks_of_their_own(sandbox: Sandbox, code: str) -> None:
     ended = sandbox.run(code, event())
@@ -215,6 +216,7 @@ BUFFERED = {
 }
 
 
+@pytest.mark.traced
 @pytest.mark.own_interpreter
 @pytest.mark.parametrize(("value", "metadata", "body"), BUFFERED.values(), ids=list(BUFFERED))
 def test_a_buffered_response_is_decoded_into_metadata_and_body(
@@ -267,6 +269,7 @@ def test_any_other_json_value_goes_out_as_json(sandbox: Sandbox, kind: str) -> N
     assert sent == {value: head + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) for value, body in VALUES.items()}
 
 
+@pytest.mark.traced
 @pytest.mark.parametrize("kind", ["bytes", "bytearray", "memoryview"])
 def test_bytes_returned_go_out_as_they_are(sandbox: Sandbox, kind: str) -> None:
     ended = sandbox.run(f"def handler(e, c):\n    return {kind}(b'\\x00\\xff')\n", event())
