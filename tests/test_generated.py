@@ -5,7 +5,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-from hooks.pre_gen_project import CHOICES
 from tests.support import Bake, pytest_of, run
 
 # One line each: what to look for in which file, and what to put in its place. (Those of the template are in
@@ -42,17 +41,6 @@ def test_what_was_built_is_not_checked_where_there_is_no_git(bake: Bake) -> None
     (built / "package.py").write_text("import os, sys\n", encoding="utf-8")
     run("ruff", "check", ".", cwd=project)
     run("ruff", "format", "--check", ".", cwd=project)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("example", [example for example in CHOICES["example"] if example != "hello"])
-def test_an_examples_own_tests_and_lint_pass(example: str, bake: Bake) -> None:
-    project = bake(example=example)
-    run("ruff", "check", ".", cwd=project)
-    run("ruff", "format", "--check", ".", cwd=project)
-    done = pytest_of(project)
-    assert re.search(r"\d+ passed", done.stdout)
-    assert "skipped" not in done.stdout
 
 
 def own_tests(project: Path) -> int:

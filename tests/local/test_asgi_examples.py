@@ -1,4 +1,7 @@
-"""The examples behind the local URL, and FastAPI behind it beside FastAPI as its own TestClient serves it."""
+"""The examples behind the local URL, and FastAPI behind it beside FastAPI as its own TestClient serves it.
+
+FastAPI and MCP are imported where they are used: together that takes a second, of each process of a run.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,6 @@ from typing import Any
 
 import httpx2
 import pytest
-from fastapi.testclient import TestClient
-from mcp import Client
 from tests.local.conftest import PATIENCE, Fifo, Pieces, Serve
 from tests.support import TEMPLATE
 
@@ -87,6 +88,8 @@ def test_each_event_of_the_fastapi_example_arrives_before_the_next_one_is_made(s
 def test_the_official_client_gets_progress_from_the_mcp_example_before_the_result(
     serve: Serve, mode: str, version: str
 ) -> None:
+    from mcp import Client
+
     served = serve(GATED_MCP, EXAMPLE=source_of("mcp"))
     seen: list[str] = []
 
@@ -568,6 +571,8 @@ class Beside:
 
 @pytest.fixture(scope="module")
 def beside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Beside]:
+    from fastapi.testclient import TestClient
+
     folder: Path = tmp_path_factory.mktemp("beside")
     file = folder / "static" / "file.txt"
     file.parent.mkdir()

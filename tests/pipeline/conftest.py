@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import functools
 import itertools
 import json
 import os
@@ -39,6 +40,14 @@ def tools() -> Path:
     return ROOT / "build" / "tools" / "bin"
 
 
+@functools.cache
+def _session() -> Any:
+    # It keeps the models of the services that it has read.
+    from botocore.session import Session
+
+    return Session()
+
+
 @dataclass
 class Cloud:
     """MiniStack on a port of its own.
@@ -56,9 +65,8 @@ class Cloud:
     def client(self, service: str) -> Any:
         """botocore's client for a service. To start the `aws` command takes a second."""
         from botocore.config import Config
-        from botocore.session import Session
 
-        return Session().create_client(
+        return _session().create_client(
             service,
             endpoint_url=self.environment["AWS_ENDPOINT_URL"],
             region_name=self.environment["AWS_REGION"],
@@ -188,7 +196,7 @@ SetUp = Callable[..., Project]
 
 @pytest.fixture
 def set_up(bake: Bake, cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SetUp]:
-    """Generates a project, commits it, and runs `make pipeline` on it for some environments."""
+    """Generates a project, commits it, and runs `make pipeline` on it for the environments, if there are any."""
     monkeypatch.setenv("STREAM_INTERVAL", "0.05")
     with ExitStack() as stack:
 
@@ -205,9 +213,11 @@ def set_up(bake: Bake, cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyP
             make = ("make", "pipeline", "REPOSITORY=octo-org/lambda-stream", f"ENVIRONMENTS={environments}")
             path = f"{commands}{os.pathsep}{user_environment()['PATH']}"
             here = {**environment, "PATH": path, "PYTHONPATH": str(STAND_INS)}
-            run("env", *(f"{name}={value}" for name, value in here.items()), *make, cwd=folder)
-            cloud.calls.write_text("")  # those were the user's, not the pipeline's
-            variables = json.loads(github.read_text(encoding="utf-8"))["variables"]
+            variables: dict[str, str] = {}
+            if environments:
+                run("env", *(f"{name}={value}" for name, value in here.items()), *make, cwd=folder)
+                cloud.calls.write_text("")  # those were the user's, not the pipeline's
+                variables = json.loads(github.read_text(encoding="utf-8"))["variables"]
             runner = Runner(folder, tmp_path / "runs", (commands,), environment, variables, cloud.trust)
             project = Project(folder, runner, cloud, github, stack)
             runner.before = project.local_urls

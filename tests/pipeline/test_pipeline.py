@@ -226,55 +226,65 @@ def test_a_pull_request_gets_a_preview_until_it_is_closed(set_up: SetUp) -> None
     assert "cloudformation:DeleteStack" in assert_allowed(cloud)
 
 
-def test_what_does_not_stream_is_not_promoted(set_up: SetUp) -> None:
-    """The smoke test of staging fails for a buffered response, so production never sees it."""
+def test_what_does_not_stream_is_not_promoted_and_a_deployment_that_fails_says_why(set_up: SetUp) -> None:
+    """The smoke test of staging fails for a buffered response, so production never sees it.
+
+    Why a change set fails is in the summary, in CloudFormation's own words: here there is no log group for a stream of
+    the log.
+    """
     project = set_up("staging production")
+    project.runner.known = UNCHECKED
     app = project.folder / "src" / "app.py"
     app.write_text(
         'def handler(event, context):\n    return {"statusCode": 200, "body": "at once"}\n', encoding="utf-8"
     )
     project.commit()
-    project.runner.known = UNCHECKED
     jobs = project.runner.run("deploy.yml", "push")
     assert jobs["staging/deploy"].result == "failure"
     assert "did not stream: " in jobs["staging/deploy"].log
     assert jobs["production"].result == "skipped"
-    assert "lambda-stream-production" not in project.cloud.stacks()
 
-
-def test_a_deployment_that_fails_says_why(set_up: SetUp) -> None:
-    """CloudFormation's own reason, in the summary: here there is no log group for a stream of the log."""
-    project = set_up("staging")
     template = project.folder / "template.yaml"
     broken = "  Broken:\n    Type: AWS::Logs::LogStream\n    Properties:\n      LogGroupName: /there/is/none\n\n"
     text = template.read_text(encoding="utf-8")
     template.write_text(text.replace("\nResources:\n", f"\nResources:\n{broken}"), encoding="utf-8")
     project.commit()
-    project.runner.known = UNCHECKED
-    job = project.runner.run("deploy.yml", "push")["staging/deploy"]
-    assert job.result == "failure"
-    assert job.steps[-2:] == ["Execute the change set", "Say why it failed"], job.log
-    assert "| `Broken` | " in job.summary
+    jobs = project.runner.run("deploy.yml", "push")
+    assert jobs["staging/deploy"].result == "failure"
+    assert jobs["staging/deploy"].steps[-2:] == ["Execute the change set", "Say why it failed"]
+    assert "| `Broken` | " in jobs["staging/deploy"].summary
+    assert jobs["production"].result == "skipped"
+
+    assert "lambda-stream-production" not in project.cloud.stacks()
     assert "cloudformation:DescribeStackEvents" in assert_allowed(project.cloud)
 
 
-def test_a_build_that_was_changed_on_its_way_is_not_deployed(set_up: SetUp, tmp_path: Path) -> None:
-    """The checksum goes from job to job beside the archive."""
+def test_neither_another_build_nor_another_branch_is_deployed(set_up: SetUp, tmp_path: Path) -> None:
+    """A build's checksum goes from job to job beside the archive.
+
+    The trust policy in AWS refuses what the workflow itself would not: a run by hand on another branch.
+    """
     project = set_up("staging")
     project.runner.artifact = tmp_path / "artifact"
     project.runner.artifact.mkdir()
-    (project.runner.artifact / "build.tar.gz").write_bytes(b"another")
+    build = project.runner.artifact / "build.tar.gz"
+    with tarfile.open(build, "w:gz"):
+        pass
     project.runner.known = {"ci": {"checksum": f"{'0' * 64}  build.tar.gz"}}
-    jobs = project.runner.run("deploy.yml", "push")
-    assert jobs["staging/deploy"].result == "failure"
-    assert jobs["staging/deploy"].steps == ["Unpack what was built and nothing else"]
-    assert "build.tar.gz: FAILED" in jobs["staging/deploy"].log
+    job = project.runner.run("deploy.yml", "push")["staging/deploy"]
+    assert job.result == "failure"
+    assert job.steps == ["Unpack what was built and nothing else"]
+    assert "build.tar.gz: FAILED" in job.log
+
+    digest = hashlib.sha256(build.read_bytes()).hexdigest()
+    project.runner.known = {"ci": {"checksum": f"{digest}  build.tar.gz"}}
+    with pytest.raises(WorkflowError, match="does not admit"):
+        project.runner.run("deploy.yml", "workflow_dispatch", "refs/heads/feature")
 
 
 def test_nothing_is_deployed_before_the_pipeline_is_set_up(set_up: SetUp) -> None:
     """Without the variables of `make pipeline` a push is checked and built, and a pull request too."""
-    project = set_up("staging")
-    project.runner.variables = {}
+    project = set_up("")
     project.runner.known = {"ci": {"checksum": ""}}
     jobs = project.runner.run("deploy.yml", "push")
     assert ran(jobs) == {
@@ -283,20 +293,6 @@ def test_nothing_is_deployed_before_the_pipeline_is_set_up(set_up: SetUp) -> Non
     jobs = project.runner.run("deploy.yml", "pull_request", "", action="opened", number=7, pull_request=PULL_REQUEST)
     assert {job.result for key, job in jobs.items() if key != "ci"} == {"skipped"}
     assert project.runner.run("deploy.yml", "schedule")["drift"].result == "skipped"
-
-
-def test_another_branch_does_not_become_the_role(set_up: SetUp, tmp_path: Path) -> None:
-    """The trust policy in AWS refuses what the workflow itself would not: a run by hand on another branch."""
-    project = set_up("staging")
-    project.runner.artifact = tmp_path / "artifact"
-    project.runner.artifact.mkdir()
-    build = project.runner.artifact / "build.tar.gz"
-    with tarfile.open(build, "w:gz"):
-        pass
-    digest = hashlib.sha256(build.read_bytes()).hexdigest()
-    project.runner.known = {"ci": {"checksum": f"{digest}  build.tar.gz"}}
-    with pytest.raises(WorkflowError, match="does not admit"):
-        project.runner.run("deploy.yml", "workflow_dispatch", "refs/heads/feature")
 
 
 # Whatever the options make of the stack: it is deployed, updated and deleted.

@@ -28,8 +28,8 @@ REQUEST_ID = "8476a536-e9f4-11e8-9739-2dfe598c3fcd"
 ARN = "arn:aws:lambda:us-east-1:123456789012:function:hello"
 PATIENCE = 30.0  # seconds until a test that hangs is given up
 
-# coverage.py, where the tests run under it, sees what runs in a sandbox by these; without them it does not. With them an
-# interpreter takes three times as long to start, so of most tests it sees the first case only.
+# coverage.py, where the tests run under it, sees what runs in a sandbox by these; without them it does not. With them
+# an interpreter takes three times as long to start, so of most tests it sees the first case only.
 _TRACED: dict[str, str | None] = {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")}
 UNTRACED: dict[str, str | None] = dict.fromkeys(_TRACED)
 
