@@ -43,9 +43,10 @@ test: lint ## Run the whole suite; that of the runtime has to cover all of its b
 check: lint ## Run the part of the suite that fits in a minute
 	@python -m pytest $(parallel) -m "not slow"
 
-# Side by side, and all of them, whatever the first of them finds. No two mypys may share a cache.
+# Side by side, and all of them, whatever the first of them finds. (Not with --output-sync, which waits for ever where
+# somebody else keeps a lock on /dev/null and that is where the output goes.) No two mypys may share a cache.
 lint: $(ready)
-	@$(MAKE) --no-print-directory --jobs --keep-going --output-sync=target \
+	@$(MAKE) --no-print-directory --jobs --keep-going \
 		lint-style lint-types lint-project-types lint-example-types lint-shell-and-workflows
 
 lint-style:
