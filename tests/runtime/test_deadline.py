@@ -238,7 +238,8 @@ ENDLESS = {
 def test_a_stream_without_end_is_ended_between_two_whole_chunks(sandbox: Sandbox, code: str) -> None:
     # coverage.py holds a lock at times, which an exception that comes just then would leave locked.
     code += "    finally:\n        print('cleaned up')\n"
-    ended = sandbox.run(code, due(), due(), environment=HUGE | UNTRACED)
+    soon = due(milliseconds=100)  # in four times as long it sends more than h11 reads in a second
+    ended = sandbox.run(code, soon, soon, environment=HUGE | UNTRACED)
     assert len(ended.posts) == 2
     for number, post in enumerate(ended.posts):
         check_trailers(ended, number, b"x" * len(post.body))

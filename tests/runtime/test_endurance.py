@@ -165,6 +165,7 @@ def measure(pid: int) -> tuple[int, int, int]:
 
 
 @pytest.mark.slow
+@pytest.mark.own_interpreter
 @pytest.mark.timeout(240)
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="reads /proc, which is Linux's")
 def test_nothing_grows_and_nothing_is_shared_in_twenty_thousand_invocations(sandbox: Sandbox) -> None:
