@@ -27,7 +27,8 @@ AREAS = {
     "hooks": (("hooks/*.py", "filters.py"), "test_answers.py test_bake.py test_fuzz.py test_upgrades.py"),
     "template": (
         (f"{PROJECT}/*.yaml", f"{PROJECT}/*.toml", f"{PROJECT}/pipeline/*.yaml", "templates/resources/*.yaml"),
-        "test_bake.py test_generated.py test_planted_faults.py test_sam.py local/test_templates.py pipeline",
+        "test_bake.py test_generated.py test_planted_faults.py test_combinations.py test_sam.py "
+        "local/test_templates.py pipeline",
     ),
     "workflows": ((f"{PROJECT}/.github/workflows/*.yml",), "test_bake.py pipeline"),
     "runtime": ((f"{PROJECT}/src/streaming_runtime/*.py", f"{PROJECT}/src/bootstrap"), "runtime"),

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hooks.pre_gen_project import CHOICES
 from tests.support import Bake, pytest_of, run
 
 # One line each: what to look for in which file, and what to put in its place. (Those of the template are in
@@ -41,6 +42,16 @@ def test_what_was_built_is_not_checked_where_there_is_no_git(bake: Bake) -> None
     (built / "package.py").write_text("import os, sys\n", encoding="utf-8")
     run("ruff", "check", ".", cwd=project)
     run("ruff", "format", "--check", ".", cwd=project)
+
+
+@pytest.mark.slow
+def test_the_types_of_each_example_are_right(bake: Bake, tmp_path: Path) -> None:
+    """What mypy reads is the Python files, which the example alone chooses, and its settings.
+
+    One after the other, since no two mypys may share a cache.
+    """
+    for example in CHOICES["example"]:
+        run("mypy", "--cache-dir", tmp_path, cwd=bake(example=example))
 
 
 def own_tests(project: Path) -> int:

@@ -391,6 +391,33 @@ def test_an_error_in_the_stream_is_reported_as_one(sandbox: Sandbox) -> None:
     assert ended.output.count("[ERROR] ValueError: oops") == 1
 
 
+@pytest.mark.parametrize(
+    ("middleware", "trailers"),
+    [
+        # Starlette sends the end of the response before it raises: the client takes it for whole.
+        ("BaseHTTPMiddleware, dispatch=lambda request, call_next: call_next(request)", 0),
+        ("lambda app: lambda scope, receive, send: app(scope, receive, send)", 2),
+    ],
+    ids=["of requests and responses", "pure"],
+)
+def test_which_middleware_hides_an_error_in_the_stream_is_as_the_readme_of_a_fastapi_project_says(
+    sandbox: Sandbox, middleware: str, trailers: int
+) -> None:
+    code = (
+        failing("return StreamingResponse(chunks())")
+        + f"""
+        from starlette.middleware.base import BaseHTTPMiddleware
+        app = Starlette(routes=[Route("/", home)])
+        app.add_middleware({middleware})
+        handler = AsgiHandler(app)
+        """
+    )
+    ended = sandbox.run(code, as_event(function_url()))
+    assert split(ended.posts[0].body)[1] == b"chunk"
+    assert len(ended.posts[0].trailers) == trailers
+    assert "ValueError: oops" in ended.output
+
+
 def test_an_event_that_is_no_http_request_is_a_clean_error(sandbox: Sandbox) -> None:
     ended = sandbox.run(PLAIN, event(b'{"name": "direct"}'))
     assert [post.target.rpartition("/")[2] for post in ended.posts] == ["error"]
