@@ -17,8 +17,11 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export SAM_CLI_TELEMETRY := 0
 
 ready := .venv/ready
-# Twice as many as there are processors: half of the time a test waits, for a deadline or for another process.
-parallel := --numprocesses "$$((2 * $$(python -c 'import os; print(len(os.sched_getaffinity(0)))')))" --dist worksteal
+# More than there are processors, since a test waits at times, for a deadline or for another process; those of the runtime
+# do so half of the time.
+processors := $$(python -c 'import os; print(len(os.sched_getaffinity(0)))')
+parallel := --dist worksteal --numprocesses "$$((3 * $(processors) / 2))"
+parallel_runtime := --dist worksteal --numprocesses "$$((2 * $(processors)))"
 demo := build/demo
 
 .PHONY: help demo test check lint lint-style lint-types lint-project-types lint-example-types lint-shell-and-workflows \
@@ -35,7 +38,7 @@ demo: $(ready) ## Generate the default project, build it, and stream from what w
 
 test: lint ## Run the whole suite; that of the runtime has to cover all of its branches
 	@rm -rf build/coverage && mkdir -p build/coverage
-	@coverage run -m pytest $(parallel) tests/runtime
+	@coverage run -m pytest $(parallel_runtime) tests/runtime
 	@coverage combine --quiet
 	@coverage report
 	@python -m pytest $(parallel) --ignore tests/runtime
