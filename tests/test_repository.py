@@ -1,12 +1,14 @@
 """The repository's documents and tools say what is so."""
 
+import fcntl
 import re
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
 from hooks.pre_gen_project import CHOICES
-from tests.support import OPTIONS, ROOT, TEMPLATE, defaults, run, source_files
+from tests.support import OPTIONS, ROOT, TEMPLATE, defaults, run, source_files, user_environment
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 MOST_LINES = 300
@@ -109,3 +111,12 @@ def test_the_probe_asks_for_its_url() -> None:
     done = run("make", "probe", cwd=TEMPLATE, check=False)
     assert done.returncode == 2
     assert "make probe URL=http://127.0.0.1:3000/" in done.stderr
+
+
+def test_lint_waits_for_nobody_who_has_locked_where_its_output_goes(tmp_path: Path) -> None:
+    """As /dev/null may be for as long as a machine runs; GNU make's --output-sync would wait."""
+    with open(tmp_path / "output", "w") as output, open(tmp_path / "output") as locked:
+        fcntl.lockf(locked, fcntl.LOCK_SH)
+        command = ("make", "--dry-run", "lint")  # which goes into the lesser makes all the same
+        subprocess.run(command, cwd=ROOT, env=user_environment(), stdout=output, timeout=60, check=True)
+    assert "mypy" in (tmp_path / "output").read_text(encoding="utf-8")
