@@ -313,6 +313,37 @@ def test_what_may_not_work_gives_one_warning_and_no_problem(
     assert warning.isprintable()
 
 
+def test_a_warning_says_what_may_not_work_and_what_to_do() -> None:
+    doubtful = {
+        "region": "eu-central-2",
+        "front_door": "rest-api",
+        "cors_origins": "*",
+        "example": "bedrock",
+        "bedrock_model": "eu.amazon.nova-lite-v1:0",
+        "reserved_concurrency": "901",
+        "memory": "3009",
+    }
+    assert warnings({**defaults(), **doubtful}) == [
+        'region = "eu-central-2" is not known here as a region that has Lambda function URLs, though AWS may have added '
+        "it: look it up before you deploy, or take us-east-1",
+        'cors_origins = "*" holds for the function URL alone, not for the REST API: let the handler send the CORS '
+        "headers there",
+        'reserved_concurrency = "901" is more than an account can reserve before its quota is raised, which is 900: ask '
+        "AWS for the quota first",
+        'memory = "3009" is more than some new accounts may use, which is 3008 MB: ask AWS for the quota first',
+    ]
+    [of_a_profile] = warnings({**defaults(), **doubtful, "region": "us-east-1", "front_door": "function-url"})[:1]
+    assert of_a_profile == (
+        'bedrock_model = "eu.amazon.nova-lite-v1:0" is an inference profile that is not known to be callable from '
+        "us-east-1: take one that begins with global., or that region's own"
+    )
+    [of_no_profile] = warnings({**defaults(), "example": "bedrock", "bedrock_model": "atlantis.amazon.nova-lite-v1:0"})
+    assert of_no_profile == (
+        'bedrock_model = "atlantis.amazon.nova-lite-v1:0" looks like an inference profile, but atlantis. is none that is '
+        "known here: name the profile and the model behind it in the policy in template.yaml"
+    )
+
+
 @pytest.mark.parametrize("answers", [{}, *UNSUSPICIOUS], ids=str)
 def test_what_works_gives_no_warning(answers: Answers) -> None:
     assert problems({**defaults(), **answers}) == warnings({**defaults(), **answers}) == []

@@ -405,6 +405,23 @@ def test_alarms_and_dashboard_read_the_metrics_that_there_are() -> None:
     assert {namespace for namespace, _ in shown} == {"slug", "AWS/Lambda"}
 
 
+def test_an_alarm_goes_off_at_the_first_error_or_when_first_bytes_are_slow_for_a_quarter_of_an_hour() -> None:
+    answers = {**defaults(), "observability": "full", "deployment": "canary", "front_door": "rest-api"}
+    resources = load_yaml(render("template.yaml", answers))["Resources"]
+    alarms = {
+        name: value["Properties"] for name, value in resources.items() if value["Type"] == "AWS::CloudWatch::Alarm"
+    }
+    for name, alarm in alarms.items():
+        statistic = alarm.get("Statistic") or alarm["ExtendedStatistic"]
+        when = (statistic, alarm["Period"], alarm["EvaluationPeriods"], alarm["Threshold"])
+        if name == "StreamFirstByteAlarm":
+            assert when == ("p99", 300, 3, 5000)
+        else:
+            assert when == ("Sum", 60 if name.startswith("StreamCanary") else 300, 1, 0), name
+        assert alarm["ComparisonOperator"] == "GreaterThanThreshold"
+        assert alarm["TreatMissingData"] == "notBreaching"
+
+
 @pytest.mark.parametrize("place", PROFILES)
 def test_the_policy_names_a_profile_and_the_model_behind_it_or_a_model_alone(place: str) -> None:
     def policy(model: str) -> list[str]:
