@@ -284,6 +284,11 @@ def test_the_remedy_for_a_bad_answer_is_a_good_one() -> None:
             assert remedy in WORDS or problems({**defaults(), option: remedy}) == [], message
 
 
+def test_an_expression_is_refused_though_what_it_gave_when_it_was_evaluated_is_a_good_answer() -> None:
+    [message] = problems({**defaults(), "description": "49"}, {"description": "{{ 7 * 7 }}"})
+    assert message.startswith('description = "{{ 7 * 7 }}": must not hold {{, ')
+
+
 @pytest.mark.parametrize(("option", "value"), GOOD)
 def test_a_good_answer_gives_no_message(option: str, value: str) -> None:
     assert problems({**defaults(), option: value}) == []
@@ -324,12 +329,12 @@ def test_a_warning_says_what_may_not_work_and_what_to_do() -> None:
         "memory": "3009",
     }
     assert warnings({**defaults(), **doubtful}) == [
-        'region = "eu-central-2" is not known here as a region that has Lambda function URLs, though AWS may have added '
-        "it: look it up before you deploy, or take us-east-1",
+        'region = "eu-central-2" is not known here as a region that has Lambda function URLs, though AWS may have '
+        "added it: look it up before you deploy, or take us-east-1",
         'cors_origins = "*" holds for the function URL alone, not for the REST API: let the handler send the CORS '
         "headers there",
-        'reserved_concurrency = "901" is more than an account can reserve before its quota is raised, which is 900: ask '
-        "AWS for the quota first",
+        'reserved_concurrency = "901" is more than an account can reserve before its quota is raised, which is 900: '
+        "ask AWS for the quota first",
         'memory = "3009" is more than some new accounts may use, which is 3008 MB: ask AWS for the quota first',
     ]
     [of_a_profile] = warnings({**defaults(), **doubtful, "region": "us-east-1", "front_door": "function-url"})[:1]
@@ -339,8 +344,8 @@ def test_a_warning_says_what_may_not_work_and_what_to_do() -> None:
     )
     [of_no_profile] = warnings({**defaults(), "example": "bedrock", "bedrock_model": "atlantis.amazon.nova-lite-v1:0"})
     assert of_no_profile == (
-        'bedrock_model = "atlantis.amazon.nova-lite-v1:0" looks like an inference profile, but atlantis. is none that is '
-        "known here: name the profile and the model behind it in the policy in template.yaml"
+        'bedrock_model = "atlantis.amazon.nova-lite-v1:0" looks like an inference profile, but atlantis. is none that '
+        "is known here: name the profile and the model behind it in the policy in template.yaml"
     )
 
 
