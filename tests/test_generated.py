@@ -45,13 +45,14 @@ def test_what_was_built_is_not_checked_where_there_is_no_git(bake: Bake) -> None
 
 
 @pytest.mark.slow
-def test_the_types_of_each_example_are_right(bake: Bake, tmp_path: Path) -> None:
-    """What mypy reads is the Python files, which the example alone chooses, and its settings.
+def test_the_types_are_right_for_each_example_and_each_python(bake: Bake, tmp_path: Path) -> None:
+    """What mypy reads is the Python files, which the example alone chooses, and its settings, with the Python version.
 
     One after the other, since no two mypys may share a cache.
     """
-    for example in CHOICES["example"]:
-        run("mypy", "--cache-dir", tmp_path, cwd=bake(example=example))
+    for option in ("example", "python_version"):
+        for answer in CHOICES[option]:
+            run("mypy", "--cache-dir", tmp_path, cwd=bake(**{option: answer}))
 
 
 def own_tests(project: Path) -> int:

@@ -423,7 +423,6 @@ ACCEPTED = {
     "gradual deployment and additions": Fault({**PUBLIC, **ALONE}, (*REASONABLE, *CANARY), ""),
 }
 
-
 # The project's rules, for many templates at once.
 HARNESS = """
 from pathlib import Path
