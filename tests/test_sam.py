@@ -105,6 +105,8 @@ def test_a_build_holds_the_sources_and_wheels_for_the_architecture(architecture:
     assert f"markupsafe/_speedups.cpython-313-{machine}-linux-gnu.so" in packages
     assert not (artifact / "__pycache__" / "stale.cpython-39.pyc").exists()
     assert stat.S_IMODE((artifact / "bootstrap").stat().st_mode) == 0o755
+    # Else the build changes modes in uv's cache, and another build changes files while tar packs them.
+    assert {path.stat().st_nlink for path in artifact.rglob("*") if path.is_file()} == {1}, "a link into uv's cache"
 
 
 def test_a_build_below_another_make_takes_no_notice_of_its_options(bake: Bake) -> None:

@@ -53,6 +53,14 @@ class Job:
     summary: str = ""
 
 
+class Jobs(dict[str, Job]):
+    """The jobs of a run. One that is missing was not reached, and what failed before it says why."""
+
+    def __missing__(self, key: str) -> Job:
+        failed = "\n".join(job.log for job in self.values() if job.result == "failure")
+        raise WorkflowError(f"{key} did not run; there were {', '.join(self)}\n{failed}")
+
+
 @dataclass
 class Runner:
     """A repository on GitHub, and what its workflows run on.
@@ -81,7 +89,7 @@ class Runner:
     name: str = "octo-org/lambda-stream"
     owner_id: str = "4242"
     repository_id: str = "1001"
-    jobs: dict[str, Job] = field(default_factory=dict)
+    jobs: Jobs = field(default_factory=Jobs)
     _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
     def keep_build(self) -> dict[str, dict[str, str]]:
@@ -90,9 +98,9 @@ class Runner:
         shutil.copytree(self.folder / "artifacts" / "build", self.artifact)
         return {"ci/build": self.jobs["ci/build"].outputs}
 
-    def run(self, workflow: str, event_name: str, ref: str = "refs/heads/main", **event: Any) -> dict[str, Job]:
+    def run(self, workflow: str, event_name: str, ref: str = "refs/heads/main", **event: Any) -> Jobs:
         """Runs a workflow for an event; gives its jobs, those of called workflows as `caller/job`."""
-        self.jobs = {}
+        self.jobs = Jobs()
         github = {
             "event_name": event_name,
             "event": event,
