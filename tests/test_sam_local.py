@@ -14,6 +14,7 @@ import sys
 import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from importlib.metadata import distribution
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -78,8 +79,9 @@ def likeness(archive: Path, python: Path | None) -> list[str]:
             tar.add(archive.parent, folder, recursive=False)
         if python is not None:
             tar.add(python, "var/lang")
-            [pip] = python.glob("lib/python3*/ensurepip/_bundled/pip-*.whl")
-            settings.append(f"ENV PYTHONPATH=/var/lang/{pip.relative_to(python)}")
+            # The one of .venv, since not every Python brings one along: Debian's does not.
+            tar.add(str(distribution("pip").locate_file("pip")), "opt/pip/pip")
+            settings.append("ENV PYTHONPATH=/opt/pip")
             bootstrap = tarfile.TarInfo("var/runtime/bootstrap")
             bootstrap.size, bootstrap.mode = len(MANAGED_BOOTSTRAP), 0o755
             tar.addfile(bootstrap, BytesIO(MANAGED_BOOTSTRAP))
