@@ -411,13 +411,24 @@ def test_an_alarm_goes_off_at_the_first_error_or_when_first_bytes_are_slow_for_a
     alarms = {
         name: value["Properties"] for name, value in resources.items() if value["Type"] == "AWS::CloudWatch::Alarm"
     }
-    for name, alarm in alarms.items():
-        statistic = alarm.get("Statistic") or alarm["ExtendedStatistic"]
-        when = (statistic, alarm["Period"], alarm["EvaluationPeriods"], alarm["Threshold"])
-        if name == "StreamFirstByteAlarm":
-            assert when == ("p99", 300, 3, 5000)
-        else:
-            assert when == ("Sum", 60 if name.startswith("StreamCanary") else 300, 1, 0), name
+    five_minutes, a_minute = ("Sum", 300, 1, 0), ("Sum", 60, 1, 0)
+    assert {
+        name: (
+            alarm.get("Statistic") or alarm["ExtendedStatistic"],
+            *(alarm[key] for key in ("Period", "EvaluationPeriods", "Threshold")),
+        )
+        for name, alarm in alarms.items()
+    } == {
+        "StreamErrorsAlarm": five_minutes,
+        "StreamThrottlesAlarm": five_minutes,
+        "StreamUrlAlarm": five_minutes,
+        "StreamMidStreamErrorsAlarm": five_minutes,
+        "StreamApiAlarm": five_minutes,
+        "StreamFirstByteAlarm": ("p99", 300, 3, 5000),
+        "StreamCanaryErrorsAlarm": a_minute,
+        "StreamCanaryMidStreamErrorsAlarm": a_minute,
+    }
+    for alarm in alarms.values():
         assert alarm["ComparisonOperator"] == "GreaterThanThreshold"
         assert alarm["TreatMissingData"] == "notBreaching"
 

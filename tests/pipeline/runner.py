@@ -57,7 +57,7 @@ class Jobs(dict[str, Job]):
 
     def __missing__(self, key: str) -> Job:
         failed = "\n".join(job.log for job in self.values() if job.result == "failure")
-        raise WorkflowError(f"{key} did not run; there were {', '.join(self)}\n{failed}")
+        raise AssertionError(f"{key} did not run; there were {', '.join(self)}\n{failed}")
 
 
 @dataclass
