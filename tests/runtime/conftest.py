@@ -33,6 +33,8 @@ PATIENCE = 30.0  # seconds until a test that hangs is given up
 _TRACED: dict[str, str | None] = {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")}
 UNTRACED: dict[str, str | None] = dict.fromkeys(_TRACED)
 
+_SHOWN = 2000  # bytes of a request
+
 _TRAILER = "Lambda-Runtime-Function-Error-Type, Lambda-Runtime-Function-Error-Body"
 
 
@@ -360,11 +362,13 @@ class Sandbox:
         return str(python)
 
     def stop(self) -> None:
-        """Ends what still runs."""
+        """Ends what still runs; where the test has failed, what was sent is shown with it."""
         for running in self._running:
             with running.process as process:  # closes the pipes and waits
                 process.kill()
             running.api.close()
+            for request in running.api.requests:
+                print(f"connection {request.connection} of {running.api.host}: {request.raw[:_SHOWN]!r}")
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import h11
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from streaming_runtime import StreamingResponse, wire
@@ -191,8 +191,6 @@ def test_a_connection_is_kept_only_where_its_answer_ends_by_itself(data: bytes, 
     assert parser.body == b""
 
 
-# A busy machine is no failure.
-patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 names = st.text("!#$%&'*+-.^_`|~" + string.digits + string.ascii_letters, min_size=1, max_size=20).filter(
     lambda name: name.lower() not in {"host", "content-length", "transfer-encoding", "connection", "expect"}
 )
@@ -203,7 +201,6 @@ fields = st.lists(st.tuples(names, values), max_size=5)
 bodies = st.lists(st.binary(min_size=1, max_size=300), max_size=5)
 
 
-@patient
 @given(headers=fields, items=bodies, trailers=fields)
 def test_what_goes_out_is_what_h11_reads(
     headers: list[tuple[str, str]], items: list[bytes], trailers: list[tuple[str, str]]
@@ -235,7 +232,6 @@ def _read(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
     return [(name.decode(), value.decode("latin-1")) for name, value in headers]
 
 
-@patient
 @given(st.integers(200, 599), st.dictionaries(names, values), st.lists(values))
 def test_metadata_reads_back_as_it_was_given(status: int, headers: dict[str, str], cookies: list[str]) -> None:
     allowed = {name: value for name, value in headers.items() if name.lower() not in wire.HOP_BY_HOP}
@@ -275,7 +271,6 @@ def responses(draw: st.DrawFn) -> Received:
     return Received(interim + head + behind, status, headers, body)
 
 
-@patient
 @given(responses(), st.data())
 def test_a_response_reads_the_same_however_it_is_split(response: Received, data: st.DataObject) -> None:
     cuts = data.draw(st.lists(st.integers(0, len(response.data)), max_size=10).map(sorted))
