@@ -644,7 +644,7 @@ def test_a_finally_block_is_not_interrupted_after_a_send_was_broken_off(
                     print("end")
         """
     deaf = Deaf()
-    running = sandbox.start(code, due(), posts=[deaf], environment=HUGE)
+    running = sandbox.start(code, due(milliseconds=2000), posts=[deaf], environment=HUGE)
     try:
         log = log_until(running, b"end\n")
     finally:
