@@ -188,6 +188,7 @@ def main() -> int:
         subprocess.run(("git", "clone", "--quiet", ROOT, clone), check=True)
         (clone / ".venv").symlink_to(sys.prefix)
         for area in options.area or AREAS:
+            print(f"{area}: without a breakage", flush=True)
             if why := seen(clone, area):
                 print(f"{area}: fails without a breakage, so it cannot tell one: {why}", file=sys.stderr)
                 return 2
