@@ -165,18 +165,18 @@ GOOD = [
 PAIRS = [
     (
         {"front_door": "cloudfront", "url_auth": "NONE"},
-        'url_auth = "NONE": cannot be with front_door = cloudfront',
-        "Try AWS_IAM",
+        'url_auth = "NONE": cannot be with front_door = cloudfront, whose signature a URL without authorization does '
+        "not check. Try AWS_IAM: the distribution is open to anyone, the URL to it alone",
     ),
     (
         {"cors_credentials": "yes"},
-        'cors_credentials = "yes": needs cors_origins',
-        "Try no, or an origin such as https://",
+        'cors_credentials = "yes": needs cors_origins, which are the pages that may send them. Try no, or an origin '
+        "such as https://www.example.com",
     ),
     *(
         (
             {"cors_credentials": "yes", "cors_origins": origins},
-            'cors_credentials = "yes": cannot be with cors_origins = *',
+            'cors_credentials = "yes": cannot be with cors_origins = *: browsers refuse credentials for any origin. '
             "Try no, or name the origins",
         )
         for origins in ("*", " * ")
@@ -294,11 +294,9 @@ def test_a_good_answer_gives_no_message(option: str, value: str) -> None:
     assert problems({**defaults(), option: value}) == []
 
 
-@pytest.mark.parametrize(("answers", "problem", "remedy"), PAIRS)
-def test_answers_that_cannot_work_together_give_one_message(answers: Answers, problem: str, remedy: str) -> None:
-    [message] = problems({**defaults(), **answers})
-    assert message.startswith(problem)
-    assert remedy in message
+@pytest.mark.parametrize(("answers", "message"), PAIRS)
+def test_answers_that_cannot_work_together_give_one_message(answers: Answers, message: str) -> None:
+    assert problems({**defaults(), **answers}) == [message]
 
 
 @pytest.mark.parametrize("answers", GOOD_PAIRS)
