@@ -134,6 +134,13 @@ def test_a_deployment_is_never_cancelled() -> None:
     assert workflow["concurrency"]["cancel-in-progress"] is False
 
 
+def test_a_pull_requests_newer_commit_ends_the_check_of_the_one_before() -> None:
+    """And no run for a branch ends another's."""
+    checks = load(WORKFLOWS["project/ci.yml"])["concurrency"]
+    group = "ci-${{ github.event.pull_request.number || github.run_id }}"
+    assert checks == {"group": group, "cancel-in-progress": True}
+
+
 def test_only_this_repositorys_pull_requests_get_credentials() -> None:
     """No `pull_request_target`, and a condition on each job that could become a role."""
     for path in WORKFLOWS.values():
