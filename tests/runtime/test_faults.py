@@ -599,6 +599,15 @@ def test_trailers_are_no_longer_than_a_server_of_gos_takes_and_the_log_tells_all
     assert max(ended.output.count("in f"), ended.output.count("m"), ended.output.count("T")) > 200
 
 
+def test_trailers_with_the_last_chunk_are_as_long_as_may_be_and_no_longer() -> None:
+    def length(kind: str, message: str) -> int:
+        return len(errors.trailers({"errorMessage": message, "errorType": kind, "requestId": "", "stackTrace": []}))
+
+    # Base64 makes steps of four bytes, and the type stands beside it as it is.
+    lengths = {length("T" * kind, "m" * message) for kind in range(1, 9) for message in range(2500, 3100)}
+    assert max(lengths) == 4096
+
+
 def test_a_generator_within_another_that_broke_off_is_closed_before_the_next_invocation(sandbox: Sandbox) -> None:
     code = """
         import asyncio
