@@ -431,6 +431,10 @@ def test_an_alarm_goes_off_at_the_first_error_or_when_first_bytes_are_slow_for_a
     for alarm in alarms.values():
         assert alarm["ComparisonOperator"] == "GreaterThanThreshold"
         assert alarm["TreatMissingData"] == "notBreaching"
+    # Which is what whoever it wakes reads first.
+    descriptions = {alarm["AlarmDescription"] for alarm in alarms.values()}
+    assert len(descriptions) == len(alarms)
+    assert all(re.fullmatch(r"[A-Z].+\.", description) for description in descriptions)
 
 
 @pytest.mark.parametrize("place", PROFILES)
