@@ -650,3 +650,10 @@ def test_an_interrupt_ends_it_without_a_traceback(serve: Serve) -> None:
     served.gate.write(b"1")
     assert lines[2].endswith(b"one\n")
     assert (process.returncode, errors) == (130, b"")
+
+
+@pytest.mark.parametrize("option", ["--serve TEMPLATE", "--header HEADER", "--data TEXT", "--event FILE"])
+def test_the_help_names_what_an_option_takes(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match=r"^0$"):
+        main(["--help"])
+    assert f"\n  {option} " in capsys.readouterr().out

@@ -114,7 +114,6 @@ class Sandbox:
         await process.wait()
         self._kill(process)  # what it has started
         self._read_output()
-        self._close_output()
         current = self._runtime_api.current
         if current is not None and self._exit_cause is None:
             self._write_log(f"{current.request_id} {self._exit_message().error_body.decode()}\n")
