@@ -135,12 +135,14 @@ def drawn(area: str, count: int, seed: int) -> list[Breakage]:
         text, name = path.read_text(encoding="utf-8"), str(path.relative_to(ROOT))
         for line, after in of_python(text) if path.suffix == ".py" else of_text(text):
             breakage = Breakage(name, line, text.splitlines()[line - 1], after)
-            if (name, after.strip()) not in EQUIVALENT:
-                ways.setdefault(name, {}).setdefault(line, []).append(breakage)
+            ways.setdefault(name, {}).setdefault(line, []).append(breakage)
     chance, found = random.Random(f"{seed} {area}"), list[Breakage]()
     while len(found) < count:
         lines = ways[chance.choice(list(ways))]
-        found.append(chance.choice(lines.pop(chance.choice(list(lines)))))
+        breakage = chance.choice(lines.pop(chance.choice(list(lines))))
+        # Left out only here, so that what a seed draws else stays the same.
+        if (breakage.path, breakage.after.strip()) not in EQUIVALENT:
+            found.append(breakage)
     return found
 
 
