@@ -62,20 +62,20 @@ lint-types:
 	@mypy hooks filters.py local_extensions.py tests benchmarks
 
 lint-project-types:
-	@cd '{{cookiecutter.project_slug}}' && MYPYPATH=src mypy --config-file ../pyproject.toml src local tests pipeline
+	@cd '{{cookiecutter.project_slug}}' && MYPYPATH=src:runtime mypy --config-file ../pyproject.toml src runtime local tests pipeline
 
 lint-example-types:
 	@cd '{{cookiecutter.project_slug}}' && for example in examples/*; do \
-		MYPYPATH=$$example/src:src mypy --config-file ../pyproject.toml $$example || exit 1; done
+		MYPYPATH=$$example/src:runtime mypy --config-file ../pyproject.toml $$example || exit 1; done
 
 lint-shell-and-workflows:
-	@shellcheck .ci/run '{{cookiecutter.project_slug}}/src/bootstrap' \
+	@shellcheck .ci/run '{{cookiecutter.project_slug}}/runtime/bootstrap' \
 		'{{cookiecutter.project_slug}}/interpreter.sh'
 	@zizmor --quiet --offline --persona pedantic .github '{{cookiecutter.project_slug}}/.github'
 	@actionlint
 
 mutants: $(ready) ## Break 40 lines, one at a time, and tell which of them no test sees [SEED=7]
-	@python -m tests.mutations --seed "$(SEED)"
+	@python -m tests.helpers.mutations --seed "$(SEED)"
 
 bench: $(ready) ## Measure a bake, the local URL, and the runtime beside its peers; draw benchmarks/chart.svg [BENCH_PYTHON=3.13]
 	@UV_PROJECT_ENVIRONMENT=build/bench uv sync --quiet --locked --only-group bench --python "$(BENCH_PYTHON)" || { \

@@ -29,7 +29,7 @@ def main() -> int:
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, _terminate)
 
-    measured_peers = peers(_PROJECT / "src", _BUILD)
+    measured_peers = peers(_PROJECT / "runtime", _BUILD)
     event = json.dumps(json.loads((_PROJECT / "events" / "get.json").read_bytes())).encode()
     try:
         found = figures(measure(measured_peers, event, QUICK if options.quick else Rounds()))

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from cookiecutter.main import cookiecutter
-from tests.support import copy_sources
+from tests.helpers.support import copy_sources
 
 ROUNDS = 15
 MOST = 1.5

@@ -39,7 +39,7 @@ _TEMPLATE = f"""
 Resources:
   StreamFunction:
     Type: AWS::Serverless::Function
-    Properties: {{CodeUri: '{_PROJECT}/src', Handler: measured.handler, Timeout: 300}}
+    Properties: {{CodeUri: '{_PROJECT}/runtime', Handler: measured.handler, Timeout: 300}}
 """
 # Sends what the function would, in the frames that the URL would send.
 _ORIGIN = f"""

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
-from tests.support import ROOT, TEMPLATE, Bake, copy_sources, relocatable_python
+from tests.helpers.support import ROOT, TEMPLATE, Bake, copy_sources, relocatable_python
 
 # The tests import from the template's folder, and whatever lies there becomes a part of every project.
 sys.dont_write_bytecode = True

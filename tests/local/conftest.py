@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pytest
-from tests.support import TEMPLATE
+from tests.helpers.support import TEMPLATE
 
 from local import running
 from local.function import Function
@@ -154,6 +154,7 @@ def function(**settings: Any) -> Function:
     usual: dict[str, Any] = {
         "name": "Served",
         "code": TEMPLATE / "src",
+        "bootstrap": settings.get("code", TEMPLATE / "runtime") / "bootstrap",
         "handler": "served.handler",
         "runtime": "python3.13",
         "timeout": PATIENCE,
@@ -245,7 +246,8 @@ def serve(stack: ExitStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         gate, told = (stack.enter_context(closing(Fifo(folder / name))) for name in ("gate", "told"))
         names = {"PYTHONPATH": str(folder), "GATE": str(gate.path), "TOLD": str(told.path)}
         environment = {**names, **variables}
-        served = function(code=code or TEMPLATE / "src", timeout=timeout, environment=environment, **(url or {}))
+        settings: dict[str, Any] = {**({"code": code} if code else {}), **(url or {})}
+        served = function(timeout=timeout, environment=environment, **settings)
         log = Pieces()
         address = stack.enter_context(running(served, limit, log, limits))
         return Served(address, gate, told, folder, log.pieces, stack)

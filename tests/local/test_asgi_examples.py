@@ -15,11 +15,11 @@ from typing import Any
 
 import httpx2
 import pytest
+from tests.helpers.support import TEMPLATE
 from tests.local.conftest import PATIENCE, Fifo, Pieces, Serve
-from tests.support import TEMPLATE
+from tests.local.conftest import function as of_handler
 
 from local import running
-from local.function import Function
 
 EXAMPLES = TEMPLATE / "examples"
 
@@ -581,7 +581,7 @@ def beside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Beside]:
     (folder / "served.py").write_text(APPLICATION + HANDLER, encoding="utf-8")
     records = Fifo(folder / "behind-url"), Fifo(folder / "in-process")
     variables = {"PYTHONPATH": str(folder), "FILE": str(file), "RECORD": str(records[0].path)}
-    function = Function("Served", TEMPLATE / "src", "served.handler", "python3.13", PATIENCE, 256, variables)
+    function = of_handler(timeout=PATIENCE, environment=variables)
     application = ModuleType("beside")
     with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
         for record in records:

@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tests.helpers.support import TEMPLATE
 from tests.local.conftest import PATIENCE, Fifo
-from tests.support import TEMPLATE
 
 STREAM_FUNCTION = """
 Resources:
@@ -32,7 +32,8 @@ Start = Callable[..., "subprocess.Popen[str]"]
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A project with a handler that answers its version and its process id."""
-    shutil.copytree(TEMPLATE / "src", tmp_path / "src")
+    shutil.copytree(TEMPLATE / "runtime", tmp_path / "runtime")
+    (tmp_path / "src").mkdir()
     (tmp_path / "template.yaml").write_text(STREAM_FUNCTION, encoding="utf-8")
     write_version(tmp_path, 1)
     return tmp_path

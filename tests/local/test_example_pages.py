@@ -25,8 +25,8 @@ import botocore.session
 import pytest
 from botocore.validate import ParamValidator
 from playwright.sync_api import expect
+from tests.helpers.support import TEMPLATE
 from tests.local.conftest import PATIENCE, Fifo, function, luminance, needs_chromium
-from tests.support import TEMPLATE
 
 from local import running
 from local.journal import Observer
@@ -177,7 +177,7 @@ def start(tmp_path: Path, stack: ExitStack, gates: Gates, monkeypatch: pytest.Mo
 
     def serve(example: str, source: str, timeout: float = PATIENCE, **variables: str) -> str:
         code = tmp_path / "src"
-        shutil.copytree(TEMPLATE / "src", code, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(TEMPLATE / "runtime", code, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copytree(EXAMPLES / example / "src", code, dirs_exist_ok=True)
         (code / "served.py").write_text(PREAMBLE + textwrap.dedent(source), encoding="utf-8")
         environment = {"GATES": str(tmp_path / "gates"), "PYTHONDONTWRITEBYTECODE": "1", **variables}

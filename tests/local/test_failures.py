@@ -13,8 +13,8 @@ import threading
 from pathlib import Path
 
 import pytest
+from tests.helpers.support import TEMPLATE
 from tests.local.conftest import PATIENCE, Serve, exchange, rest, write_handler
-from tests.support import TEMPLATE
 
 REFUSAL = (502, b"Internal Server Error")
 GOOD = "def handler(event, context):\n    return 'good'\n"
@@ -160,7 +160,7 @@ def test_a_bootstrap_that_does_not_start_is_502_and_logged_and_takes_no_place(
     serve: Serve, tmp_path: Path, prepare: object, logged: str
 ) -> None:
     code = tmp_path / "code"
-    shutil.copytree(TEMPLATE / "src", code)
+    shutil.copytree(TEMPLATE / "runtime", code)
     assert callable(prepare)
     prepare(code / "bootstrap")
     served = serve(GOOD, code=code, limit=1)
@@ -168,7 +168,7 @@ def test_a_bootstrap_that_does_not_start_is_502_and_logged_and_takes_no_place(
         assert served.get() == REFUSAL
         assert logged in served.log
     (code / "bootstrap").unlink(missing_ok=True)
-    shutil.copy(TEMPLATE / "src" / "bootstrap", code)
+    shutil.copy(TEMPLATE / "runtime" / "bootstrap", code)
     assert served.get() == (200, b'"good"')
 
 

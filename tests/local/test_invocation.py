@@ -58,7 +58,7 @@ async def answer(reader: asyncio.StreamReader) -> bytes:
 
 def test_a_runtime_gets_its_next_event_on_the_same_connection_though_the_end_was_not_taken_yet() -> None:
     async def main() -> None:
-        function = Function("Stream", Path(), "app.handler", "python3", 30, 128, {})
+        function = Function("Stream", Path(), Path("bootstrap"), "app.handler", "python3", 30, 128, {})
         api = RuntimeApi(function, lambda _: None, lambda *_: None)
         host, _, port = (await api.start()).rpartition(":")
         reader, writer = await asyncio.open_connection(host, int(port))

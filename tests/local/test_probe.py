@@ -21,8 +21,8 @@ from urllib.parse import quote, unquote_to_bytes
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
+from tests.helpers.support import TEMPLATE
 from tests.local.conftest import PATIENCE, Serve
-from tests.support import TEMPLATE
 
 from local.probe import ProbeError, Result, _show_figures, main, probe, why_buffered
 

@@ -11,8 +11,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.helpers.support import TEMPLATE
 from tests.local.conftest import Serve
-from tests.support import TEMPLATE
+from tests.local.conftest import function as of_handler
 
 from local.function import Function, environment
 from local.invocation import Invocation
@@ -93,7 +94,7 @@ def function() -> Function:
         "AWS_LAMBDA_EXEC_WRAPPER": "/var/task/bootstrap",
         "_HANDLER": "other.handler",
     }
-    return Function("Named", TEMPLATE / "src", "app.handler", "python3.13", 30, 512, variables)
+    return of_handler(name="Named", handler="app.handler", timeout=30, memory=512, environment=variables)
 
 
 def test_the_environment_has_what_lambda_the_template_and_the_shell_set(

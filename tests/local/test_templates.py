@@ -72,6 +72,7 @@ def test_a_function_has_its_own_properties_the_globals_and_defaults_of_parameter
     assert dataclasses.replace(function, environment={}) == Function(
         name="StreamFunction",
         code=(template.parent / "code").resolve(),
+        bootstrap=(template.parent / "code" / "bootstrap").resolve(),
         handler="package.module.handler",
         runtime="python3.13",
         timeout=25.0,
@@ -146,11 +147,11 @@ REFUSED = {
     ),
     "no such folder": (
         "Resources: {F: {Type: 'AWS::Serverless::Function', Properties: {CodeUri: other}}}",
-        "other has no bootstrap: CodeUri of F must be the folder that holds it",
+        "CodeUri of F in .* must be a folder, and .*/other is none",
     ),
     "properties missing": (
         "Resources: {F: {Type: 'AWS::Serverless::Function', Properties: }}",
-        "src has no bootstrap",
+        "CodeUri of F in .* must be a folder, and .*/src is none",
     ),
 }
 

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.helpers.support import ROOT, Bake, free_ports, run, user_environment
 from tests.pipeline.policies import Policy
 from tests.pipeline.runner import STAND_INS, Runner
-from tests.support import ROOT, Bake, free_ports, run, user_environment
 
 from local import running
 from local.function import load_function

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from tests.helpers.support import user_environment
 from tests.pipeline.expressions import as_text, evaluate, interpolate
 from tests.pipeline.policies import Policy, admits
-from tests.support import user_environment
 
 STAND_INS = Path(__file__).parent / "stand_ins"
 ISSUER = "token.actions.githubusercontent.com"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from tests.infrastructure import assert_clean, transformed
-from tests.support import Answers, Bake
+from tests.helpers.infrastructure import assert_clean, transformed
+from tests.helpers.support import Answers, Bake
 
 pytestmark = [
     pytest.mark.slow,

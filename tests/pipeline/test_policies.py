@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.helpers.rendering import load_yaml, render
+from tests.helpers.support import TEMPLATE, Bake, defaults
 from tests.pipeline.policies import PSEUDO, Template, admits, allows, listed, statements
-from tests.rendering import load_yaml, render
-from tests.support import TEMPLATE, Bake, defaults
 
 OIDC = TEMPLATE / "pipeline" / "oidc.yaml"
 ISSUER = "token.actions.githubusercontent.com"

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.documents import document, readme, scripts
+from tests.helpers.documents import document, readme, scripts
+from tests.helpers.support import OWN_ARCHITECTURE, Answers, Bake, for_own_python, free_ports, run, user_environment
 from tests.pipeline.conftest import Cloud
 from tests.pipeline.runner import STAND_INS
-from tests.support import OWN_ARCHITECTURE, Answers, Bake, for_own_python, free_ports, run, user_environment
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import yaml
+from tests.helpers.support import ROOT, TEMPLATE, Bake, run
 from tests.pipeline.conftest import Cloud
 from tests.pipeline.runner import STAND_INS, Runner
-from tests.support import ROOT, TEMPLATE, Bake, run
 
 FOLDERS = {"project": TEMPLATE / ".github", "template": ROOT / ".github"}
 WORKFLOWS = {

@@ -20,9 +20,9 @@ from pathlib import Path
 
 import h11
 import pytest
-from tests.support import TEMPLATE
+from tests.helpers.support import TEMPLATE
 
-SOURCE = TEMPLATE / "src"
+SOURCE = TEMPLATE / "runtime"
 BOOTSTRAP = str(SOURCE / "bootstrap")
 REQUEST_ID = "8476a536-e9f4-11e8-9739-2dfe598c3fcd"
 ARN = "arn:aws:lambda:us-east-1:123456789012:function:hello"

@@ -52,7 +52,8 @@ class Function:
 
     Attributes:
         name: Logical id.
-        code: Folder of the code, with `bootstrap` in it.
+        code: Folder of the code.
+        bootstrap: What starts the runtime: in a built package beside the code, else `runtime/bootstrap` of the project.
         handler: Module and function, such as `app.handler`.
         runtime: Lambda's name of the runtime, such as `python3.13`; of an image, which names none, `python3`.
         timeout: Seconds until Lambda ends an invocation.
@@ -67,6 +68,7 @@ class Function:
 
     name: str
     code: Path
+    bootstrap: Path
     handler: str
     runtime: str
     timeout: float
@@ -110,9 +112,12 @@ def load_function(path: Path, name: str) -> Function:
             raise TemplateError(f"{key} of {name} in {path} must be a number, not {value(key, default)!r}") from None
 
     code = (path.parent / str(value("CodeUri", "src"))).resolve()
-    bootstrap = code / "bootstrap"
+    if not code.is_dir():
+        raise TemplateError(f"CodeUri of {name} in {path} must be a folder, and {code} is none")
+    built, vendored = code / "bootstrap", path.resolve().parent / "runtime" / "bootstrap"
+    bootstrap = built if built.is_file() else vendored
     if not bootstrap.is_file():
-        raise TemplateError(f"{code} has no bootstrap: CodeUri of {name} must be the folder that holds it")
+        raise TemplateError(f"there is no streaming runtime for {name}: neither {built} nor {vendored} exists")
     if not os.access(bootstrap, os.X_OK):
         raise TemplateError(f"{bootstrap} cannot be executed, neither here nor on Lambda: chmod +x it")
     variables = {
@@ -128,6 +133,7 @@ def load_function(path: Path, name: str) -> Function:
     return Function(
         name=name,
         code=code,
+        bootstrap=bootstrap,
         handler=str(handler),
         runtime=str(value("Runtime", "python3")),
         timeout=number("Timeout", 3),

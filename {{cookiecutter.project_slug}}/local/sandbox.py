@@ -81,7 +81,7 @@ class Sandbox:
         self._runtime_api.settled.set()  # also of one that was broken off before it had a process
 
     async def _start(self) -> None:
-        bootstrap = str(self._function.code / "bootstrap")
+        bootstrap = str(self._function.bootstrap)
         output_end = -1
         try:
             address = await self._runtime_api.start()

@@ -1,4 +1,4 @@
-"""The function itself, called as Lambda's runtime calls it, and through the URL: `src/bootstrap` runs as on Lambda."""
+"""The function, called directly and through the URL, where `runtime/bootstrap` runs it as on Lambda."""
 
 import http.client
 import json

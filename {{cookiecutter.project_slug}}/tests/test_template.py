@@ -80,8 +80,8 @@ def test_the_handler_exists(template: Template) -> None:
 
 def test_bootstrap_can_be_started(template: Template) -> None:
     # https://docs.aws.amazon.com/lambda/latest/dg/runtimes-custom.html
-    bootstrap = PROJECT / template.functions["StreamFunction"].get("CodeUri", "src") / "bootstrap"
-    assert bootstrap.is_file(), f"let CodeUri be the folder with bootstrap in it; {bootstrap.parent} has none"
+    bootstrap = PROJECT / "runtime" / "bootstrap"
+    assert bootstrap.is_file(), f"restore {bootstrap}, which the build copies into the package"
     assert os.access(bootstrap, os.X_OK), f"chmod +x {bootstrap}, or Lambda cannot start it"
 
 

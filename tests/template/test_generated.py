@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from hooks.pre_gen_project import CHOICES
-from tests.support import Bake, pytest_of, run
+from tests.helpers.support import Bake, pytest_of, run
 
 # One line each: what to look for in which file, and what to put in its place. (Those of the template are in
 # test_planted_faults.py.)
@@ -14,7 +14,7 @@ BREAKAGES = {
     "the stream": ("src/app.py", "yield ", "yield  'x' + "),
     "the end marker": ("src/app.py", '    yield "end\\n"\n', ""),
     "chunks held back": (
-        "src/streaming_runtime/invocation.py",
+        "runtime/streaming_runtime/invocation.py",
         "        for item in iterator:",
         "        for item in list(iterator):",
     ),

@@ -14,8 +14,8 @@ from hooks.post_gen_project import PROFILES, REGIONS, warnings
 from hooks.pre_gen_project import CHOICES, JINJA, RESERVED_SLUGS, RETENTIONS, problems
 from hypothesis import example, given
 from hypothesis import strategies as st
-from tests.rendering import source
-from tests.support import OPTIONS, ROOT, Answers, Bake, defaults, run
+from tests.helpers.rendering import source
+from tests.helpers.support import OPTIONS, ROOT, Answers, Bake, defaults, run
 
 NUMBERS = ["", "0", "-1", "0512", "1e3", "1_024", "512.0", " 512", "512 ", "512\n", "+512", "0x200", "५१२", "512MB"]
 TEXTS = [

@@ -18,9 +18,9 @@ from hooks.pre_gen_project import CHOICES, RETENTIONS, problems, refusal
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
-from tests.combinations import command
-from tests.rendering import RENDERED, load, render, render_hook
-from tests.support import ROOT, Answers, defaults
+from tests.helpers.combinations import command
+from tests.helpers.rendering import RENDERED, load, render, render_hook
+from tests.helpers.support import ROOT, Answers, defaults
 
 # With a seed for each part, these are the same examples in every run.
 FIXED = settings(deadline=None, database=None, suppress_health_check=list(HealthCheck))

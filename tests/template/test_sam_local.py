@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support import OWN_ARCHITECTURE, OWN_PYTHON, Bake, for_own_python, run
+from tests.helpers.support import OWN_ARCHITECTURE, OWN_PYTHON, Bake, for_own_python, run
 
 pytestmark = pytest.mark.slow
 

@@ -13,10 +13,10 @@ import pytest
 from cookiecutter.main import cookiecutter
 from hooks.post_gen_project import OPTIONAL_PATHS
 from hooks.pre_gen_project import CHOICES, TEXT_LENGTHS, problems
-from tests.combinations import ALONE, BOUND, PAIRED, SINGLE, command, name, pairs, pairwise, possible, product
-from tests.infrastructure import assert_clean
-from tests.rendering import RENDERED, check_template, check_text, load, render, source
-from tests.support import TEMPLATE, Answers, defaults, pytest_of, run, source_files
+from tests.helpers.combinations import ALONE, BOUND, PAIRED, SINGLE, command, name, pairs, pairwise, possible, product
+from tests.helpers.infrastructure import assert_clean
+from tests.helpers.rendering import RENDERED, check_template, check_text, load, render, source
+from tests.helpers.support import TEMPLATE, Answers, defaults, pytest_of, run, source_files
 
 # example, runtime, python_version; front_door with url_auth; cors_origins with cors_credentials; observability,
 # deployment, deploy_pipeline, bedrock_model.

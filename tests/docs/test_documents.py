@@ -7,10 +7,10 @@ import re
 from pathlib import Path
 
 import pytest
-from tests.combinations import pairwise
-from tests.documents import DOCUMENTS, commands, document, readme
+from tests.helpers.combinations import pairwise
+from tests.helpers.documents import DOCUMENTS, commands, document, readme
+from tests.helpers.support import ROOT, run
 from tests.pipeline.test_user_commands import ELSEWHERE, VARIANTS
-from tests.support import ROOT, run
 
 BEHAVIOURS = ROOT / "docs" / "function-url.md"
 SURE = re.compile(r"chosen|\[(documented|recorded)\]\(https://[^)\s]+\)(, \[recorded\]\(https://[^)\s]+\))?")
@@ -46,25 +46,25 @@ README = "tests/pipeline/test_user_commands.py"
 # What runs the commands of a document; those of docs/upgrading.md and docs/pipeline.md are taken from there as they
 # stand, and so are those of a project's README.
 RUN_BY = {
-    f"cookiecutter {TEMPLATE}": "tests/test_upgrades.py",
-    f"cookiecutter {TEMPLATE} --checkout <tag>": "tests/test_upgrades.py",
-    f"sam init --location {TEMPLATE}": "tests/test_upgrades.py",
+    f"cookiecutter {TEMPLATE}": "tests/template/test_upgrades.py",
+    f"cookiecutter {TEMPLATE} --checkout <tag>": "tests/template/test_upgrades.py",
+    f"sam init --location {TEMPLATE}": "tests/template/test_upgrades.py",
     "cd lambda-stream && make dev": README,
     "make deploy": README,
     "make build": README,
     "PYTHON_HOME=/opt/python3.13 make build": README,
-    "python -m local.probe --serve .aws-sam/build/template.yaml": "tests/test_runtimes.py",
-    "python -m local": "tests/test_runtimes.py",
-    "uv python install": "tests/test_runtimes.py",
-    "sam local invoke": "tests/test_sam_local.py",
+    "python -m local.probe --serve .aws-sam/build/template.yaml": "tests/template/test_runtimes.py",
+    "python -m local": "tests/template/test_runtimes.py",
+    "uv python install": "tests/template/test_runtimes.py",
+    "sam local invoke": "tests/template/test_sam_local.py",
     "sam remote invoke": README,
-    "sam validate --lint": "tests/test_generated.py",
+    "sam validate --lint": "tests/template/test_generated.py",
     "make demo": ".ci/run",
     "make test": ".ci/run",
     "apt-get install chromium": ".ci/run",
-    "pipx install cookiecutter": "tests/test_documents.py",
-    "uv tool install cookiecutter": "tests/test_documents.py",
-    "uv tool install aws-sam-cli": "tests/test_documents.py",
+    "pipx install cookiecutter": "tests/docs/test_documents.py",
+    "uv tool install cookiecutter": "tests/docs/test_documents.py",
+    "uv tool install aws-sam-cli": "tests/docs/test_documents.py",
 }
 # What nothing here can run: it takes an image from Docker Hub.
 NOT_RUN = {"docker run --privileged --rm tonistiigi/binfmt --install arm64"}

@@ -10,7 +10,7 @@ import yaml
 from cookiecutter.utils import create_env_with_context
 from hooks.pre_gen_project import JINJA
 from jinja2 import Environment, FileSystemLoader, Template
-from tests.support import OPTIONS, ROOT, TEMPLATE, Answers
+from tests.helpers.support import OPTIONS, ROOT, TEMPLATE, Answers
 
 # Every other file is copied; test_bake.py proves that.
 RENDERED = ("README.md", "pyproject.toml", "samconfig.toml", "template.yaml")

@@ -1,4 +1,4 @@
-"""`src/bootstrap` under Lambda's own Runtime Interface Emulator, which comes with the SAM CLI."""
+"""`runtime/bootstrap` under Lambda's own Runtime Interface Emulator, which comes with the SAM CLI."""
 
 import http.client
 import json
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import samcli
-from tests.support import Bake, free_ports, run, user_environment
+from tests.helpers.support import Bake, free_ports, run, user_environment
 
 MACHINE = {"aarch64": "arm64"}.get(platform.machine(), platform.machine())
 EMULATOR = Path(samcli.__file__).parent / "local" / "rapid" / f"aws-lambda-rie-{MACHINE}"
@@ -90,7 +90,9 @@ def assert_is_the_hello_stream(body: bytes) -> None:
 def test_the_bootstrap_serves_one_invocation_after_the_other(
     arguments: list[str], environment: dict[str, str], project: Path, emulate: Emulate
 ) -> None:
-    emulator = emulate(project / "src" / "bootstrap", *arguments, **environment)
+    emulator = emulate(
+        project / "runtime" / "bootstrap", *arguments, LAMBDA_TASK_ROOT=str(project / "src"), **environment
+    )
     for event in sorted((project / "events").glob("*.json")):
         status, body = emulator.invoke(json.loads(event.read_text(encoding="utf-8")))
         assert status == 200
@@ -102,7 +104,7 @@ def test_after_an_error_the_next_invocation_is_served(
     when: str, project: Path, emulate: Emulate, tmp_path: Path
 ) -> None:
     (tmp_path / "failing.py").write_text(FAILING)
-    emulator = emulate(project / "src" / "bootstrap", "failing.handler", LAMBDA_TASK_ROOT=str(tmp_path))
+    emulator = emulate(project / "runtime" / "bootstrap", "failing.handler", LAMBDA_TASK_ROOT=str(tmp_path))
     for _ in range(2):
         status, body = emulator.invoke({"fail": when})
         assert status == 200  # the emulator's way, as Lambda's Invoke has it
@@ -117,7 +119,7 @@ def test_an_error_with_a_long_story_after_the_first_byte_is_taken(
     project: Path, emulate: Emulate, tmp_path: Path
 ) -> None:
     (tmp_path / "failing.py").write_text("def handler(e, c):\n    yield b'begun'\n    raise ValueError('m' * 20_000)\n")
-    emulator = emulate(project / "src" / "bootstrap", "failing.handler", LAMBDA_TASK_ROOT=str(tmp_path))
+    emulator = emulate(project / "runtime" / "bootstrap", "failing.handler", LAMBDA_TASK_ROOT=str(tmp_path))
     for _ in range(2):
         assert emulator.invoke({}) == (200, b"begun")
 
@@ -126,7 +128,7 @@ def test_an_error_with_a_long_story_after_the_first_byte_is_taken(
 def test_the_interpreter_in_the_package_runs_the_function(
     bake: Bake, emulate: Emulate, python_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = bake(runtime="provided.al2023") / "src"
+    source = bake(runtime="provided.al2023") / "runtime"
     machine = MACHINE.replace("aarch64", "arm64")
     run(
         "sh",

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 # The interpreter that runs the tests, and this machine as Lambda names it.
 OWN_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 OWN_ARCHITECTURE = {"aarch64": "arm64"}.get(platform.machine(), platform.machine())

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from hooks.post_gen_project import REGIONS
-from tests.infrastructure import IMAGE, assert_clean, linted, transformed
-from tests.support import Bake, for_own_python, run
+from tests.helpers.infrastructure import IMAGE, assert_clean, linted, transformed
+from tests.helpers.support import Bake, for_own_python, run
 
 pytestmark = [
     pytest.mark.slow,
@@ -99,7 +99,9 @@ def test_a_build_holds_the_sources_and_wheels_for_the_architecture(architecture:
     (project / "src" / "__pycache__").mkdir()
     (project / "src" / "__pycache__" / "stale.cpython-39.pyc").touch()
     artifact = sam_build(project)
-    sources = names(project / "src", (project / "src").rglob("*.py"))
+    sources = {
+        path for folder in (project / "src", project / "runtime") for path in names(folder, folder.rglob("*.py"))
+    }
     packages = {path for path in names(artifact) if path.startswith("markupsafe")}
     assert names(artifact) - packages - names(artifact, artifact.rglob("*.pyc")) == {*sources, "bootstrap"}
     assert f"markupsafe/_speedups.cpython-313-{machine}-linux-gnu.so" in packages

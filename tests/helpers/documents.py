@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from tests.rendering import render
-from tests.support import ROOT, Answers, defaults
+from tests.helpers.rendering import render
+from tests.helpers.support import ROOT, Answers, defaults
 
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))))
 _FENCE = re.compile(r"^ *```.*?^ *```", re.DOTALL | re.MULTILINE)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import cache
 
 from hooks.pre_gen_project import CHOICES, problems
-from tests.support import Answers, defaults
+from tests.helpers.support import Answers, defaults
 
 # What stands for the answers that may be anything, where it makes a difference what they are.
 PAIRED = {

@@ -19,20 +19,23 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support import ROOT, user_environment
+from tests.helpers.support import ROOT, user_environment
 
 PROJECT = "{{cookiecutter.project_slug}}"
 # What is broken, and the tests that are about it.
 AREAS = {
-    "hooks": (("hooks/*.py", "filters.py"), "test_answers.py test_bake.py test_fuzz.py test_upgrades.py"),
+    "hooks": (
+        ("hooks/*.py", "filters.py"),
+        "template/test_answers.py template/test_bake.py template/test_fuzz.py template/test_upgrades.py",
+    ),
     "template": (
         (f"{PROJECT}/*.yaml", f"{PROJECT}/*.toml", f"{PROJECT}/pipeline/*.yaml", "templates/resources/*.yaml"),
-        "test_bake.py test_generated.py test_planted_faults.py test_combinations.py test_sam.py "
-        "local/test_templates.py pipeline",
+        "template/test_bake.py template/test_generated.py template/test_planted_faults.py "
+        "template/test_combinations.py template/test_sam.py local/test_templates.py pipeline",
     ),
-    "workflows": ((f"{PROJECT}/.github/workflows/*.yml",), "test_bake.py pipeline"),
-    "runtime": ((f"{PROJECT}/src/streaming_runtime/*.py", f"{PROJECT}/src/bootstrap"), "runtime"),
-    "local URL": ((f"{PROJECT}/local/*.py",), "local test_sam.py"),
+    "workflows": ((f"{PROJECT}/.github/workflows/*.yml",), "template/test_bake.py pipeline"),
+    "runtime": ((f"{PROJECT}/runtime/streaming_runtime/*.py", f"{PROJECT}/runtime/bootstrap"), "runtime"),
+    "local URL": ((f"{PROJECT}/local/*.py",), "local template/test_sam.py"),
 }
 # Drawn, and no breakage: nobody can tell the difference. By the file, the line as it is then, and the reason.
 EQUIVALENT = {

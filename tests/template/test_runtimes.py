@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 from hooks.pre_gen_project import CHOICES
-from tests.rendering import load_yaml
-from tests.support import OWN_ARCHITECTURE, OWN_PYTHON, TEMPLATE, Bake, for_own_python, run
+from tests.helpers.rendering import load_yaml
+from tests.helpers.support import OWN_ARCHITECTURE, OWN_PYTHON, TEMPLATE, Bake, for_own_python, run
 
 RELEASE = platform.python_version()
 # Lambda's name of an architecture, that of Linux, and the number that ELF files have for it.

@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 from hooks.post_gen_project import EXAMPLES, OPTIONAL_PATHS
-from tests.support import ROOT, TEMPLATE, defaults, files, run
+from tests.helpers.support import ROOT, TEMPLATE, defaults, files, run
 
 URL = "https://github.com/org/lambda-stream-template"
 NAME = TEMPLATE.name
-WIRE = "src/streaming_runtime/wire.py"
+WIRE = "runtime/streaming_runtime/wire.py"
 ENTERS = "\n" * 40  # someone who presses Enter all the way
 DOCUMENT = (ROOT / "docs" / "upgrading.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```sh\n(.*?)```", DOCUMENT, re.DOTALL)
@@ -176,7 +176,7 @@ def test_cruft_creates_what_cookiecutter_does_and_sees_no_change(user: User, pro
     made = files(user.project)
     state: dict[str, Any] = json.loads(made.pop(".cruft.json"))
     assert made == files(project)
-    assert mode(user.project / "src/bootstrap") == 0o755
+    assert mode(user.project / "runtime/bootstrap") == 0o755
     assert state["template"] == URL
     user("cruft check")
     # Nothing that the hook removed shows up, nor what it says.
@@ -209,7 +209,7 @@ def test_cruft_brings_the_changes_and_keeps_the_edits(owner: User) -> None:
     assert "RETIRED" not in owner.read(WIRE)
     for heading in ("Start", "The pipeline"):
         assert f"\n## {heading}\n" in owner.read("README.md")
-    assert mode(owner.project / "src/bootstrap") == 0o755
+    assert mode(owner.project / "runtime/bootstrap") == 0o755
     assert json.loads(owner.read(".cruft.json"))["context"]["cookiecutter"]["observability"] == "basic"
     owner(block("cruft check"))
     assert re.findall(r"^\+\+\+ \S+?/(.*)$", done.stdout, re.MULTILINE) == ["src/app.py", "template.yaml"]
@@ -300,7 +300,7 @@ def test_cookiecutter_and_git_merge_a_later_version(replayer: User) -> None:
         assert not (user.project / path).exists()
     assert (user.project / "local/payload.py").exists()
     assert (user.project / "examples/mine.txt").exists()
-    assert mode(user.project / "src/bootstrap") == 0o755
+    assert mode(user.project / "runtime/bootstrap") == 0o755
     assert json.loads(user.read("answers.json"))["cookiecutter"]["observability"] == "full"
 
 

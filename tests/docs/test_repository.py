@@ -8,17 +8,9 @@ from pathlib import Path
 
 import pytest
 from hooks.pre_gen_project import CHOICES
-from tests.support import OPTIONS, ROOT, TEMPLATE, defaults, run, source_files, user_environment
+from tests.helpers.support import OPTIONS, ROOT, TEMPLATE, defaults, run, user_environment
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-MOST_LINES = 300
-# What may be longer, and why.
-LONGER = {
-    "uv.lock": "uv writes it",
-    "benchmarks/chart.svg": "`make bench` draws it",
-    "{{cookiecutter.project_slug}}/local/inspector.html": "one static page, of the 45 files that a project may have",
-    "{{cookiecutter.project_slug}}/pipeline/oidc.yaml": "a stack is one file, unless a bucket holds its parts",
-}
 OPTIONAL = ("cors_origins", "reserved_concurrency")  # whose answer may be empty, and is so by default
 
 
@@ -43,12 +35,6 @@ def test_the_tree_of_a_project_is_what_is_generated(project: Path) -> None:
     assert [path for path in named if not (project / path).exists()] == []
     there = {f"{path.name}/" if path.is_dir() else path.name for path in project.iterdir()}
     assert there - named == {".gitignore"}
-
-
-def test_no_file_is_longer_than_one_reads_at_once() -> None:
-    texts = {path: (ROOT / path).read_bytes() for path in source_files() if "tests" not in path.split("/")}
-    lines = {path: text.count(b"\n") for path, text in texts.items() if b"\0" not in text}
-    assert {path: count for path, count in lines.items() if count > MOST_LINES}.keys() == LONGER.keys()
 
 
 def test_every_make_command_that_a_document_names_exists() -> None:

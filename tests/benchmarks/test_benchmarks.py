@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.support import ROOT, TEMPLATE, run
+from tests.helpers.support import ROOT, TEMPLATE, run
 
 # In a process of its own, since measuring ties a process to one processor.
 PROGRAM = """
@@ -36,7 +36,7 @@ print(json.dumps([samples, positive, failure]))
 
 @pytest.mark.slow
 def test_each_peer_is_measured_and_one_that_does_not_stream_where_it_should_is_named(tmp_path: Path) -> None:
-    shutil.copytree(TEMPLATE / "src", tmp_path / "src")
+    shutil.copytree(TEMPLATE / "runtime", tmp_path / "src")
     done = run(sys.executable, "-c", PROGRAM, tmp_path / "src" / "bootstrap", cwd=ROOT)
     samples, positive, failure = json.loads(done.stdout)
     every = dict.fromkeys(("streaming_runtime", "awslambdaric", "floor"), 1)

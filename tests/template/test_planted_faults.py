@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from tests.infrastructure import linted
-from tests.support import Answers, Bake, pytest_of
+from tests.helpers.infrastructure import linted
+from tests.helpers.support import Answers, Bake, pytest_of
 
 pytestmark = pytest.mark.slow
 
@@ -122,7 +122,7 @@ FAULTS = {
     "container without a handler": fault(
         CONTAINER, "        Command:\n          - app.handler\n", "        WorkingDirectory: /var/task\n", HANDLER
     ),
-    "code": fault({}, "CodeUri: src/", "CodeUri: ./", "test_bootstrap_can_be_started"),
+    "code": fault({}, "CodeUri: src/", "CodeUri: ./", "test_the_handler_exists"),
     "wrapper missing": fault({}, "AWS_LAMBDA_EXEC_WRAPPER: /var/task/bootstrap", "STAGE: prod", RUNTIME),
     "wrapper elsewhere": fault({}, "/var/task/bootstrap", "/opt/bootstrap", RUNTIME),
     "wrapper on a custom runtime": fault(
@@ -512,7 +512,7 @@ def test_a_rule_catches_a_fault_of_another_file(
 
 def test_a_rule_catches_a_bootstrap_that_is_not_executable(bake: Bake, tmp_path: Path) -> None:
     project = shutil.copytree(bake(), tmp_path / "project")
-    (project / "src" / "bootstrap").chmod(0o644)
+    (project / "runtime" / "bootstrap").chmod(0o644)
     status, output = own_tests(project, "tests/test_template.py::test_bootstrap_can_be_started")
     assert (status, "chmod +x " in output) == (1, True), output
 
