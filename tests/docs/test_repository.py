@@ -8,9 +8,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from hooks.pre_gen_project import CHOICES
+from hooks.pre_gen_project import CHOICES, problems
+from tests.helpers.combinations import pairwise, product
 from tests.helpers.documents import DOCUMENTS, document, table_rows
 from tests.helpers.support import OPTIONS, ROOT, TEMPLATE, Bake, defaults, pytest_of, run, user_environment
+from tests.template.test_planted_faults import FAULTS
 
 README = document("README.md")
 OPTION_ROWS = {row[0].strip("`"): row for row in table_rows(document("docs/options.md"))}
@@ -30,6 +32,17 @@ def test_options_table_row(option: str) -> None:
     assert [choice for choice in CHOICES.get(option, ()) if choice not in text and choice != OPTIONS[option][0]] == []
 
 
+def test_counts_in_documents_are_right() -> None:
+    verification = document("docs/verification.md")
+    assert f" {sum(not problems(answers) for answers in product()):,} combinations" in verification
+    assert f"| {len(pairwise())} of them, which contain every pair" in verification
+    assert f"| {len(FAULTS)} planted faults" in verification
+    rules = re.findall(
+        r"^def test_", (TEMPLATE / "tests" / "test_template.py").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert re.findall(r"(\d+) rules", README) == [str(len(rules))] * 2
+
+
 def test_project_tree_is_complete(project: Path) -> None:
     [tree] = re.findall(r"^### What you get\n\n```\n(.*?)```", README, re.DOTALL | re.MULTILINE)
     first, *lines = tree.splitlines()
@@ -41,7 +54,7 @@ def test_project_tree_is_complete(project: Path) -> None:
         parents = [name] if name.endswith("/") and not line.startswith("  ") else parents
     assert [path for path in named if not (project / path).exists()] == []
     there = {f"{path.name}/" if path.is_dir() else path.name for path in project.iterdir()}
-    assert there - named == {".gitignore"}
+    assert there - named <= {".gitattributes", ".gitignore"}
 
 
 @pytest.mark.parametrize("part", MODULE_FOLDERS)
