@@ -20,7 +20,7 @@ BANNED = (
     "by itself",  # write "automatically"
     "gives",  # write "returns" or "prints"
     "is no",
-    "is none",
+    "is (?-i:none)",  # unlike Python's None
     "it takes",  # write "requires"
     "lest",
     "mend(?:s|ed|ing)?",  # write "fix"
@@ -75,7 +75,8 @@ def test_phrase_is_not_used(phrase: str) -> None:
         ("lest", "the oldest", 0),
         ("at once", "# answers at\n    # once", 1),
         ("at once", 'print("answers at "\n      "once")', 1),
-        ("is none", 'the default is "none"', 0),
+        ("is (?-i:none)", 'the default is "none"; if it is None', 0),
+        ("is (?-i:none)", "There is none.", 1),
     ],
 )
 def test_phrase_search(phrase: str, text: str, count: int) -> None:
