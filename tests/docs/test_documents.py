@@ -1,4 +1,4 @@
-"""What the documents claim has a test, and names a source."""
+"""What the documents claim has a test and a source, and what they tell a reader to type is run."""
 
 from __future__ import annotations
 
@@ -8,32 +8,25 @@ from pathlib import Path
 
 import pytest
 from tests.helpers.combinations import pairwise
-from tests.helpers.documents import DOCUMENTS, commands, document, readme
-from tests.helpers.support import ROOT, run
+from tests.helpers.documents import DOCUMENTS, FENCE, PAGES, commands, document, readme, table_rows
+from tests.helpers.support import ROOT, TEMPLATE, run, source_files
 from tests.pipeline.test_user_commands import ELSEWHERE, VARIANTS
 
-BEHAVIOURS = ROOT / "docs" / "function-url.md"
-SURE = re.compile(r"chosen|\[(documented|recorded)\]\(https://[^)\s]+\)(, \[recorded\]\(https://[^)\s]+\))?")
+BEHAVIOURS = table_rows(document("docs/function-url.md"))
+CONFIDENCE = re.compile(r"chosen|\[(documented|recorded)\]\(https://[^)\s]+\)(, \[recorded\]\(https://[^)\s]+\))?")
 
 
-def rows() -> list[list[str]]:
-    """The cells of the table's rows, without its head."""
-    text = BEHAVIOURS.read_text(encoding="utf-8").partition("## What it costs")[0]
-    lines = [line for line in text.splitlines() if line.startswith("|")]
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
-
-
-def test_the_table_has_as_many_behaviours_as_it_should_and_each_only_once() -> None:
-    names = [row[0] for row in rows()]
+def test_behaviours_are_unique() -> None:
+    names = [row[0] for row in BEHAVIOURS]
     assert len(names) >= 25
     assert len(set(names)) == len(names)
 
 
-@pytest.mark.parametrize("row", rows(), ids=lambda row: row[0])
-def test_a_behaviour_has_a_source_and_tests_that_there_are(row: list[str]) -> None:
+@pytest.mark.parametrize("row", BEHAVIOURS, ids=lambda row: row[0])
+def test_behaviour_has_source_and_tests(row: list[str]) -> None:
     assert len(row) == 5
     assert all(row)
-    assert SURE.fullmatch(row[2])
+    assert CONFIDENCE.fullmatch(row[2])
     tests = re.findall(r"`(test_\w+\.py)::(test_\w+)`", row[4])
     assert ", ".join(f"`{file}::{name}`" for file, name in tests) == row[4]
     for file, name in tests:
@@ -41,20 +34,19 @@ def test_a_behaviour_has_a_source_and_tests_that_there_are(row: list[str]) -> No
         assert name in [node.name for node in module.body if isinstance(node, ast.FunctionDef)], (file, name)
 
 
-TEMPLATE = "gh:org/lambda-stream-template"
+TEMPLATE_ADDRESS = "gh:org/lambda-stream-template"
 README = "tests/pipeline/test_user_commands.py"
-# What runs the commands of a document; those of docs/upgrading.md and docs/pipeline.md are taken from there as they
-# stand, and so are those of a project's README.
+# The test that runs each command of a document. Those of docs/upgrading.md and docs/pipeline.md are read from there by
+# their own tests, and so are those of a project's README.
 RUN_BY = {
-    f"cookiecutter {TEMPLATE}": "tests/template/test_upgrades.py",
-    f"cookiecutter {TEMPLATE} --checkout <tag>": "tests/template/test_upgrades.py",
-    f"sam init --location {TEMPLATE}": "tests/template/test_upgrades.py",
+    f"cookiecutter {TEMPLATE_ADDRESS}": "tests/template/test_upgrades.py",
+    f"cookiecutter {TEMPLATE_ADDRESS} --checkout <tag>": "tests/template/test_upgrades.py",
+    f"sam init --location {TEMPLATE_ADDRESS}": "tests/template/test_upgrades.py",
     "cd lambda-stream && make dev": README,
     "make deploy": README,
     "make build": README,
     "PYTHON_HOME=/opt/python3.13 make build": README,
     "python -m local.probe --serve .aws-sam/build/template.yaml": "tests/template/test_runtimes.py",
-    "python -m local": "tests/template/test_runtimes.py",
     "uv python install": "tests/template/test_runtimes.py",
     "sam local invoke": "tests/template/test_sam_local.py",
     "sam remote invoke": README,
@@ -62,25 +54,24 @@ RUN_BY = {
     "make demo": ".ci/run",
     "make test": ".ci/run",
     "apt-get install chromium": ".ci/run",
-    "pipx install cookiecutter": "tests/docs/test_documents.py",
     "uv tool install cookiecutter": "tests/docs/test_documents.py",
     "uv tool install aws-sam-cli": "tests/docs/test_documents.py",
 }
-# What nothing here can run: it takes an image from Docker Hub.
+# Commands that no test can run: this one downloads an image from Docker Hub.
 NOT_RUN = {"docker run --privileged --rm tonistiigi/binfmt --install arm64"}
 
 
 @pytest.mark.parametrize("path", [path for path in DOCUMENTS if path not in ("docs/upgrading.md", "docs/pipeline.md")])
-def test_every_command_of_a_document_is_run(path: str) -> None:
+def test_document_commands_are_run(path: str) -> None:
     assert commands(document(path)) <= RUN_BY.keys() | NOT_RUN
 
 
-def test_every_command_that_is_run_is_in_a_document() -> None:
+def test_run_commands_are_documented() -> None:
     assert set().union(*(commands(document(path)) for path in DOCUMENTS)) >= RUN_BY.keys() | NOT_RUN
     assert [path for path in RUN_BY.values() if not (ROOT / path).is_file()] == []
 
 
-def test_every_command_of_every_projects_readme_is_run() -> None:
+def test_project_commands_are_run() -> None:
     run_there = set().union(*(commands(readme(answers)) for answers in VARIANTS.values()))
     for answers in pairwise():
         assert commands(readme(answers)) <= run_there, answers
@@ -88,14 +79,52 @@ def test_every_command_of_every_projects_readme_is_run() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "command", ["pipx install cookiecutter", "uv tool install cookiecutter", "uv tool install aws-sam-cli"]
-)
-def test_the_tools_are_installed_as_the_documents_say(command: str, tmp_path: Path) -> None:
-    folders = {"UV_TOOL_DIR": "tools", "UV_TOOL_BIN_DIR": "bin", "PIPX_HOME": "home", "PIPX_BIN_DIR": "bin"}
+@pytest.mark.parametrize("command", ["uv tool install cookiecutter", "uv tool install aws-sam-cli"])
+def test_tools_install_as_documented(command: str, tmp_path: Path) -> None:
+    folders = {"UV_TOOL_DIR": "tools", "UV_TOOL_BIN_DIR": "bin"}
     environment = [f"{name}={tmp_path / path}" for name, path in folders.items()]
-    if command.startswith("pipx"):
-        command = f"uvx {command}"  # pipx itself comes from a distribution's package
     run("env", *environment, *command.split(), cwd=tmp_path)
     program = "sam" if command.endswith("cli") else "cookiecutter"
     assert re.search(r"version|Cookiecutter", run(tmp_path / "bin" / program, "--version", cwd=tmp_path).stdout)
+
+
+LINKED = (*map(ROOT.joinpath, (*DOCUMENTS, "CHANGELOG.md")), TEMPLATE / "README.md", *PAGES)
+
+
+def anchors(path: Path) -> set[str]:
+    """Return the anchors that GitHub makes for the headings of a document."""
+    headings = re.findall(r"^#+ (.+)$", FENCE.sub("", path.read_text(encoding="utf-8")), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("path", LINKED, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_to_files_resolve(path: Path) -> None:
+    text = FENCE.sub("", path.read_text(encoding="utf-8"))
+    for link in re.findall(r"\]\((?!https?://)([^)\s]+)\)", text):
+        file, _, anchor = link.partition("#")
+        target = path.parent / file if file else path
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+def test_every_page_is_in_the_index() -> None:
+    linked = set(re.findall(r"\]\(([\w-]+\.md)\)", document("docs/index.md")))
+    assert linked == {path.name for path in (ROOT / "docs").glob("*.md")} - {"index.md"}
+
+
+@pytest.mark.parametrize("path", DOCUMENTS)
+def test_named_test_paths_exist(path: str) -> None:
+    known = {*source_files(), *(f"{parent}/" for file in source_files() for parent in Path(file).parents)}
+    named = re.findall(r"`((?:\{\{[\w.]+\}\}/)?(?:[\w-]+/)*tests/[\w/.]*)`", document(path))
+    assert [name for name in named if name not in known and f"{name}/" not in known] == []
+
+
+def test_performance_table_matches_chart() -> None:
+    chart, values = {}, []
+    for text in re.findall(r">([^<>\n]+)</text>", (ROOT / "benchmarks" / "chart.svg").read_text(encoding="utf-8")):
+        if re.fullmatch(r"[\d.,]+ \D+", text):
+            values.append(text)
+        elif title := re.fullmatch(r"(.+) \((?:less|more) is better\)", text):
+            chart[title[1]], values = values, []
+    rows = table_rows(document("docs/performance.md"))
+    assert {row[0]: [cell for cell in row[1:] if cell != "-"] for row in rows} == chart
