@@ -10,8 +10,9 @@ import time
 from typing import Any
 
 import pytest
-from tests.runtime.conftest import Reset, Sandbox, event
-from tests.runtime.test_asgi import HOST, Message, function_url, rest_api
+from tests.helpers.http_events import HOST, Message, function_url, rest_api
+from tests.helpers.sandbox import Sandbox
+from tests.helpers.scripted_api import Reset, event
 
 pytestmark = [pytest.mark.own_interpreter, pytest.mark.slow]
 
@@ -257,7 +258,7 @@ def split(body: bytes) -> tuple[Any, bytes]:
 
 
 @applications
-def test_each_chunk_is_on_the_wire_before_the_next_is_made(sandbox: Sandbox, code: str) -> None:
+def test_framework_chunks_arrive_one_by_one(sandbox: Sandbox, code: str) -> None:
     fifo = sandbox.task / "gate"
     os.mkfifo(fifo)
     running = sandbox.start(code, as_event(function_url(path="/stream")))
@@ -271,7 +272,7 @@ def test_each_chunk_is_on_the_wire_before_the_next_is_made(sandbox: Sandbox, cod
 
 
 @applications
-def test_the_application_sees_the_request_and_answers_it_with_either_kind_of_event(sandbox: Sandbox, code: str) -> None:
+def test_framework_request_and_response(sandbox: Sandbox, code: str) -> None:
     body = base64.b64encode("zwölf".encode()).decode()
     headers = {"Host": HOST, "Content-Type": "text/plain", "Content-Length": "6"}
     url_request = function_url(
@@ -300,7 +301,7 @@ def test_the_application_sees_the_request_and_answers_it_with_either_kind_of_eve
     ]
 
 
-def test_an_mcp_server_is_initialized_and_lists_its_tools(sandbox: Sandbox) -> None:
+def test_mcp_server(sandbox: Sandbox) -> None:
     code = """
         from mcp.server import MCPServer
         from streaming_runtime import AsgiHandler
@@ -331,7 +332,7 @@ def test_an_mcp_server_is_initialized_and_lists_its_tools(sandbox: Sandbox) -> N
     assert messages[2]["structuredContent"] == {"result": 3}
 
 
-def test_a_background_task_runs_when_the_response_is_whole_and_before_the_next_invocation(sandbox: Sandbox) -> None:
+def test_background_task_after_response(sandbox: Sandbox) -> None:
     os.mkfifo(fifo := sandbox.task / "gate")
     code = """
         from starlette.applications import Starlette
@@ -375,7 +376,7 @@ def failing(raising: str) -> str:
         """
 
 
-def test_an_error_page_goes_out_whole_and_the_error_is_logged(sandbox: Sandbox) -> None:
+def test_error_page_is_sent_whole(sandbox: Sandbox) -> None:
     ended = sandbox.run(failing('raise ValueError("oops")'), as_event(function_url()), as_event(function_url()))
     for post in ended.posts:
         head, content = split(post.body)
@@ -384,7 +385,7 @@ def test_an_error_page_goes_out_whole_and_the_error_is_logged(sandbox: Sandbox) 
     assert 'raise ValueError("oops")' in ended.output
 
 
-def test_an_error_in_the_stream_is_reported_as_one(sandbox: Sandbox) -> None:
+def test_error_in_stream_is_reported(sandbox: Sandbox) -> None:
     ended = sandbox.run(failing("return StreamingResponse(chunks())"), as_event(function_url()))
     assert split(ended.posts[0].body)[1] == b"chunk"
     assert ended.posts[0].trailers["lambda-runtime-function-error-type"] == "ValueError"
@@ -400,9 +401,7 @@ def test_an_error_in_the_stream_is_reported_as_one(sandbox: Sandbox) -> None:
     ],
     ids=["of requests and responses", "pure"],
 )
-def test_which_middleware_hides_an_error_in_the_stream_is_as_the_readme_of_a_fastapi_project_says(
-    sandbox: Sandbox, middleware: str, trailers: int
-) -> None:
+def test_middleware_that_hides_stream_errors(sandbox: Sandbox, middleware: str, trailers: int) -> None:
     code = (
         failing("return StreamingResponse(chunks())")
         + f"""
@@ -418,13 +417,13 @@ def test_which_middleware_hides_an_error_in_the_stream_is_as_the_readme_of_a_fas
     assert "ValueError: oops" in ended.output
 
 
-def test_an_event_that_is_no_http_request_is_a_clean_error(sandbox: Sandbox) -> None:
+def test_direct_invocation_is_a_clean_error(sandbox: Sandbox) -> None:
     ended = sandbox.run(PLAIN, event(b'{"name": "direct"}'))
     assert [post.target.rpartition("/")[2] for post in ended.posts] == ["error"]
     assert json.loads(ended.bodies[0])["errorMessage"].startswith("AsgiHandler takes the event of a function URL")
 
 
-def test_a_lifespan_that_fails_to_start_is_an_error_of_init(sandbox: Sandbox) -> None:
+def test_failed_startup_is_an_init_error(sandbox: Sandbox) -> None:
     code = """
         from contextlib import asynccontextmanager
         from starlette.applications import Starlette
@@ -518,9 +517,7 @@ ENDLESS = {
 
 
 @pytest.mark.parametrize("code", ENDLESS.values(), ids=list(ENDLESS))
-def test_when_the_connection_breaks_the_application_ends_and_the_next_invocation_is_served(
-    sandbox: Sandbox, code: str
-) -> None:
+def test_broken_connection_ends_application(sandbox: Sandbox, code: str) -> None:
     request = as_event(function_url())
     ended = sandbox.run(code, request, request, posts=[Reset(at=b"marker"), Reset(at=b"marker")])
     assert [call.method for call in ended.requests] == ["GET", "POST", "GET", "POST", "GET"]
@@ -528,7 +525,7 @@ def test_when_the_connection_breaks_the_application_ends_and_the_next_invocation
     assert [line == "closed" for line in log] == [False, True] * 2
 
 
-def test_a_lifespan_that_fails_to_end_keeps_nothing_else_from_ending(sandbox: Sandbox) -> None:
+def test_failed_shutdown_spares_the_others(sandbox: Sandbox) -> None:
     code = """
         from streaming_runtime import AsgiHandler
         def application(name):
@@ -558,7 +555,7 @@ def test_a_lifespan_that_fails_to_end_keeps_nothing_else_from_ending(sandbox: Sa
     assert ended.errors == ""
 
 
-def test_a_second_signal_to_terminate_does_not_break_the_end_of_the_lifespan_off(sandbox: Sandbox) -> None:
+def test_second_sigterm_during_shutdown(sandbox: Sandbox) -> None:
     os.mkfifo(sandbox.task / "gate")
     code = """
         from streaming_runtime import AsgiHandler
@@ -603,7 +600,7 @@ TASKS = """
     """
 
 
-def test_an_application_whose_response_cannot_be_sent_is_told(sandbox: Sandbox) -> None:
+def test_application_learns_of_unsendable_response(sandbox: Sandbox) -> None:
     spoiled, good = (json.dumps(request).encode() for request in (function_url(spoil=True), function_url()))
     ended = sandbox.run(TASKS, event(spoiled), event(good))
     assert json.loads(ended.bodies[0])["errorType"] == "ValueError"
@@ -611,7 +608,7 @@ def test_an_application_whose_response_cannot_be_sent_is_told(sandbox: Sandbox) 
     assert split(ended.bodies[1])[1] == b"served"
 
 
-def test_a_process_that_is_terminated_in_an_invocation_ends_what_runs_on_its_event_loop(sandbox: Sandbox) -> None:
+def test_sigterm_during_invocation(sandbox: Sandbox) -> None:
     code = """
         import asyncio, threading
         from streaming_runtime import AsgiHandler
@@ -642,7 +639,7 @@ def test_a_process_that_is_terminated_in_an_invocation_ends_what_runs_on_its_eve
 
 
 @pytest.mark.slow
-def test_at_the_deadline_the_log_shows_where_the_application_was(sandbox: Sandbox) -> None:
+def test_deadline_log_shows_the_await(sandbox: Sandbox) -> None:
     code = """
         import asyncio
         from streaming_runtime import AsgiHandler

@@ -9,7 +9,8 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from tests.runtime.conftest import SOURCE, Sandbox, event
+from tests.helpers.sandbox import SOURCE, Sandbox
+from tests.helpers.scripted_api import event
 
 pytestmark = pytest.mark.own_interpreter
 
@@ -51,7 +52,7 @@ STARTS: dict[str, tuple[tuple[str, ...], dict[str, str | None], bytes | None]] =
 
 
 @pytest.mark.parametrize(("arguments", "environment", "body"), STARTS.values(), ids=list(STARTS))
-def test_the_handler_runs_however_bootstrap_is_started(
+def test_start_finds_the_handler(
     sandbox: Sandbox, arguments: tuple[str, ...], environment: dict[str, str | None], body: bytes | None
 ) -> None:
     path = _python_on_path(sandbox.task)
@@ -75,7 +76,7 @@ PREFERRED: dict[str, tuple[tuple[str, ...], dict[str, str | None], bool]] = {
 
 
 @pytest.mark.parametrize(("arguments", "environment", "bundled"), PREFERRED.values(), ids=list(PREFERRED))
-def test_the_interpreter_of_the_package_is_preferred(
+def test_bundled_interpreter_is_preferred(
     sandbox: Sandbox, arguments: tuple[str, ...], environment: dict[str, str | None], bundled: bool
 ) -> None:
     path = _python_on_path(sandbox.task)
@@ -104,7 +105,7 @@ MISSING: dict[str, tuple[tuple[str, ...], dict[str, str | None], str]] = {
 
 
 @pytest.mark.parametrize(("arguments", "environment", "named"), MISSING.values(), ids=list(MISSING))
-def test_a_missing_interpreter_is_named_and_the_status_is_127(
+def test_missing_interpreter_exits_127(
     sandbox: Sandbox, arguments: tuple[str, ...], environment: dict[str, str | None], named: str
 ) -> None:
     tools = sandbox.task / "tools"
@@ -120,7 +121,7 @@ def test_a_missing_interpreter_is_named_and_the_status_is_127(
 
 
 @pytest.mark.parametrize("shell", ["sh", "bash"])  # the two that are /bin/sh where this runs
-def test_an_interpreter_that_cannot_be_executed_is_named(sandbox: Sandbox, shell: str) -> None:
+def test_non_executable_interpreter_is_named(sandbox: Sandbox, shell: str) -> None:
     ended = sandbox.run(SHOW, command=(shell, BOOTSTRAP), environment={"PYTHON": "./app.py"})
     assert ended.status in {126, 127}
     assert "./app.py" in ended.errors
@@ -128,9 +129,7 @@ def test_an_interpreter_that_cannot_be_executed_is_named(sandbox: Sandbox, shell
 
 @pytest.mark.parametrize("name", ["src", "a folder with spaces", "-dash", "it's $HOME"])
 @pytest.mark.parametrize("root", [None, ""], ids=["unset", "empty"])
-def test_without_a_task_root_the_handler_is_looked_for_beside_bootstrap(
-    sandbox: Sandbox, name: str, root: str | None
-) -> None:
+def test_task_root_defaults_to_own_folder(sandbox: Sandbox, name: str, root: str | None) -> None:
     folder = _project(sandbox, name)
     ended = sandbox.run("", event(), command=(str(folder / "bootstrap"),), environment={"LAMBDA_TASK_ROOT": root})
     assert ended.bodies == [f'["{name}", "{folder}"]'.encode()]
@@ -148,9 +147,7 @@ def test_without_a_task_root_the_handler_is_looked_for_beside_bootstrap(
     ],
 )
 @pytest.mark.parametrize("cdpath", [None, "/tmp:other"], ids=["", "CDPATH"])
-def test_bootstrap_may_be_called_by_any_relative_path(
-    sandbox: Sandbox, cwd: str, command: tuple[str, ...], cdpath: str | None
-) -> None:
+def test_relative_bootstrap_path(sandbox: Sandbox, cwd: str, command: tuple[str, ...], cdpath: str | None) -> None:
     folder = _project(sandbox, "src")
     (sandbox.task / "other" / "src").mkdir(parents=True)  # where CDPATH would lead
     ended = sandbox.run(
@@ -163,7 +160,7 @@ def test_bootstrap_may_be_called_by_any_relative_path(
     assert ended.bodies == [f'["src", "{folder}"]'.encode()]
 
 
-def test_the_functions_own_modules_come_before_all_others(sandbox: Sandbox) -> None:
+def test_function_modules_come_first(sandbox: Sandbox) -> None:
     packages = sandbox.task / "packages"
     packages.mkdir()
     for folder in (packages, sandbox.task):
@@ -176,7 +173,7 @@ def test_the_functions_own_modules_come_before_all_others(sandbox: Sandbox) -> N
     assert ended.bodies == [f'["{sandbox.task.name}", "{sandbox.task}", 1]'.encode()]
 
 
-def test_path_files_of_the_function_count_and_what_lambda_provides_comes_last(sandbox: Sandbox) -> None:
+def test_path_files_and_runtime_dir_order(sandbox: Sandbox) -> None:
     provided, vendored = sandbox.task / "provided", sandbox.task / "vendored"
     for folder in (provided, vendored):
         folder.mkdir()
@@ -193,7 +190,7 @@ def test_path_files_of_the_function_count_and_what_lambda_provides_comes_last(sa
 
 
 @pytest.mark.parametrize("method", ["spawn", "forkserver", "fork"])
-def test_a_process_that_multiprocessing_starts_runs_no_runtime_of_its_own(sandbox: Sandbox, method: str) -> None:
+def test_multiprocessing_child_runs_no_runtime(sandbox: Sandbox, method: str) -> None:
     code = f"""
         import multiprocessing, os
         def child(pipe):
@@ -211,13 +208,13 @@ def test_a_process_that_multiprocessing_starts_runs_no_runtime_of_its_own(sandbo
     assert [request.method for request in ended.requests] == ["GET", "POST", "GET"]
 
 
-def test_bootstrap_may_be_a_symbolic_link(sandbox: Sandbox) -> None:
+def test_symlinked_bootstrap(sandbox: Sandbox) -> None:
     link = sandbox.task / "link"
     link.symlink_to(BOOTSTRAP)
     assert sandbox.run(SHOW, event(), command=(str(link),)).bodies == [shown(sandbox)]
 
 
-def test_modules_named_like_those_of_the_standard_library_do_not_keep_the_runtime_from_starting(
+def test_stdlib_named_modules_do_not_shadow(
     sandbox: Sandbox,
 ) -> None:
     folder = _project(sandbox, "src")
@@ -229,14 +226,14 @@ def test_modules_named_like_those_of_the_standard_library_do_not_keep_the_runtim
     assert ended.bodies == [f'["src", "{folder}"]'.encode()]
 
 
-def test_a_task_root_that_does_not_exist_is_an_error_of_the_start(sandbox: Sandbox) -> None:
+def test_missing_task_root_fails_init(sandbox: Sandbox) -> None:
     ended = sandbox.run(SHOW, environment={"LAMBDA_TASK_ROOT": "/no/such/folder"})
     assert ended.status == 1
     assert [request.target for request in ended.requests] == ["/2018-06-01/runtime/init/error"]
     assert b"No such file or directory: '/no/such/folder'" in ended.requests[0].body
 
 
-def test_bootstrap_replaces_the_shell(sandbox: Sandbox) -> None:
+def test_bootstrap_execs_python(sandbox: Sandbox) -> None:
     running = sandbox.start("import os\ndef handler(e, c):\n    return os.getpid()\n", event())
     assert running.end().bodies == [b"%d" % running.process.pid]
 
@@ -292,7 +289,7 @@ WRAPPED = """
 @pytest.mark.parametrize("arguments", WRAPPED_STARTS.values(), ids=list(WRAPPED_STARTS))
 @pytest.mark.parametrize(("script", "body"), WRAPPERS.values(), ids=list(WRAPPERS))
 @pytest.mark.parametrize("name", ["wrapper", "a wrapper's $HOME"])
-def test_a_wrapper_in_the_runtimes_own_slot_starts_it_however_bootstrap_was_started(
+def test_nested_wrapper_starts_the_runtime(
     sandbox: Sandbox, script: str, body: bytes, arguments: tuple[str, ...], name: str
 ) -> None:
     wrapper = _script(sandbox.task / name, script)
@@ -305,9 +302,7 @@ def test_a_wrapper_in_the_runtimes_own_slot_starts_it_however_bootstrap_was_star
 
 
 @pytest.mark.parametrize("arguments", WRAPPED_STARTS.values(), ids=list(WRAPPED_STARTS))
-def test_a_wrapper_may_lie_on_path_and_sees_the_command_it_is_to_run(
-    sandbox: Sandbox, arguments: tuple[str, ...]
-) -> None:
+def test_nested_wrapper_on_path_gets_the_command(sandbox: Sandbox, arguments: tuple[str, ...]) -> None:
     _script(sandbox.task / "wrapper", '#!/bin/sh\nprintf "%s\\n" "$@" >&2\nexec "$@"\n')
     environment = {"STREAMING_RUNTIME_EXEC_WRAPPER": "wrapper", "PATH": f"{sandbox.task}:{os.defpath}"}
     ended = sandbox.run(WRAPPED, event(), command=(BOOTSTRAP, *arguments), environment=environment)
@@ -317,12 +312,12 @@ def test_a_wrapper_may_lie_on_path_and_sees_the_command_it_is_to_run(
     assert len(ended.bodies) == 1
 
 
-def test_an_empty_wrapper_is_none(sandbox: Sandbox) -> None:
+def test_empty_wrapper_is_ignored(sandbox: Sandbox) -> None:
     ended = sandbox.run(WRAPPED, event(), environment={"STREAMING_RUNTIME_EXEC_WRAPPER": ""})
     assert ended.bodies == [b'["app", false, null, null]']
 
 
-def test_a_wrapper_that_is_bootstrap_itself_is_not_called_without_end(sandbox: Sandbox) -> None:
+def test_wrapper_recursion_is_avoided(sandbox: Sandbox) -> None:
     ended = sandbox.run(WRAPPED, event(), environment={"STREAMING_RUNTIME_EXEC_WRAPPER": BOOTSTRAP})
     assert ended.bodies == [b'["app", false, null, null]']
 
@@ -330,9 +325,7 @@ def test_a_wrapper_that_is_bootstrap_itself_is_not_called_without_end(sandbox: S
 @pytest.mark.parametrize("shell", ["sh", "bash"])
 @pytest.mark.parametrize("arguments", WRAPPED_STARTS.values(), ids=list(WRAPPED_STARTS))
 @pytest.mark.parametrize("wrapper", ["/no/such/wrapper", "no/such/wrapper", "no-such-wrapper"])
-def test_a_missing_wrapper_is_named_and_the_status_is_127(
-    sandbox: Sandbox, wrapper: str, arguments: tuple[str, ...], shell: str
-) -> None:
+def test_missing_wrapper_exits_127(sandbox: Sandbox, wrapper: str, arguments: tuple[str, ...], shell: str) -> None:
     ended = sandbox.run(
         WRAPPED,
         event(),
@@ -346,7 +339,7 @@ def test_a_missing_wrapper_is_named_and_the_status_is_127(
 
 @pytest.mark.parametrize("shell", ["sh", "bash"])
 @pytest.mark.parametrize("kind", ["file", "folder"])
-def test_a_wrapper_that_cannot_be_executed_is_named(sandbox: Sandbox, kind: str, shell: str) -> None:
+def test_non_executable_wrapper_is_named(sandbox: Sandbox, kind: str, shell: str) -> None:
     path = sandbox.task / "wrapper"
     if kind == "file":
         path.write_text('#!/bin/sh\nexec "$@"\n')
@@ -365,7 +358,7 @@ def _script(path: Path, text: str) -> str:
     return str(path)
 
 
-def test_the_runtime_starts_as_a_module_too(sandbox: Sandbox) -> None:
+def test_runtime_starts_as_module(sandbox: Sandbox) -> None:
     command = (sys.executable, "-m", "streaming_runtime")
     ended = sandbox.run(
         "def handler(e, c):\n    yield 'x'\n", event(), command=command, environment={"PYTHONPATH": str(SOURCE)}

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.runtime.conftest import Reset, Sandbox, event, response_head
+from tests.helpers.sandbox import Sandbox
+from tests.helpers.scripted_api import Reset, event, response_head
 from tests.runtime.test_errors import error_report, trailers
 from tests.runtime.test_json import REMEDY
 
@@ -127,7 +128,7 @@ ENCODED: dict[str, tuple[ServerSentEvent, bytes]] = {
 
 
 @pytest.mark.parametrize(("sent", "encoded"), ENCODED.values(), ids=list(ENCODED))
-def test_an_event_is_its_fields_in_order_and_an_empty_line(sent: ServerSentEvent, encoded: bytes) -> None:
+def test_event_encoding(sent: ServerSentEvent, encoded: bytes) -> None:
     assert sent.encode() == encoded
 
 
@@ -151,15 +152,13 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
 
 
 @pytest.mark.parametrize(("fields", "kind", "message"), REFUSED.values(), ids=list(REFUSED))
-def test_a_field_that_would_not_arrive_as_it_is_is_refused(
-    fields: dict[str, Any], kind: type[Exception], message: str
-) -> None:
+def test_invalid_field_is_refused(fields: dict[str, Any], kind: type[Exception], message: str) -> None:
     with pytest.raises(kind, match=f"^{re.escape(message)}$"):
         ServerSentEvent(**fields).encode()
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("-inf"), Decimal("Infinity"), Decimal("NaN")], ids=str)
-def test_a_number_that_a_browser_could_not_parse_is_refused(number: float | Decimal) -> None:
+def test_non_json_number_is_refused(number: float | Decimal) -> None:
     with pytest.raises(ValueError, match=r"^Out of range float values are not JSON compliant"):
         ServerSentEvent([number]).encode()
 
@@ -182,7 +181,7 @@ def normal(text: str) -> str:
 
 @pytest.mark.slow
 @given(st.lists(EVENTS))
-def test_whatever_goes_into_events_a_browser_gets(events: list[ServerSentEvent]) -> None:
+def test_events_round_trip_through_a_browser(events: list[ServerSentEvent]) -> None:
     expected = Stream()
     last_id = ""
     for sent in events:
@@ -204,19 +203,19 @@ JSON = st.recursive(
 
 
 @given(JSON)
-def test_a_json_value_is_the_data_of_one_event(value: Any) -> None:
+def test_json_data_round_trip(value: Any) -> None:
     [(kind, data, _)] = interpret(ServerSentEvent(value).encode()).events
     assert (kind, json.loads(data)) == ("message", value)
 
 
 @pytest.mark.parametrize("ping", [-1, -0.001])
-def test_a_ping_below_zero_is_refused(ping: float) -> None:
+def test_ping_below_zero_is_refused(ping: float) -> None:
     with pytest.raises(ValueError, match=f"ping must be seconds, not {ping}"):
         EventSourceResponse([], ping)
 
 
 @pytest.mark.parametrize("ping", [float("nan"), float("inf"), 1e10])
-def test_a_ping_that_no_clock_can_wait_for_is_refused(ping: float) -> None:
+def test_invalid_ping_is_refused(ping: float) -> None:
     with pytest.raises(ValueError, match="ping must be seconds"):
         EventSourceResponse([], ping)
 
@@ -226,7 +225,7 @@ ITEMS = "[ServerSentEvent({'a': 'ö'}, id=1), {'data': 'x', 'event': 'add', 'ret
 
 @pytest.mark.parametrize("outer", ["def", "async def"])
 @pytest.mark.parametrize("inner", ["def", "async def"])
-def test_each_item_is_a_chunk_behind_the_headers_of_an_event_stream(sandbox: Sandbox, inner: str, outer: str) -> None:
+def test_event_stream_bytes(sandbox: Sandbox, inner: str, outer: str) -> None:
     code = f"""
         from streaming_runtime import EventSourceResponse, ServerSentEvent
         {outer} handler(event, context):
@@ -248,7 +247,7 @@ def test_each_item_is_a_chunk_behind_the_headers_of_an_event_stream(sandbox: San
     assert ended.output == ""
 
 
-def test_one_text_is_one_event(sandbox: Sandbox) -> None:
+def test_single_text_is_one_event(sandbox: Sandbox) -> None:
     code = """
         from streaming_runtime import EventSourceResponse
         def handler(event, context):
@@ -258,7 +257,7 @@ def test_one_text_is_one_event(sandbox: Sandbox) -> None:
     assert ended.posts[0].raw == head(ended.host) + chunk(b"data: text\n\n") + b"0\r\n\r\n"
 
 
-def test_status_headers_and_cookies_are_the_handlers(sandbox: Sandbox) -> None:
+def test_handler_sets_status_headers_cookies(sandbox: Sandbox) -> None:
     code = """
         from streaming_runtime import EventSourceResponse
         def handler(event, context):
@@ -304,7 +303,7 @@ WRONG: dict[str, tuple[str, str, str]] = {
 @pytest.mark.slow
 @pytest.mark.parametrize(("item", "kind", "message"), WRONG.values(), ids=list(WRONG))
 @pytest.mark.parametrize("definition", ["def", "async def"])
-def test_a_wrong_item_is_an_error_before_the_first_event_and_in_trailers_behind_it(
+def test_wrong_event_before_and_after_first(
     sandbox: Sandbox, definition: str, item: str, kind: str, message: str
 ) -> None:
     code = f"""
@@ -371,7 +370,7 @@ def waiting(definition: str, wait: str) -> str:
 
 @pytest.mark.parametrize(("definition", "wait"), WAITS.values(), ids=list(WAITS))
 @pytest.mark.parametrize("where", ["first", "later", "last"])
-def test_a_comment_comes_while_the_handler_waits(sandbox: Sandbox, definition: str, wait: str, where: str) -> None:
+def test_ping_while_handler_waits(sandbox: Sandbox, definition: str, wait: str, where: str) -> None:
     fifo = sandbox.task / "gate"
     os.mkfifo(fifo)
     running = sandbox.start(waiting(definition, wait), event(json.dumps(where).encode()), event(b'"threads"'))
@@ -390,9 +389,7 @@ def test_a_comment_comes_while_the_handler_waits(sandbox: Sandbox, definition: s
 
 
 @pytest.mark.parametrize(("definition", "wait"), WAITS.values(), ids=list(WAITS))
-def test_the_head_goes_out_with_a_ping_so_that_an_error_behind_it_goes_into_trailers(
-    sandbox: Sandbox, definition: str, wait: str
-) -> None:
+def test_error_after_ping_goes_into_trailers(sandbox: Sandbox, definition: str, wait: str) -> None:
     fifo = sandbox.task / "gate"
     os.mkfifo(fifo)
     running = sandbox.start(waiting(definition, wait), event(b'"failing"'), event(b'"threads"'))
@@ -420,9 +417,7 @@ def test_the_head_goes_out_with_a_ping_so_that_an_error_behind_it_goes_into_trai
     ids=["default", "set", "None", "0", "no event stream"],
 )
 @pytest.mark.parametrize("definition", ["def", "async def"])
-def test_a_heartbeat_has_a_thread_only_where_there_is_one_and_only_as_long(
-    sandbox: Sandbox, definition: str, response: str, names: list[str]
-) -> None:
+def test_heartbeat_thread_lifetime(sandbox: Sandbox, definition: str, response: str, names: list[str]) -> None:
     code = f"""
         import json, threading
         from streaming_runtime import EventSourceResponse, StreamingResponse
@@ -452,7 +447,7 @@ ENDS = {
 
 @pytest.mark.parametrize("body", ENDS.values(), ids=list(ENDS))
 @pytest.mark.parametrize("definition", ["def", "async def"])
-def test_the_heartbeat_has_ended_when_the_content_is_closed(sandbox: Sandbox, definition: str, body: str) -> None:
+def test_heartbeat_ends_before_close(sandbox: Sandbox, definition: str, body: str) -> None:
     prefix = "async " if definition == "async def" else ""
     code = f"""
         import threading
@@ -480,9 +475,7 @@ BROKEN = {
 @pytest.mark.traced
 @pytest.mark.parametrize(("then", "logged"), BROKEN.values(), ids=list(BROKEN))
 @pytest.mark.parametrize("definition", ["def", "async def"])
-def test_a_connection_that_breaks_under_a_ping_is_one_error_of_whoever_sends_next(
-    sandbox: Sandbox, definition: str, then: str, logged: str
-) -> None:
+def test_broken_connection_during_ping(sandbox: Sandbox, definition: str, then: str, logged: str) -> None:
     code = f"""
         import threading
         from streaming_runtime import EventSourceResponse
@@ -509,7 +502,7 @@ def test_a_connection_that_breaks_under_a_ping_is_one_error_of_whoever_sends_nex
 
 @pytest.mark.slow
 @pytest.mark.parametrize("definition", ["def", "async def"])
-def test_pings_and_events_do_not_run_into_each_other(sandbox: Sandbox, definition: str) -> None:
+def test_pings_and_events_do_not_interleave(sandbox: Sandbox, definition: str) -> None:
     # Of sizes around those from which a chunk is sent in pieces.
     code = f"""
         from streaming_runtime import EventSourceResponse
@@ -526,7 +519,7 @@ def test_pings_and_events_do_not_run_into_each_other(sandbox: Sandbox, definitio
     assert PING in sent
 
 
-def test_a_heartbeat_writes_nothing_to_a_stream_that_has_ended() -> None:
+def test_no_ping_after_the_end() -> None:
     written: list[bytes] = []
     stream: Any = SimpleNamespace(ended=True, write=lambda data, payload: written.append(data))
     Heartbeat(stream, 0.0).stop()

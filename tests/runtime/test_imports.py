@@ -7,7 +7,8 @@ import subprocess
 import sys
 
 import pytest
-from tests.runtime.conftest import SOURCE, Sandbox, event
+from tests.helpers.sandbox import SOURCE, Sandbox
+from tests.helpers.scripted_api import event
 
 HEAVY = {"asyncio", "concurrent", "dataclasses", "email", "http", "http.client", "inspect", "ssl", "typing", "urllib"}
 # What the runtime needs of the standard library; some versions of Python import something heavy for these.
@@ -22,14 +23,14 @@ def imported_by(python: str, program: str) -> set[str]:
     return set(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=60).stdout.split())
 
 
-def test_importing_the_package_pulls_in_nothing_heavy() -> None:
+def test_import_is_light() -> None:
     modules = imported_by(sys.executable, f"sys.path.insert(0, {str(SOURCE)!r})\nimport streaming_runtime")
     assert "streaming_runtime" in modules
     assert HEAVY & modules == set()
 
 
 @pytest.mark.parametrize("failing", [False, True], ids=["well", "after an error"])
-def test_a_sync_handler_is_served_without_anything_heavy(sandbox: Sandbox, failing: bool) -> None:
+def test_sync_handler_imports_nothing_heavy(sandbox: Sandbox, failing: bool) -> None:
     code = f"""
         import sys
         def handler(event, context):
@@ -45,7 +46,7 @@ def test_a_sync_handler_is_served_without_anything_heavy(sandbox: Sandbox, faili
     assert not NOT_NEEDED & modules
 
 
-def test_an_async_handler_brings_asyncio_in(sandbox: Sandbox) -> None:
+def test_async_handler_imports_asyncio(sandbox: Sandbox) -> None:
     code = """
         import sys
         before = "asyncio" in sys.modules

@@ -13,7 +13,8 @@ from uuid import UUID
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.runtime.conftest import Sandbox, event, response_head
+from tests.helpers.sandbox import Sandbox
+from tests.helpers.scripted_api import event, response_head
 
 from streaming_runtime.errors import RuntimeFault
 from streaming_runtime.response import reply_to
@@ -71,7 +72,7 @@ VALUES: dict[str, tuple[object, str]] = {
 
 
 @pytest.mark.parametrize(("value", "expected"), VALUES.values(), ids=list(VALUES))
-def test_a_json_value_is_encoded_with_all_of_its_digits(value: object, expected: str) -> None:
+def test_json_encoding(value: object, expected: str) -> None:
     assert encoded(value) == expected
 
 
@@ -80,7 +81,7 @@ class Point(NamedTuple):
     y: int
 
 
-def test_a_named_tuple_is_an_array_as_any_tuple_is_and_no_object_as_with_awslambdaric() -> None:
+def test_named_tuple_is_an_array() -> None:
     assert encoded([Point(1, 2)]) == "[[1, 2]]"
 
 
@@ -108,7 +109,7 @@ REFUSED: dict[str, tuple[object, str]] = {
 
 
 @pytest.mark.parametrize(("value", "message"), REFUSED.values(), ids=list(REFUSED))
-def test_what_has_no_json_form_is_refused_with_a_remedy(value: object, message: str) -> None:
+def test_unmarshallable_value_names_remedy(value: object, message: str) -> None:
     with pytest.raises(RuntimeFault) as refused:
         reply_to(value)
     assert refused.value.error_type == "Runtime.MarshalError"
@@ -120,7 +121,7 @@ class Broken(dict[str, int]):
         raise LookupError("no items")
 
 
-def test_whatever_a_value_raises_is_an_error_of_marshalling() -> None:
+def test_error_in_value_is_a_marshal_error() -> None:
     with pytest.raises(RuntimeFault, match=r"^Unable to marshal response: no items$"):
         reply_to(Broken(a=1))
 
@@ -145,12 +146,12 @@ def same(value: Any, read: Any) -> bool:
 
 @pytest.mark.slow
 @given(JSON.filter(lambda value: not (isinstance(value, dict) and "statusCode" in value)))
-def test_a_value_reads_back_as_it_was_with_every_digit_of_its_decimals(value: Any) -> None:
+def test_json_round_trip_keeps_digits(value: Any) -> None:
     read = json.loads(encoded(value), parse_float=Decimal, parse_int=lambda text: int(text) if text != "-0" else text)
     assert same(value, read)
 
 
-def test_decimals_reach_the_platform_and_a_marshal_error_leaves_the_next_invocation_served(sandbox: Sandbox) -> None:
+def test_marshal_error_spares_next_invocation(sandbox: Sandbox) -> None:
     code = """
         from decimal import Decimal
         def handler(event, context):

@@ -9,7 +9,8 @@ import json
 import time
 
 import pytest
-from tests.runtime.conftest import REQUEST_ID, Answer, Event, Reset, Sandbox, due, event, refusal
+from tests.helpers.sandbox import Sandbox
+from tests.helpers.scripted_api import REQUEST_ID, Answer, Event, Reset, due, event, refusal
 from tests.runtime.test_deadline import HUGE
 
 pytestmark = pytest.mark.own_interpreter  # sums in a line of JSON
@@ -57,7 +58,7 @@ def counts(line: str) -> tuple[float, float, float]:
 
 
 @pytest.mark.parametrize("environment", [{}, {NAMESPACE: ""}], ids=["unset", "empty"])
-def test_without_a_namespace_there_are_none(sandbox: Sandbox, environment: dict[str, str]) -> None:
+def test_no_metrics_without_namespace(sandbox: Sandbox, environment: dict[str, str]) -> None:
     assert sandbox.run("def handler(e, c):\n    yield 'x'\n", event(), environment=environment).output == ""
 
 
@@ -84,9 +85,7 @@ SENT: dict[str, tuple[str, int, int]] = {
 
 @pytest.mark.parametrize(("code", "size", "number"), SENT.values(), ids=list(SENT))
 @pytest.mark.parametrize("log_format", ["Text", "JSON"])
-def test_each_invocation_is_one_line_that_counts_the_payload(
-    sandbox: Sandbox, code: str, size: int, number: int, log_format: str
-) -> None:
+def test_metrics_count_the_payload(sandbox: Sandbox, code: str, size: int, number: int, log_format: str) -> None:
     ended = sandbox.run(code, event(), event(), environment={**ON, "AWS_LAMBDA_LOG_FORMAT": log_format})
     lines = ended.output.splitlines()
     assert [counts(line) for line in lines] == [(size, number, 0)] * 2
@@ -94,7 +93,7 @@ def test_each_invocation_is_one_line_that_counts_the_payload(
         assert 0 < metrics(line)["TimeToFirstByte"] < 60_000
 
 
-def test_the_time_to_the_first_byte_is_that_of_the_first_byte(sandbox: Sandbox) -> None:
+def test_time_to_first_byte(sandbox: Sandbox) -> None:
     code = """
         import time
         def handler(event, context):
@@ -132,7 +131,7 @@ NOTHING: dict[str, tuple[str, int]] = {
 
 
 @pytest.mark.parametrize(("code", "failed"), NOTHING.values(), ids=list(NOTHING))
-def test_where_nothing_was_sent_there_is_no_time_of_a_first_byte(sandbox: Sandbox, code: str, failed: int) -> None:
+def test_no_first_byte_time_without_bytes(sandbox: Sandbox, code: str, failed: int) -> None:
     line = sandbox.run(code, event(), environment=ON).output.splitlines()[-1]
     assert metrics(line) == {"BytesStreamed": 0, "ChunksStreamed": 0, "MidStreamErrors": failed}
 
@@ -162,7 +161,7 @@ FAILED: dict[str, tuple[str, Event, list[Answer | Reset], tuple[int, int, int]]]
 
 
 @pytest.mark.parametrize(("code", "invocation", "posts", "expected"), FAILED.values(), ids=list(FAILED))
-def test_a_failure_once_the_response_began_is_counted(
+def test_mid_stream_errors_are_counted(
     sandbox: Sandbox,
     code: str,
     invocation: Answer,
@@ -174,12 +173,12 @@ def test_a_failure_once_the_response_began_is_counted(
     assert [counts(line) for line in lines] == [expected]
 
 
-def test_an_error_that_is_refused_is_no_failure_of_a_stream(sandbox: Sandbox) -> None:
+def test_refused_error_is_not_counted(sandbox: Sandbox) -> None:
     ended = sandbox.run("def handler(e, c):\n    1 / 0\n", event(), posts=[refusal("413 Too Large")], environment=ON)
     assert metrics(ended.output.splitlines()[-1])["MidStreamErrors"] == 0
 
 
-def test_the_errors_of_an_invocation_are_not_counted_for_the_next(sandbox: Sandbox) -> None:
+def test_error_count_is_per_invocation(sandbox: Sandbox) -> None:
     code = """
         def handler(event, context):
             yield "x" * event
@@ -191,7 +190,7 @@ def test_the_errors_of_an_invocation_are_not_counted_for_the_next(sandbox: Sandb
     assert [line.get("MidStreamErrors", line.get("errorType")) for line in lines] == ["ValueError", 1, 0]
 
 
-def test_the_line_comes_when_the_response_is_whole_and_before_the_next_invocation(sandbox: Sandbox) -> None:
+def test_metrics_line_before_next(sandbox: Sandbox) -> None:
     code = """
         import sys
         class Output:
@@ -219,7 +218,7 @@ def test_the_line_comes_when_the_response_is_whole_and_before_the_next_invocatio
     assert ended.output.startswith('{"_aws"')
 
 
-def test_pings_are_no_payload(sandbox: Sandbox) -> None:
+def test_pings_are_not_counted(sandbox: Sandbox) -> None:
     code = """
         import threading
         from streaming_runtime import EventSourceResponse

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from tests.runtime.conftest import BOOTSTRAP, UNTRACED, Answer, ConcurrentApi, Ended, Request, Sandbox, event, refusal
+from tests.helpers.sandbox import BOOTSTRAP, UNTRACED, Ended, Sandbox
+from tests.helpers.scripted_api import Answer, ConcurrentApi, Request, event, refusal
 from tests.runtime.test_log_frames import Frames
 
 # The interpreter that awslambdaric is installed for.
@@ -219,7 +220,7 @@ def log(ended: Ended) -> list[str]:
 
 @pytest.mark.traced
 @pytest.mark.parametrize("case", CASES.values(), ids=list(CASES))
-def test_awslambdaric_posts_and_logs_the_same(sandbox: Sandbox, case: Case) -> None:
+def test_parity_with_awslambdaric(sandbox: Sandbox, case: Case) -> None:
     theirs, ours = run_both(sandbox, case)
     assert theirs.posts, (theirs.output, theirs.errors)
     assert posts(ours) == posts(theirs)
@@ -284,9 +285,7 @@ DIFFERENCES: dict[str, tuple[Case, list[object], list[object]]] = {
 
 
 @pytest.mark.parametrize(("case", "theirs", "ours"), DIFFERENCES.values(), ids=list(DIFFERENCES))
-def test_what_differs_from_awslambdaric_does_so_as_the_readme_says(
-    sandbox: Sandbox, case: Case, theirs: list[object], ours: list[object]
-) -> None:
+def test_documented_differences(sandbox: Sandbox, case: Case, theirs: list[object], ours: list[object]) -> None:
     found = run_both(sandbox, case)
     assert [[outcome(post) for post in ended.posts] for ended in found] == [theirs, ours]
 
@@ -300,12 +299,12 @@ def outcome(post: Request) -> object:
     return body["errorType"] if post.target.endswith("/error") else body
 
 
-def test_a_stack_trace_tells_of_the_causes_too(sandbox: Sandbox) -> None:
+def test_stack_trace_includes_causes(sandbox: Sandbox) -> None:
     traces = [posts(ended)[0]["body"]["stackTrace"] for ended in run_both(sandbox, Case(CAUSES))]
     assert ["Caused by ZeroDivisionError: division by zero\n" in trace for trace in traces] == [False, True]
 
 
-def test_a_response_that_is_refused_ends_awslambdaric_and_not_our_runtime(sandbox: Sandbox) -> None:
+def test_refused_response_difference(sandbox: Sandbox) -> None:
     found = run_both(sandbox, Case("def handler(e, c):\n    return e\n", TWICE), posts=[refusal("413 Too Large")])
     assert [len(ended.posts) for ended in found] == [1, 2]
 
@@ -315,7 +314,7 @@ FRAMED = ("text logs", "JSON logs", "a record with an exception", "an error", "a
 
 @pytest.mark.parametrize("name", FRAMED)
 @pytest.mark.parametrize("level", ["", "INFO"])
-def test_awslambdaric_logs_the_same_frames(sandbox: Sandbox, name: str, level: str) -> None:
+def test_parity_of_log_frames(sandbox: Sandbox, name: str, level: str) -> None:
     sandbox.api_type = ConcurrentApi
     case, frames = CASES[name], Frames(sandbox)
     environment = {**case.environment, "AWS_LAMBDA_LOG_LEVEL": level, "PYTHONPATH": str(sandbox.task)}
@@ -350,9 +349,7 @@ RUN = ["before 2", "before 1", "after"]
 @pytest.mark.traced
 @pytest.mark.parametrize("fault", ["pass", "1 / 0", "sys.exit(7)"])
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_awslambdaric_runs_the_hooks_of_snapstart_alike_and_ends_with_the_same_status(
-    sandbox: Sandbox, when: str, fault: str
-) -> None:
+def test_parity_of_snapstart_hooks(sandbox: Sandbox, when: str, fault: str) -> None:
     code = HOOKS.format(**{"before": "pass", "after": "pass"} | {when: fault})
     restored = Answer((b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",))
     environment = {"AWS_LAMBDA_INITIALIZATION_TYPE": "snap-start"}

@@ -8,7 +8,8 @@ import socket
 from collections.abc import Callable
 
 import pytest
-from tests.runtime.conftest import REQUEST_ID, Answer, Sandbox, event, event_head, refusal
+from tests.helpers.sandbox import Sandbox
+from tests.helpers.scripted_api import REQUEST_ID, Answer, event, event_head, refusal
 
 from streaming_runtime import runtime_api
 
@@ -52,7 +53,7 @@ ANSWERS = {
 
 @pytest.mark.traced
 @pytest.mark.parametrize("answer", ANSWERS.values(), ids=list(ANSWERS))
-def test_an_invocation_is_understood_however_it_is_framed(sandbox: Sandbox, answer: Answer) -> None:
+def test_event_framing(sandbox: Sandbox, answer: Answer) -> None:
     ended = sandbox.run(ECHO, answer, event())
     assert ended.bodies == [SEEN, b"{}"]
     assert ended.posts[0].target == f"/2018-06-01/runtime/invocation/{REQUEST_ID}/response"
@@ -60,7 +61,7 @@ def test_an_invocation_is_understood_however_it_is_framed(sandbox: Sandbox, answ
     assert [request.connection for request in ended.requests] == connections
 
 
-def test_a_connection_that_ended_while_the_handler_worked_is_not_used_for_the_response(sandbox: Sandbox) -> None:
+def test_closed_connection_is_not_reused(sandbox: Sandbox) -> None:
     fifo = sandbox.task / "gate"
     os.mkfifo(fifo)
     code = "def handler(e, c):\n    with open('gate', 'rb') as gate:\n        gate.read()\n    yield b'x'\n"
@@ -75,7 +76,7 @@ def test_a_connection_that_ended_while_the_handler_worked_is_not_used_for_the_re
     assert [request.connection for request in ended.requests] == [0, 1, 2]
 
 
-def test_a_large_event_arrives_whole(sandbox: Sandbox) -> None:
+def test_large_event(sandbox: Sandbox) -> None:
     body = b'"' + b"x" * 6 * 1024 * 1024 + b'"'
     assert sandbox.run("def handler(e, c):\n    yield str(len(e))\n", event(body)).bodies == [b"6291456"]
 
@@ -114,9 +115,7 @@ FATAL = {
 
 @pytest.mark.traced
 @pytest.mark.parametrize(("answer", "message"), FATAL.values(), ids=list(FATAL))
-def test_an_answer_to_next_that_is_no_invocation_ends_the_process_without_a_retry(
-    sandbox: Sandbox, answer: Answer, message: str
-) -> None:
+def test_invalid_next_ends_process(sandbox: Sandbox, answer: Answer, message: str) -> None:
     ended = sandbox.run(ECHO, answer, event())
     assert [request.raw for request in ended.requests] == [
         f"GET /2018-06-01/runtime/invocation/next HTTP/1.1\r\nHost: {ended.host}\r\n\r\n".encode()
@@ -127,7 +126,7 @@ def test_an_answer_to_next_that_is_no_invocation_ends_the_process_without_a_retr
 
 
 @pytest.mark.parametrize("path", ["/.rt", "/.rt/", "/a/b"])
-def test_a_path_behind_the_port_stands_before_every_target(sandbox: Sandbox, path: str) -> None:
+def test_api_path_prefixes_targets(sandbox: Sandbox, path: str) -> None:
     address = "{host}" + path
     ended = sandbox.run(ECHO, event(), event(b"{"), environment={"AWS_LAMBDA_RUNTIME_API": address})
     prefix = path.rstrip("/") + "/2018-06-01/runtime/invocation/"
@@ -141,20 +140,20 @@ def test_a_path_behind_the_port_stands_before_every_target(sandbox: Sandbox, pat
     assert {request.headers["host"] for request in ended.requests} == {ended.host}
 
 
-def test_a_path_behind_the_port_stands_before_init_error(sandbox: Sandbox) -> None:
+def test_api_path_prefixes_init_error(sandbox: Sandbox) -> None:
     ended = sandbox.run("1 / 0\n", environment={"AWS_LAMBDA_RUNTIME_API": "{host}/.rt"})
     assert [request.target for request in ended.requests] == ["/.rt/2018-06-01/runtime/init/error"]
 
 
 @pytest.mark.parametrize("address", ["localhost", "127.0.0.1:", "127.0.0.1:x", "127.0.0.1:99999"])
-def test_an_address_that_cannot_be_right_is_named(sandbox: Sandbox, address: str) -> None:
+def test_invalid_address_is_named(sandbox: Sandbox, address: str) -> None:
     ended = sandbox.run(ECHO, environment={"AWS_LAMBDA_RUNTIME_API": address})
     assert ended.status == 1
     assert ended.errors.startswith(f"streaming_runtime: Runtime API at {address}: ")
     assert ended.errors.count("\n") == 1
 
 
-def test_a_runtime_api_that_does_not_listen_is_named(sandbox: Sandbox) -> None:
+def test_refused_connection_is_named(sandbox: Sandbox) -> None:
     with socket.socket() as bound:  # bound, not listening: nobody else can take the port
         bound.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{bound.getsockname()[1]}"
@@ -164,13 +163,13 @@ def test_a_runtime_api_that_does_not_listen_is_named(sandbox: Sandbox) -> None:
 
 
 @pytest.mark.parametrize("name", ["AWS_LAMBDA_RUNTIME_API", "_HANDLER"])
-def test_a_variable_that_must_be_set_is_named(sandbox: Sandbox, name: str) -> None:
+def test_unset_variable_is_named(sandbox: Sandbox, name: str) -> None:
     ended = sandbox.run(ECHO, environment={name: None})
     assert (ended.status, ended.requests) == (1, [])
     assert ended.errors == (f"streaming_runtime: '{name}' is not set; Lambda or an emulator of it must start this\n")
 
 
-def test_a_connection_that_was_ended_is_noticed_where_the_system_does_not_tell_its_state(
+def test_ended_connection_without_tcp_info(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(runtime_api, "_TCP_INFO", None)  # as on macOS
@@ -183,7 +182,7 @@ def test_a_connection_that_was_ended_is_noticed_where_the_system_does_not_tell_i
         assert runtime_api._ended(ours)
 
 
-def test_what_has_no_connection_any_more_can_be_broken_off_all_the_same() -> None:
+def test_break_off_without_connection() -> None:
     ours = runtime_api.Connection("127.0.0.1:1")
     ours.break_off()
     ours._socket = socket.socket()  # which is not connected, as one that the other side has reset
@@ -192,5 +191,5 @@ def test_what_has_no_connection_any_more_can_be_broken_off_all_the_same() -> Non
 
 
 @pytest.mark.parametrize("body", [b'{"a": 1} \n', b' {"a": 1}', b'{"a": 1}'], ids=["behind", "before", "none"])
-def test_blanks_around_an_event_do_not_matter(sandbox: Sandbox, body: bytes) -> None:
+def test_blanks_around_event(sandbox: Sandbox, body: bytes) -> None:
     assert sandbox.run("def handler(e, c):\n    return e\n", event(body)).bodies == [b'{"a": 1}']

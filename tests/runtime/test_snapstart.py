@@ -7,7 +7,8 @@ import select
 from collections.abc import Mapping
 
 import pytest
-from tests.runtime.conftest import PATIENCE, Answer, Ended, Reset, Sandbox, event, refusal
+from tests.helpers.sandbox import Ended, Sandbox
+from tests.helpers.scripted_api import LIMIT, Answer, Reset, event, refusal
 
 pytestmark = pytest.mark.own_interpreter  # calls in their order
 
@@ -70,7 +71,7 @@ ALL = """
     """
 
 
-def test_hooks_run_around_the_snapshot_in_the_order_that_lambda_documents(snap_start: Sandbox) -> None:
+def test_hook_order(snap_start: Sandbox) -> None:
     ended = snap_start.run(ALL, RESTORED, event(), environment=SNAP_START)
     assert ended.output.splitlines() == [
         *("import", "before 3", "before 2", "before 1", "after-1", "after-2", "after-3", "last", "handler")
@@ -84,7 +85,7 @@ def test_hooks_run_around_the_snapshot_in_the_order_that_lambda_documents(snap_s
     assert [request.connection for request in ended.requests] == [0, 1, 1, 2]
 
 
-def test_all_that_was_printed_is_out_before_the_snapshot_is_asked_for_and_nothing_after_it_has_run(
+def test_output_is_flushed_before_snapshot(
     snap_start: Sandbox,
 ) -> None:
     # What -u does for the stream that Python made, nothing does for one that the function made.
@@ -97,13 +98,13 @@ def test_all_that_was_printed_is_out_before_the_snapshot_is_asked_for_and_nothin
     expected = b"import\nbefore 3;before 2;before 1;"
     came = b""
     while len(came) < len(expected):
-        assert select.select([pipe], [], [], PATIENCE)[0], f"still in the process's buffer, behind {came!r}"
+        assert select.select([pipe], [], [], LIMIT)[0], f"still in the process's buffer, behind {came!r}"
         came += pipe.read1()  # type: ignore[attr-defined]
     assert came == expected
 
 
 @pytest.mark.parametrize("present", [True, False], ids=["not imported", "not there"])
-def test_without_hooks_the_snapshot_is_taken_all_the_same(sandbox: Sandbox, present: bool) -> None:
+def test_snapshot_without_hooks(sandbox: Sandbox, present: bool) -> None:
     if present:
         (sandbox.task / "snapshot_restore_py.py").write_text("raise RuntimeError('not for the runtime to import')\n")
     ended = sandbox.run("def handler(e, c):\n    yield b'x'\n", RESTORED, event(), environment=SNAP_START)
@@ -112,7 +113,7 @@ def test_without_hooks_the_snapshot_is_taken_all_the_same(sandbox: Sandbox, pres
 
 
 @pytest.mark.parametrize("kind", ["on-demand", "provisioned-concurrency", "lambda-managed-instances", "", None])
-def test_other_initialization_types_take_no_snapshot_and_run_no_hook(snap_start: Sandbox, kind: str | None) -> None:
+def test_other_initialization_types(snap_start: Sandbox, kind: str | None) -> None:
     ended = snap_start.run(ALL, event(), environment={"AWS_LAMBDA_INITIALIZATION_TYPE": kind})
     assert ended.output.splitlines() == ["import", "handler"]
     assert [request.target for request in ended.requests if request.method == "GET"] == [
@@ -150,9 +151,7 @@ SIDES = {  # of the snapshot: where a failure is posted and as what, the exit st
 
 @pytest.mark.parametrize("side", SIDES)
 @pytest.mark.parametrize(("statement", "kind", "message"), FAILURES.values(), ids=list(FAILURES))
-def test_a_hook_that_fails_is_reported_by_its_side_of_the_snapshot_and_ends_the_process(
-    snap_start: Sandbox, side: str, statement: str, kind: str, message: str
-) -> None:
+def test_failing_hook_ends_process(snap_start: Sandbox, side: str, statement: str, kind: str, message: str) -> None:
     target, error_type, status, other = SIDES[side]
     ended = snap_start.run(failing(side, statement), RESTORED, event(), environment=SNAP_START)
     trace = f'  File "{snap_start.task / "app.py"}", line 6, in hook\n    {statement}\n'
@@ -179,9 +178,7 @@ NO_RESTORE: dict[str, tuple[Answer, str]] = {
 
 
 @pytest.mark.parametrize(("answer", "message"), NO_RESTORE.values(), ids=list(NO_RESTORE))
-def test_a_restore_that_is_refused_is_an_init_error_and_the_status_is_64(
-    snap_start: Sandbox, answer: Answer, message: str
-) -> None:
+def test_refused_restore_is_an_init_error(snap_start: Sandbox, answer: Answer, message: str) -> None:
     ended = snap_start.run(ALL, answer, event(), environment=SNAP_START)
     assert [request.raw for request in ended.requests[:1]] == [get(ended, "/restore/next")]
     assert [request.target for request in ended.requests[1:]] == [PREFIX + "/init/error"]
@@ -196,9 +193,7 @@ def test_a_restore_that_is_refused_is_an_init_error_and_the_status_is_64(
 @pytest.mark.traced
 @pytest.mark.parametrize("when", ["before_snapshot", "after_restore"])
 @pytest.mark.parametrize("answer", [refusal("403 Forbidden", b"no"), Reset(at=b"POST")], ids=["refused", "reset"])
-def test_a_report_of_a_failed_hook_that_is_not_taken_ends_the_process_too(
-    snap_start: Sandbox, when: str, answer: Answer | Reset
-) -> None:
+def test_refused_hook_report_ends_process(snap_start: Sandbox, when: str, answer: Answer | Reset) -> None:
     ended = snap_start.run(failing(when, "1 / 0"), RESTORED, event(), posts=[answer], environment=SNAP_START)
     assert len(ended.posts) == 1
     assert PREFIX + "/invocation/next" not in [request.target for request in ended.requests]
@@ -207,7 +202,7 @@ def test_a_report_of_a_failed_hook_that_is_not_taken_ends_the_process_too(
     assert ended.errors.count("\n") == 1
 
 
-def test_a_function_that_cannot_be_imported_takes_no_snapshot(snap_start: Sandbox) -> None:
+def test_failed_import_takes_no_snapshot(snap_start: Sandbox) -> None:
     ended = snap_start.run(ALL + "\n    1 / 0\n", RESTORED, environment=SNAP_START)
     assert [request.target for request in ended.requests] == [PREFIX + "/init/error"]
     assert ended.posts[0].headers["lambda-runtime-function-error-type"] == "ZeroDivisionError"

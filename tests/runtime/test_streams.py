@@ -7,7 +7,8 @@ import json
 import os
 
 import pytest
-from tests.runtime.conftest import Answer, Reset, Sandbox, event, response_head
+from tests.helpers.sandbox import Sandbox
+from tests.helpers.scripted_api import Answer, Reset, event, response_head
 
 HTTP = "application/vnd.awslambda.http-integration-response"
 NULS = b"8\r\n" + bytes(8) + b"\r\n"
@@ -64,7 +65,7 @@ RAW_STREAMS = {
 
 
 @pytest.mark.parametrize("code", RAW_STREAMS.values(), ids=list(RAW_STREAMS))
-def test_a_raw_stream_goes_out_as_chunks_without_metadata(sandbox: Sandbox, code: str) -> None:
+def test_raw_stream_bytes(sandbox: Sandbox, code: str) -> None:
     ended = sandbox.run(code, event())
     expected = response_head(ended.host) + b"3\r\none\r\n" + b"6\r\nzw\xc3\xb6lf\r\n" + b"0\r\n\r\n"
     assert [post.raw for post in ended.posts] == [expected]
@@ -79,12 +80,12 @@ EMPTY_STREAMS = {
 
 
 @pytest.mark.parametrize("code", EMPTY_STREAMS.values(), ids=list(EMPTY_STREAMS))
-def test_an_empty_stream_still_ends(sandbox: Sandbox, code: str) -> None:
+def test_empty_stream_bytes(sandbox: Sandbox, code: str) -> None:
     ended = sandbox.run(code, event())
     assert [post.raw for post in ended.posts] == [response_head(ended.host) + b"0\r\n\r\n"]
 
 
-def test_an_empty_stream_with_metadata_still_ends(sandbox: Sandbox) -> None:
+def test_empty_stream_with_metadata_bytes(sandbox: Sandbox) -> None:
     ended = sandbox.run(
         "from streaming_runtime import StreamingResponse\ndef handler(e, c):\n    return StreamingResponse([], 204)\n",
         event(),
@@ -160,7 +161,7 @@ RESPONSES = {
 
 @pytest.mark.traced
 @pytest.mark.parametrize("code", RESPONSES.values(), ids=list(RESPONSES))
-def test_a_response_sends_metadata_and_delimiter_as_chunks_of_their_own(sandbox: Sandbox, code: str) -> None:
+def test_metadata_bytes(sandbox: Sandbox, code: str) -> None:
     ended = sandbox.run(code, event())
     metadata = (
         b'{"statusCode":201,"headers":{"x-one":"1","content-type":"text/plain; charset=utf-8"},'
@@ -219,9 +220,7 @@ BUFFERED = {
 @pytest.mark.traced
 @pytest.mark.own_interpreter
 @pytest.mark.parametrize(("value", "metadata", "body"), BUFFERED.values(), ids=list(BUFFERED))
-def test_a_buffered_response_is_decoded_into_metadata_and_body(
-    sandbox: Sandbox, value: str, metadata: bytes, body: bytes
-) -> None:
+def test_buffered_response_bytes(sandbox: Sandbox, value: str, metadata: bytes, body: bytes) -> None:
     ended = sandbox.run(f"def handler(e, c):\n    return {value}\n", event())
     chunks = b"%x\r\n%b\r\n" % (len(metadata), metadata) + NULS
     if body:
@@ -239,7 +238,7 @@ BAD_BUFFERED = {
 
 @pytest.mark.own_interpreter
 @pytest.mark.parametrize("value", BAD_BUFFERED)
-def test_a_buffered_response_that_cannot_be_sent_is_an_error_that_says_why(sandbox: Sandbox, value: str) -> None:
+def test_invalid_buffered_response(sandbox: Sandbox, value: str) -> None:
     ended = sandbox.run(f"def handler(e, c):\n    return {value}\n", event())
     assert [post.target.rpartition("/")[2] for post in ended.posts] == ["error"]
     error = json.loads(ended.posts[0].body)
@@ -261,7 +260,7 @@ VALUES = {
 
 
 @pytest.mark.parametrize("kind", ["def", "async def"])
-def test_any_other_json_value_goes_out_as_json(sandbox: Sandbox, kind: str) -> None:
+def test_json_value_bytes(sandbox: Sandbox, kind: str) -> None:
     code = f"{kind} handler(event, context):\n    return eval(event)\n"
     ended = sandbox.run(code, *(event(json.dumps(value).encode()) for value in VALUES))
     head = response_head(ended.host, "application/json")
@@ -271,7 +270,7 @@ def test_any_other_json_value_goes_out_as_json(sandbox: Sandbox, kind: str) -> N
 
 @pytest.mark.traced
 @pytest.mark.parametrize("kind", ["bytes", "bytearray", "memoryview"])
-def test_bytes_returned_go_out_as_they_are(sandbox: Sandbox, kind: str) -> None:
+def test_returned_bytes_are_raw(sandbox: Sandbox, kind: str) -> None:
     ended = sandbox.run(f"def handler(e, c):\n    return {kind}(b'\\x00\\xff')\n", event())
     assert [post.raw for post in ended.posts] == [response_head(ended.host) + b"2\r\n\x00\xff\r\n0\r\n\r\n"]
 
@@ -285,9 +284,7 @@ EVENTS = {
 
 
 @pytest.mark.parametrize(("answer", "seen"), EVENTS.values(), ids=list(EVENTS))
-def test_the_handler_receives_the_event_decoded_as_its_content_type_says(
-    sandbox: Sandbox, answer: Answer, seen: bytes
-) -> None:
+def test_event_decoding_by_content_type(sandbox: Sandbox, answer: Answer, seen: bytes) -> None:
     assert sandbox.run("def handler(e, c):\n    yield repr(e)\n", answer).bodies == [seen]
 
 
@@ -350,9 +347,7 @@ CLEANED_UP = """
 @pytest.mark.parametrize(
     "content", ["items", "async_items", "Iterable", "AsyncIterable", "Resource", "Iterator", "AsyncIterator"]
 )
-def test_what_is_streamed_is_closed_once_when_the_connection_breaks_and_the_next_invocation_is_served(
-    sandbox: Sandbox, content: str
-) -> None:
+def test_content_is_closed_after_broken_connection(sandbox: Sandbox, content: str) -> None:
     ended = sandbox.run(CLEANED_UP, event(b'"%b"' % content.encode()), event(b'"finite"'), posts=[Reset(at=b"marker")])
     assert [request.method for request in ended.requests] == ["GET", "POST", "GET", "POST", "GET"]
     assert ended.posts[1].body == b"served"
@@ -364,7 +359,7 @@ def test_what_is_streamed_is_closed_once_when_the_connection_breaks_and_the_next
 
 
 @pytest.mark.parametrize("kind", ["def", "async def"])
-def test_a_finally_block_runs_after_the_response_is_whole(sandbox: Sandbox, kind: str) -> None:
+def test_finally_runs_after_response(sandbox: Sandbox, kind: str) -> None:
     code = f"""
         {kind} handler(event, context):
             try:
@@ -377,7 +372,7 @@ def test_a_finally_block_runs_after_the_response_is_whole(sandbox: Sandbox, kind
     assert ended.output == "closed\n"
 
 
-def test_an_error_while_closing_is_logged_and_the_next_invocation_served(sandbox: Sandbox) -> None:
+def test_error_in_close_is_logged(sandbox: Sandbox) -> None:
     code = """
         from streaming_runtime import StreamingResponse
         class Items:
@@ -396,7 +391,7 @@ def test_an_error_while_closing_is_logged_and_the_next_invocation_served(sandbox
 @pytest.mark.parametrize(
     "signature", ["def handler(e, c):\n    with gate:\n", "async def handler(e, c):\n    with gate:\n"]
 )
-def test_a_chunk_is_received_before_the_handler_may_make_the_next(sandbox: Sandbox, signature: str) -> None:
+def test_chunk_arrives_before_the_next(sandbox: Sandbox, signature: str) -> None:
     fifo = sandbox.task / "gate"
     os.mkfifo(fifo)
     code = (
@@ -414,7 +409,7 @@ def test_a_chunk_is_received_before_the_handler_may_make_the_next(sandbox: Sandb
     assert running.end().posts[0].raw.endswith(b"7\r\nchunk 3\r\n0\r\n\r\n")
 
 
-def test_nothing_is_sent_before_the_first_item_is_made(sandbox: Sandbox) -> None:
+def test_nothing_is_sent_before_first_item(sandbox: Sandbox) -> None:
     fifo = sandbox.task / "gate"
     os.mkfifo(fifo)
     code = """
@@ -433,13 +428,13 @@ def test_nothing_is_sent_before_the_first_item_is_made(sandbox: Sandbox) -> None
     assert [post.target.rpartition("/")[2] for post in running.end().posts] == ["error"]
 
 
-def test_the_invocation_id_is_handed_back(sandbox: Sandbox) -> None:
+def test_invocation_id_is_returned(sandbox: Sandbox) -> None:
     ended = sandbox.run("def handler(e, c):\n    yield b'x'\n", event(Lambda_Runtime_Invocation_Id="inv-1"))
     head = response_head(ended.host, more="Lambda-Runtime-Invocation-Id: inv-1\r\n")
     assert [post.raw for post in ended.posts] == [head + b"1\r\nx\r\n0\r\n\r\n"]
 
 
-def test_async_invocations_share_one_event_loop(sandbox: Sandbox) -> None:
+def test_async_invocations_share_event_loop(sandbox: Sandbox) -> None:
     code = """
         import asyncio
         loops = []
@@ -450,7 +445,7 @@ def test_async_invocations_share_one_event_loop(sandbox: Sandbox) -> None:
     assert sandbox.run(code, event(), event(), event()).bodies == [b"1", b"1", b"1"]
 
 
-def test_a_timeout_and_a_context_variable_may_span_the_items_of_an_async_stream(sandbox: Sandbox) -> None:
+def test_context_spans_async_stream(sandbox: Sandbox) -> None:
     code = """
         import asyncio, contextvars
         variable = contextvars.ContextVar("variable", default="unset")
@@ -469,7 +464,7 @@ def test_a_timeout_and_a_context_variable_may_span_the_items_of_an_async_stream(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["def", "async def"])
-def test_signals_in_the_middle_of_large_chunks_lose_and_repeat_nothing(sandbox: Sandbox, kind: str) -> None:
+def test_signals_during_large_chunks(sandbox: Sandbox, kind: str) -> None:
     code = f"""
         import signal, threading
         seen = []
@@ -494,7 +489,7 @@ def test_signals_in_the_middle_of_large_chunks_lose_and_repeat_nothing(sandbox: 
     assert hashlib.sha256(body).digest() == hashlib.sha256(expected).digest()
 
 
-def test_an_iterator_that_has_ended_is_not_asked_again(sandbox: Sandbox) -> None:
+def test_ended_iterator_is_not_resumed(sandbox: Sandbox) -> None:
     code = """
         class Items:
             left = 3

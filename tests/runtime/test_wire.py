@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from streaming_runtime import StreamingResponse, wire
 
 
-def test_a_request_head_is_request_line_host_and_fields() -> None:
+def test_request_head() -> None:
     head = wire.request_head("POST", "/a", "h:1", [("A", "1"), ("b-C", ""), ("D", "x\ty \xff")])
     assert head == b"POST /a HTTP/1.1\r\nHost: h:1\r\nA: 1\r\nb-C: \r\nD: x\ty \xff\r\n\r\n"
     assert wire.request_head("GET", "/", "h", []) == b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
@@ -32,16 +32,16 @@ CHUNKS = {
 
 
 @pytest.mark.parametrize(("data", "encoded"), CHUNKS.values(), ids=list(CHUNKS))
-def test_a_chunk_is_its_size_in_hex_and_its_data(data: bytes, encoded: bytes) -> None:
+def test_chunk_encoding(data: bytes, encoded: bytes) -> None:
     assert wire.chunk(data) == encoded
 
 
-def test_a_chunk_of_nothing_is_refused_since_it_would_end_the_body() -> None:
+def test_empty_chunk_is_refused() -> None:
     with pytest.raises(ValueError, match="an empty one ends the body"):
         wire.chunk(b"")
 
 
-def test_the_last_chunk_carries_the_trailers() -> None:
+def test_last_chunk_with_trailers() -> None:
     assert wire.last_chunk([]) == wire.LAST_CHUNK == b"0\r\n\r\n"
     assert wire.last_chunk([("A", "1"), ("B", "2")]) == b"0\r\nA: 1\r\nB: 2\r\n\r\n"
 
@@ -56,9 +56,7 @@ METADATA: dict[str, tuple[int, dict[str, str], list[str], bytes]] = {
 
 
 @pytest.mark.parametrize(("status", "headers", "cookies", "encoded"), METADATA.values(), ids=list(METADATA))
-def test_metadata_is_compact_json_with_cookies_only_where_there_are_some(
-    status: int, headers: dict[str, str], cookies: list[str], encoded: bytes
-) -> None:
+def test_metadata_encoding(status: int, headers: dict[str, str], cookies: list[str], encoded: bytes) -> None:
     assert wire.http_metadata(status, headers, cookies) == encoded
 
 
@@ -94,12 +92,12 @@ REFUSED: dict[str, Callable[[], object]] = {
 
 
 @pytest.mark.parametrize("make", REFUSED.values(), ids=list(REFUSED))
-def test_what_may_not_be_sent_is_refused_before_anything_is(make: Callable[[], object]) -> None:
+def test_unsendable_value_is_refused(make: Callable[[], object]) -> None:
     with pytest.raises(ValueError, match=r"status code|header|cookies"):
         make()
 
 
-def test_metadata_and_delimiter_fit_into_sixteen_kibibytes_or_are_refused() -> None:
+def test_metadata_size_limit() -> None:
     room = wire.METADATA_LIMIT - len(wire.http_metadata(200, {"a": ""}, [])) - len(wire.METADATA_DELIMITER)
     fitting = wire.http_metadata(200, {"a": "x" * room}, [])
     assert len(fitting + wire.METADATA_DELIMITER) == 16 * 1024
@@ -117,15 +115,13 @@ MEDIA_TYPES = [
 
 
 @pytest.mark.parametrize(("media_type", "header", "sent"), MEDIA_TYPES)
-def test_the_content_type_is_the_header_else_the_media_type(
-    media_type: str | None, header: str | None, sent: str
-) -> None:
+def test_content_type(media_type: str | None, header: str | None, sent: str) -> None:
     headers = {"Content-Type": header} if header else None
     assert StreamingResponse([], headers=headers, media_type=media_type).headers == {"content-type": sent}
 
 
 @pytest.mark.parametrize(("content", "items"), [("text", ["text"]), (b"bytes", [b"bytes"]), (["a", b"b"], ["a", b"b"])])
-def test_text_and_bytes_as_content_are_one_item(content: str | bytes | list[str | bytes], items: list[object]) -> None:
+def test_text_content_is_one_item(content: str | bytes | list[str | bytes], items: list[object]) -> None:
     assert StreamingResponse(content).content == items
 
 
@@ -162,7 +158,7 @@ BROKEN: dict[str, tuple[bytes, str]] = {
 
 @pytest.mark.parametrize(("data", "message"), BROKEN.values(), ids=list(BROKEN))
 @pytest.mark.parametrize("size", [1, 1000], ids=["byte by byte", "at once"])
-def test_an_answer_that_is_not_http_is_an_error(data: bytes, message: str, size: int) -> None:
+def test_broken_answer(data: bytes, message: str, size: int) -> None:
     parser = wire.ResponseParser()
     pieces = [data[start : start + size] for start in range(0, len(data), size)]
     with pytest.raises(wire.WireError) as raised:  # noqa: PT012
@@ -184,7 +180,7 @@ KEEPING: dict[str, tuple[bytes, bool]] = {
 
 
 @pytest.mark.parametrize(("data", "keeps"), KEEPING.values(), ids=list(KEEPING))
-def test_a_connection_is_kept_only_where_its_answer_ends_by_itself(data: bytes, keeps: bool) -> None:
+def test_keep_alive(data: bytes, keeps: bool) -> None:
     parser = wire.ResponseParser()
     assert parser.feed(data)
     assert parser.keep_alive is keeps
@@ -202,7 +198,7 @@ bodies = st.lists(st.binary(min_size=1, max_size=300), max_size=5)
 
 
 @given(headers=fields, items=bodies, trailers=fields)
-def test_what_goes_out_is_what_h11_reads(
+def test_h11_reads_requests(
     headers: list[tuple[str, str]], items: list[bytes], trailers: list[tuple[str, str]]
 ) -> None:
     framing = [("Transfer-Encoding", "chunked")]
@@ -233,7 +229,7 @@ def _read(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
 
 
 @given(st.integers(200, 599), st.dictionaries(names, values), st.lists(values))
-def test_metadata_reads_back_as_it_was_given(status: int, headers: dict[str, str], cookies: list[str]) -> None:
+def test_metadata_round_trip(status: int, headers: dict[str, str], cookies: list[str]) -> None:
     allowed = {name: value for name, value in headers.items() if name.lower() not in wire.HOP_BY_HOP}
     metadata = json.loads(wire.http_metadata(status, allowed, cookies))
     assert (metadata["statusCode"], metadata["headers"], metadata.get("cookies", [])) == (status, allowed, cookies)
@@ -272,7 +268,7 @@ def responses(draw: st.DrawFn) -> Received:
 
 
 @given(responses(), st.data())
-def test_a_response_reads_the_same_however_it_is_split(response: Received, data: st.DataObject) -> None:
+def test_split_response(response: Received, data: st.DataObject) -> None:
     cuts = data.draw(st.lists(st.integers(0, len(response.data)), max_size=10).map(sorted))
     parser = wire.ResponseParser()
     whole = False

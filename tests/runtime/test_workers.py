@@ -15,18 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.runtime.conftest import (
-    ACCEPTED,
-    PATIENCE,
-    SOURCE,
-    Answer,
-    ConcurrentApi,
-    Running,
-    Sandbox,
-    event,
-    refusal,
-    response_head,
-)
+from tests.helpers.sandbox import SOURCE, Running, Sandbox
+from tests.helpers.scripted_api import ACCEPTED, LIMIT, Answer, ConcurrentApi, event, refusal, response_head
 
 INIT_ERROR = "/2018-06-01/runtime/init/error"
 # A process group of its own, so that no worker outlives its test.
@@ -99,9 +89,7 @@ def wait(name):
 @pytest.mark.slow
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("kind", ["def", "async def"])
-def test_as_many_invocations_as_the_variable_says_are_served_at_once_each_in_a_process_of_its_own(
-    instances: Sandbox, line: Line, kind: str
-) -> None:
+def test_concurrent_invocations(instances: Sandbox, line: Line, kind: str) -> None:
     code = (
         TELL + f"{kind} handler(event, context):\n"
         "    yield str(os.getpid())\n"
@@ -137,7 +125,7 @@ ENDINGS = {
 @pytest.mark.slow
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("ending", ENDINGS.values(), ids=list(ENDINGS))
-def test_a_worker_that_ended_after_it_had_worked_is_replaced(instances: Sandbox, line: Line, ending: str) -> None:
+def test_ended_worker_is_replaced(instances: Sandbox, line: Line, ending: str) -> None:
     code = (
         TELL + "import time\n"
         # The worker itself lives for more than a second: one that lived for less is not replaced.
@@ -161,7 +149,7 @@ def test_a_worker_that_ended_after_it_had_worked_is_replaced(instances: Sandbox,
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("statement", ["os.kill(os.getpid(), 9)", "os._exit(0)"], ids=["killed", "exit"])
-def test_a_worker_that_ends_at_once_is_not_replaced(instances: Sandbox, statement: str) -> None:
+def test_worker_failing_at_start_is_not_replaced(instances: Sandbox, statement: str) -> None:
     ended = instances.start(f"import os\n{statement}\n", event(), environment=workers(3)).end()
     assert (ended.status, ended.requests) == (1, [])
     status = -9 if "kill" in statement else 0
@@ -169,7 +157,7 @@ def test_a_worker_that_ends_at_once_is_not_replaced(instances: Sandbox, statemen
 
 
 @pytest.mark.timeout(60)
-def test_init_errors_of_all_workers_are_posted_and_a_403_to_the_others_is_no_failure(instances: Sandbox) -> None:
+def test_init_errors_of_all_workers(instances: Sandbox) -> None:
     forbidden = refusal("403 Forbidden", b"InvalidStateTransition")
     ended = instances.start("1 / 0\n", posts=[ACCEPTED, forbidden, forbidden], environment=workers(3)).end()
     assert [request.target for request in ended.requests] == [INIT_ERROR] * 3
@@ -179,7 +167,7 @@ def test_init_errors_of_all_workers_are_posted_and_a_403_to_the_others_is_no_fai
 
 
 @pytest.mark.timeout(60)
-def test_an_init_error_that_is_refused_for_another_reason_is_named(instances: Sandbox) -> None:
+def test_refused_init_error_is_named(instances: Sandbox) -> None:
     ended = instances.start("1 / 0\n", posts=[refusal("500 Oh", b"no")], environment=workers(1)).end()
     assert ended.status == 1
     assert ended.errors.startswith("streaming_runtime: error not accepted: status 500, b'no'\n")
@@ -187,7 +175,7 @@ def test_an_init_error_that_is_refused_for_another_reason_is_named(instances: Sa
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("statement", ["raise KeyboardInterrupt('odd')", "raise BaseException('odd')"])
-def test_whatever_ends_a_worker_leaves_a_trace_in_the_log(instances: Sandbox, statement: str) -> None:
+def test_ending_worker_is_logged(instances: Sandbox, statement: str) -> None:
     ended = instances.start(f"{statement}\n", environment=workers(1)).end()
     assert ended.status == 1
     assert "odd" in ended.output + ended.errors
@@ -198,7 +186,7 @@ BUSY = refusal("500 Internal Server Error", b"busy")
 
 @pytest.mark.slow
 @pytest.mark.timeout(60)
-def test_a_worker_to_which_next_fails_tries_five_times_and_ends(instances: Sandbox) -> None:
+def test_failing_next_is_retried_five_times(instances: Sandbox) -> None:
     ended = instances.start(AN_INVOCATION, *[BUSY] * 5, event(), environment=workers(1)).end()
     assert [request.method for request in ended.requests] == ["GET"] * 5
     what = "streaming_runtime: no next invocation: status 500, b'busy'"
@@ -209,7 +197,7 @@ def test_a_worker_to_which_next_fails_tries_five_times_and_ends(instances: Sandb
 
 @pytest.mark.slow
 @pytest.mark.timeout(60)
-def test_a_worker_goes_on_when_next_works_again_and_has_all_its_attempts_again(instances: Sandbox) -> None:
+def test_retries_start_over_after_success(instances: Sandbox) -> None:
     answers = [BUSY, Answer((b"HTTP/1.1 2",), close=True), event(), BUSY, BUSY, BUSY, event()]
     ended = instances.start(AN_INVOCATION, *answers, environment=workers(1)).end()
     assert ended.bodies == [b"x", b"x"]
@@ -229,7 +217,7 @@ class Provider:
     def serve(self, count: int) -> None:
         connections = [self._listener.accept()[0] for _ in range(count)]
         for connection in connections:
-            connection.settimeout(PATIENCE)
+            connection.settimeout(LIMIT)
             with connection, connection.makefile("rb") as file:
                 self.streams.append(file.read())
 
@@ -241,14 +229,14 @@ class Provider:
 def provider(monkeypatch: pytest.MonkeyPatch, sandbox: Sandbox) -> Iterator[Provider]:
     monkeypatch.chdir(sandbox.task)  # such a path must be short
     provider = Provider(Path("logs"))
-    provider._listener.settimeout(PATIENCE)
+    provider._listener.settimeout(LIMIT)
     yield provider
     provider.close()
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(60)
-def test_every_worker_has_log_streams_of_its_own(instances: Sandbox, line: Line, provider: Provider) -> None:
+def test_log_streams_per_worker(instances: Sandbox, line: Line, provider: Provider) -> None:
     code = (
         TELL + "import subprocess, sys\n"
         "print('import')\n"
@@ -274,7 +262,7 @@ def test_every_worker_has_log_streams_of_its_own(instances: Sandbox, line: Line,
     for name in "ab":
         (instances.task / f"gate{name}").write_text("go")
     ended = running.end()
-    served.join(PATIENCE)
+    served.join(LIMIT)
     out = [stream.decode() for stream in provider.streams if b"import" in stream]
     err = [stream.decode() for stream in provider.streams if b"import" not in stream]
     assert sorted(out) == [f"import\nout {name}\nchild\nend" for name in "ab"]
@@ -285,7 +273,7 @@ def test_every_worker_has_log_streams_of_its_own(instances: Sandbox, line: Line,
 
 @pytest.mark.slow
 @pytest.mark.timeout(60)
-def test_workers_do_not_share_the_descriptor_for_frames(instances: Sandbox) -> None:
+def test_frame_descriptor_is_not_shared(instances: Sandbox) -> None:
     (instances.task / "frames").touch()
     code = """
         import logging, os
@@ -302,7 +290,7 @@ def test_workers_do_not_share_the_descriptor_for_frames(instances: Sandbox) -> N
 
 
 @pytest.mark.timeout(60)
-def test_log_streams_that_cannot_be_had_are_an_error_that_is_named(instances: Sandbox) -> None:
+def test_missing_log_provider_is_named(instances: Sandbox) -> None:
     variables = workers(1, _LAMBDA_TELEMETRY_LOG_FD_PROVIDER_SOCKET="/no/such/socket")
     ended = instances.start(AN_INVOCATION, event(), environment=variables).end()
     assert (ended.status, ended.requests) == (1, [])
@@ -322,7 +310,7 @@ lifecycle.shutdown_hooks.append(hook)
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("busy", [False, True], ids=["idle", "at work"])
-def test_sigterm_ends_the_workers_with_their_parent(instances: Sandbox, line: Line, busy: bool) -> None:
+def test_sigterm_ends_all_workers(instances: Sandbox, line: Line, busy: bool) -> None:
     code = TELL + "def handler(e, c):\n    tell('at work')\n    wait('never')\n"
     os.mkfifo(instances.task / "never")
     events = [event(), event()] if busy else []
@@ -338,7 +326,7 @@ def test_sigterm_ends_the_workers_with_their_parent(instances: Sandbox, line: Li
 
 
 @pytest.mark.timeout(60)
-def test_the_parent_ends_after_its_workers_have_run_their_shutdown_hooks(instances: Sandbox, line: Line) -> None:
+def test_parent_waits_for_shutdown_hooks(instances: Sandbox, line: Line) -> None:
     code = TELL + SHUTDOWN + "def handler(e, c):\n    pass\n"
     os.mkfifo(instances.task / "gate")
     running = instances.start(code, environment=workers(1), hold=True)
@@ -355,7 +343,7 @@ def test_the_parent_ends_after_its_workers_have_run_their_shutdown_hooks(instanc
 
 @pytest.mark.own_interpreter
 @pytest.mark.parametrize("value", ["", "0", "00", "-1", "+2", " 2", "1.5", "two", "²", "0x2"])
-def test_a_number_of_workers_that_cannot_be_is_named(instances: Sandbox, value: str) -> None:
+def test_invalid_concurrency_is_named(instances: Sandbox, value: str) -> None:
     ended = instances.start(AN_INVOCATION, event(), environment=workers(value)).end()
     assert (ended.status, ended.requests, ended.output) == (1, [], "")
     assert ended.errors == (f"streaming_runtime: AWS_LAMBDA_MAX_CONCURRENCY is no number above 0: {value!r}\n")
@@ -363,7 +351,7 @@ def test_a_number_of_workers_that_cannot_be_is_named(instances: Sandbox, value: 
 
 @pytest.mark.slow
 @pytest.mark.timeout(60)
-def test_a_child_that_a_wrapper_has_left_is_no_worker(instances: Sandbox) -> None:
+def test_foreign_child_is_not_a_worker(instances: Sandbox) -> None:
     wrapper = instances.task / "wrapper"
     wrapper.write_text('#!/bin/sh\n/bin/true &\nexec "$@"\n')
     wrapper.chmod(0o755)
@@ -376,7 +364,7 @@ def test_a_child_that_a_wrapper_has_left_is_no_worker(instances: Sandbox) -> Non
 
 @pytest.mark.slow
 @pytest.mark.timeout(60)
-def test_one_worker_is_a_process_too(instances: Sandbox) -> None:
+def test_single_worker_is_a_process(instances: Sandbox) -> None:
     running = instances.start(
         "import os\ndef handler(e, c):\n    return os.getppid()\n", event(), environment=workers(1)
     )
@@ -393,7 +381,7 @@ MOMENTS = {
 @pytest.mark.own_interpreter
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("statement", MOMENTS.values(), ids=list(MOMENTS))
-def test_sigterm_leaves_nothing_behind_though_a_worker_is_just_being_started(statement: str) -> None:
+def test_sigterm_while_forking(statement: str) -> None:
     program = f"""
 import os, signal, sys
 sys.path.insert(0, {str(SOURCE)!r})
@@ -409,7 +397,7 @@ sys.exit(workers.supervise(3, signal.pause))
 """
     with subprocess.Popen((sys.executable, "-B", "-c", program), stderr=subprocess.PIPE) as process:
         try:
-            process.wait(PATIENCE / 3)
+            process.wait(LIMIT / 3)
             assert process.returncode == 128 + signal.SIGTERM
             with pytest.raises(ProcessLookupError):
                 os.killpg(process.pid, 0)
