@@ -1,9 +1,8 @@
-"""Server-sent events: their form, judged by a parser of its own; what may be an item; and the heartbeats between."""
+"""Server-sent events: their form, read by a parser that follows the standard; their items; and heartbeats."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -13,15 +12,14 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.helpers.chunks import DELIMITER, METADATA_TYPE, chunk, chunked, complete_chunks
+from tests.helpers.protocol import ERROR_TYPE, JSON_REMEDY, error_report, error_trailers
 from tests.helpers.sandbox import Sandbox
 from tests.helpers.scripted_api import Reset, event, response_head
-from tests.runtime.test_errors import error_report, trailers
-from tests.runtime.test_json import REMEDY
 
 from streaming_runtime import EventSourceResponse, ServerSentEvent
 from streaming_runtime.event_stream import Heartbeat
 
-HTTP = "application/vnd.awslambda.http-integration-response"
 METADATA = (
     b'{"statusCode":200,"headers":{"content-type":"text/event-stream; charset=utf-8",'
     b'"cache-control":"no-store","x-accel-buffering":"no"}}'
@@ -29,30 +27,20 @@ METADATA = (
 PING = b": ping\n\n"
 
 
-def chunk(data: bytes) -> bytes:
-    return b"%x\r\n%b\r\n" % (len(data), data)
-
-
 def head(host: str, metadata: bytes = METADATA) -> bytes:
     """All that is sent before the first event."""
-    return response_head(host, HTTP) + chunk(metadata) + chunk(bytes(8))
+    return response_head(host, METADATA_TYPE) + chunk(metadata) + chunk(DELIMITER)
 
 
-def chunks(host: str, raw: bytes) -> list[bytes]:
-    """The payload's chunks of a response that is whole, byte for byte in the one form there is."""
+def payload_chunks(host: str, raw: bytes) -> list[bytes]:
+    """The payload's chunks of a complete response."""
     assert raw.startswith(head(host))
-    position, found = len(head(host)), []
-    while (size := int(raw[position : (line := raw.index(b"\r\n", position))], 16)) > 0:
-        found.append(raw[line + 2 : line + 2 + size])
-        assert raw[position : line + 4 + size] == chunk(found[-1])
-        position = line + 4 + size
-    assert raw[position:] == b"0\r\n\r\n"
-    return found
+    return complete_chunks(raw.removeprefix(head(host)))
 
 
 @dataclass
 class Stream:
-    """What a browser makes of a stream, by the letter of the standard.
+    """What a browser reads from a stream, by the letter of the standard.
 
     https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation
     """
@@ -89,17 +77,17 @@ def interpret(stream: bytes) -> Stream:
 
 
 ENCODED: dict[str, tuple[ServerSentEvent, bytes]] = {
-    "nothing": (ServerSentEvent(), b"\n"),
+    "no field": (ServerSentEvent(), b"\n"),
     "text": (ServerSentEvent("a"), b"data: a\n\n"),
-    "no text": (ServerSentEvent(""), b"data: \n\n"),
+    "empty text": (ServerSentEvent(""), b"data: \n\n"),
     "text that begins with a space": (ServerSentEvent(" a:b"), b"data:  a:b\n\n"),
     "text that ends with a line break": (ServerSentEvent("a\n"), b"data: a\ndata: \n\n"),
     "line feed": (ServerSentEvent("a\nb"), b"data: a\ndata: b\n\n"),
     "carriage return": (ServerSentEvent("a\rb"), b"data: a\ndata: b\n\n"),
-    "both": (ServerSentEvent("a\r\nb"), b"data: a\ndata: b\n\n"),
-    "both the other way round": (ServerSentEvent("a\n\rb"), b"data: a\ndata: \ndata: b\n\n"),
+    "CRLF": (ServerSentEvent("a\r\nb"), b"data: a\ndata: b\n\n"),
+    "LF and CR": (ServerSentEvent("a\n\rb"), b"data: a\ndata: \ndata: b\n\n"),
     "empty lines": (ServerSentEvent("\n\n"), b"data: \ndata: \ndata: \n\n"),
-    "what is a line break elsewhere": (
+    "line breaks of Unicode": (
         ServerSentEvent("a\u2028b\u2029c\x0bd\x0ce\x1cf\x85g"),
         "data: a\u2028b\u2029c\x0bd\x0ce\x1cf\x85g\n\n".encode(),
     ),
@@ -114,9 +102,9 @@ ENCODED: dict[str, tuple[ServerSentEvent, bytes]] = {
     "event without data": (ServerSentEvent(event="add"), b"event: add\n\n"),
     "empty event": (ServerSentEvent(event=""), b"event: \n\n"),
     "id": (ServerSentEvent(id="1"), b"id: 1\n\n"),
-    "id that is a number": (ServerSentEvent(id=0), b"id: 0\n\n"),
+    "numeric id": (ServerSentEvent(id=0), b"id: 0\n\n"),
     "empty id": (ServerSentEvent(id=""), b"id: \n\n"),
-    "id with an odd line break": (ServerSentEvent(id="a\u2028b\x85"), "id: a\u2028b\x85\n\n".encode()),
+    "id with a line break of Unicode": (ServerSentEvent(id="a\u2028b\x85"), "id: a\u2028b\x85\n\n".encode()),
     "retry": (ServerSentEvent(retry=0), b"retry: 0\n\n"),
     "comment": (ServerSentEvent(comment="a\r\nb\rc\nd"), b": a\n: b\n: c\n: d\n\n"),
     "empty comment": (ServerSentEvent(comment=""), b": \n\n"),
@@ -146,13 +134,14 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         f"retry {retry!r}": ({"retry": retry}, ValueError, f"retry must be milliseconds, not {retry!r}")
         for retry in (True, False, -1, 1.5, "1000")
     },
-    "data that is no JSON value": ({"data": {1}}, TypeError, f"Object of type set is not JSON serializable{REMEDY}"),
+    "data without JSON form": ({"data": {1}}, TypeError, f"Object of type set is not JSON serializable{JSON_REMEDY}"),
     "bytes": ({"data": b"a"}, TypeError, "data of an event must be a str or a JSON value, not bytes"),
 }
 
 
 @pytest.mark.parametrize(("fields", "kind", "message"), REFUSED.values(), ids=list(REFUSED))
 def test_invalid_field_is_refused(fields: dict[str, Any], kind: type[Exception], message: str) -> None:
+    """A field that a browser would read differently is refused."""
     with pytest.raises(kind, match=f"^{re.escape(message)}$"):
         ServerSentEvent(**fields).encode()
 
@@ -208,15 +197,9 @@ def test_json_data_round_trip(value: Any) -> None:
     assert (kind, json.loads(data)) == ("message", value)
 
 
-@pytest.mark.parametrize("ping", [-1, -0.001])
-def test_ping_below_zero_is_refused(ping: float) -> None:
-    with pytest.raises(ValueError, match=f"ping must be seconds, not {ping}"):
-        EventSourceResponse([], ping)
-
-
-@pytest.mark.parametrize("ping", [float("nan"), float("inf"), 1e10])
+@pytest.mark.parametrize("ping", [-1, -0.001, float("nan"), float("inf"), 1e10])
 def test_invalid_ping_is_refused(ping: float) -> None:
-    with pytest.raises(ValueError, match="ping must be seconds"):
+    with pytest.raises(ValueError, match=f"ping must be seconds, not {re.escape(str(ping))}"):
         EventSourceResponse([], ping)
 
 
@@ -241,9 +224,7 @@ def test_event_stream_bytes(sandbox: Sandbox, inner: str, outer: str) -> None:
         b"data: two\ndata: lines\n\n",
         b"\n",
     ]
-    assert [post.raw for post in ended.posts] == [
-        head(ended.host) + b"".join(map(chunk, expected)) + b"0\r\n\r\n",
-    ]
+    assert [post.raw for post in ended.posts] == [head(ended.host) + chunked(*expected)]
     assert ended.output == ""
 
 
@@ -254,7 +235,7 @@ def test_single_text_is_one_event(sandbox: Sandbox) -> None:
             return EventSourceResponse("text")
         """
     ended = sandbox.run(code, event())
-    assert ended.posts[0].raw == head(ended.host) + chunk(b"data: text\n\n") + b"0\r\n\r\n"
+    assert ended.posts[0].raw == head(ended.host) + chunked(b"data: text\n\n")
 
 
 def test_handler_sets_status_headers_cookies(sandbox: Sandbox) -> None:
@@ -269,7 +250,7 @@ def test_handler_sets_status_headers_cookies(sandbox: Sandbox) -> None:
         b'{"statusCode":203,"headers":{"cache-control":"no-cache","x-accel-buffering":"yes",'
         b'"content-type":"text/plain","x-a":""},"cookies":["a=1","b=2"]}'
     )
-    assert [post.raw for post in ended.posts] == [head(ended.host, metadata) + b"0\r\n\r\n"]
+    assert [post.raw for post in ended.posts] == [head(ended.host, metadata) + chunked()]
 
 
 WRONG: dict[str, tuple[str, str, str]] = {
@@ -287,15 +268,19 @@ WRONG: dict[str, tuple[str, str, str]] = {
         "TypeError",
         "an event has no field 2; to send a dict as JSON, use ServerSentEvent(data=…)",
     ),
-    "no JSON": ("{'data': {1}}", "TypeError", f"Object of type set is not JSON serializable{REMEDY}"),
+    "data without JSON form": (
+        "{'data': {1}}",
+        "TypeError",
+        f"Object of type set is not JSON serializable{JSON_REMEDY}",
+    ),
     "line break": (
         "{'id': 'a\\nb'}",
         "ValueError",
         "id of an event must be one line without NUL, not 'a\\nb'",
     ),
     "retry": ("{'retry': True}", "ValueError", "retry must be milliseconds, not True"),
-    "event that is no text": ("{'event': 5}", "TypeError", "event of an event must be a str, not int"),
-    "comment that is no text": ("{'comment': 5}", "TypeError", "comment of an event must be a str, not int"),
+    "event of another type": ("{'event': 5}", "TypeError", "event of an event must be a str, not int"),
+    "comment of another type": ("{'comment': 5}", "TypeError", "comment of an event must be a str, not int"),
 }
 
 
@@ -323,16 +308,16 @@ def test_wrong_event_before_and_after_first(
     report = json.loads(error.body)
     assert error.target.endswith("/error")
     assert (report["errorType"], report["errorMessage"]) == (kind, message)
-    assert response.body == METADATA + bytes(8) + b"data: one\n\n"
+    assert response.body == METADATA + DELIMITER + b"data: one\n\n"
     report = error_report(kind, message, *report["stackTrace"])
-    assert response.raw == head(ended.host) + chunk(b"data: one\n\n") + trailers(report)
+    assert response.raw == head(ended.host) + chunk(b"data: one\n\n") + error_trailers(report)
     assert ended.output.count("\nclosed\n") == 2
 
 
 WAITS = {
     "sync": ("def", "gate.read(1)"),
     "async": ("async def", "await asyncio.to_thread(gate.read, 1)"),
-    "async that blocks the event loop": ("async def", "gate.read(1)"),
+    "blocking async": ("async def", "gate.read(1)"),
 }
 HEARTBEAT = """
     import asyncio, threading
@@ -368,40 +353,41 @@ def waiting(definition: str, wait: str) -> str:
     )
 
 
-@pytest.mark.parametrize(("definition", "wait"), WAITS.values(), ids=list(WAITS))
+waits = pytest.mark.parametrize(("definition", "wait"), WAITS.values(), ids=list(WAITS))
+
+
+@waits
 @pytest.mark.parametrize("where", ["first", "later", "last"])
 def test_ping_while_handler_waits(sandbox: Sandbox, definition: str, wait: str, where: str) -> None:
-    fifo = sandbox.task / "gate"
-    os.mkfifo(fifo)
+    gate = sandbox.gate()
     running = sandbox.start(waiting(definition, wait), event(json.dumps(where).encode()), event(b'"threads"'))
-    with fifo.open("wb", buffering=0) as gate:
-        # The handler waits at the gate: what is sent meanwhile is the heartbeat's.
+    with gate:
+        # The handler waits at the gate: only the heartbeat sends anything.
         running.api.wait_until((PING if where == "first" else b"data: one\n\n\r\n8\r\n" + PING), request=1)
         gate.write(b".")
         ended = running.end()
-    sent = chunks(ended.host, ended.posts[0].raw)
+    sent = payload_chunks(ended.host, ended.posts[0].raw)
     expected = {"first": [b"data: one\n\n"], "later": [b"data: one\n\n", b"data: two\n\n"], "last": [b"data: one\n\n"]}
     assert [item for item in sent if item != PING] == expected[where]
-    # On a busy machine there may be another one before the first event.
+    # On a busy machine there may also be a ping before the first event.
     assert sent[0 if where == "first" else sent.index(b"data: one\n\n") + 1] == PING
     assert json.loads(ended.bodies[1]) == ["MainThread"]
     assert ended.output == ""
 
 
-@pytest.mark.parametrize(("definition", "wait"), WAITS.values(), ids=list(WAITS))
+@waits
 def test_error_after_ping_goes_into_trailers(sandbox: Sandbox, definition: str, wait: str) -> None:
-    fifo = sandbox.task / "gate"
-    os.mkfifo(fifo)
+    gate = sandbox.gate()
     running = sandbox.start(waiting(definition, wait), event(b'"failing"'), event(b'"threads"'))
-    with fifo.open("wb", buffering=0) as gate:
+    with gate:
         sent = running.api.wait_until(PING, request=1)
         assert sent.startswith(head(running.api.host) + chunk(PING))
         gate.write(b".")
         ended = running.end()
     response, threads = ended.posts
     assert response.raw.startswith(head(ended.host) + chunk(PING))
-    assert response.body.replace(PING, b"") == METADATA + bytes(8)
-    assert response.trailers["lambda-runtime-function-error-type"] == "ValueError"
+    assert response.body.replace(PING, b"") == METADATA + DELIMITER
+    assert response.trailers[ERROR_TYPE] == "ValueError"
     assert json.loads(threads.body) == ["MainThread"]
 
 
@@ -414,7 +400,7 @@ def test_error_after_ping_goes_into_trailers(sandbox: Sandbox, definition: str, 
         ("EventSourceResponse(events(), ping=0)", ["MainThread"]),
         ("StreamingResponse(events())", ["MainThread"]),
     ],
-    ids=["default", "set", "None", "0", "no event stream"],
+    ids=["default", "set", "None", "0", "plain stream"],
 )
 @pytest.mark.parametrize("definition", ["def", "async def"])
 def test_heartbeat_thread_lifetime(sandbox: Sandbox, definition: str, response: str, names: list[str]) -> None:
@@ -429,17 +415,14 @@ def test_heartbeat_thread_lifetime(sandbox: Sandbox, definition: str, response: 
             yield names()
         """
     ended = sandbox.run(code, event(b"1"), event(b"2"))
-    assert ended.bodies[0].partition(bytes(8))[2] in (json.dumps(names).encode(), b"data: %b\n\n" % _json(names))
+    shown = json.dumps(names).encode()
+    assert ended.bodies[0].partition(DELIMITER)[2] in (shown, b"data: %b\n\n" % shown)
     assert json.loads(json.loads(ended.bodies[1])) == ["MainThread"]
 
 
-def _json(value: object) -> bytes:
-    return json.dumps(value).encode()
-
-
 ENDS = {
-    "whole": "yield 'x'",
-    "error at once": "yield 1 / 0",
+    "complete": "yield 'x'",
+    "error first": "yield 1 / 0",
     "error later": "yield 'x'; 1 / 0",
     "wrong item": "yield 'x'; yield 1",
 }
@@ -466,9 +449,9 @@ def test_heartbeat_ends_before_close(sandbox: Sandbox, definition: str, body: st
 
 
 BROKEN = {
-    "an event": ("yield 'x'", "[ERROR] RuntimeApiError: the response was broken off\r"),
-    "the end": ("return", "[ERROR] RuntimeApiError: the response was broken off\r"),
-    "an error": ("raise ValueError('it broke')", "[ERROR] ValueError: it broke\r"),
+    "event": ("yield 'x'", "[ERROR] RuntimeApiError: the response was broken off\r"),
+    "end": ("return", "[ERROR] RuntimeApiError: the response was broken off\r"),
+    "error": ("raise ValueError('it broke')", "[ERROR] ValueError: it broke\r"),
 }
 
 
@@ -476,6 +459,7 @@ BROKEN = {
 @pytest.mark.parametrize(("then", "logged"), BROKEN.values(), ids=list(BROKEN))
 @pytest.mark.parametrize("definition", ["def", "async def"])
 def test_broken_connection_during_ping(sandbox: Sandbox, definition: str, then: str, logged: str) -> None:
+    """It is one error, of the code that sends next."""
     code = f"""
         import threading
         from streaming_runtime import EventSourceResponse
@@ -485,14 +469,14 @@ def test_broken_connection_during_ping(sandbox: Sandbox, definition: str, then: 
             try:
                 for thread in threading.enumerate():
                     if thread.name == "heartbeat":
-                        thread.join()  # it ends when a ping has failed
+                        thread.join()  # it ends with a ping that fails
                 {then}
                 yield
             finally:
                 print("closed")
         """
     ended = sandbox.run(code, event(b"1"), event(b"2"), posts=[Reset(at=PING)])
-    assert [request.method for request in ended.requests] == ["GET", "POST", "GET", "POST", "GET"]
+    assert ended.methods == ["GET", "POST", "GET", "POST", "GET"]
     assert ended.bodies[1] == b'"served"'
     assert ended.output.count("[ERROR]") == 1
     assert logged in ended.output
@@ -503,7 +487,7 @@ def test_broken_connection_during_ping(sandbox: Sandbox, definition: str, then: 
 @pytest.mark.slow
 @pytest.mark.parametrize("definition", ["def", "async def"])
 def test_pings_and_events_do_not_interleave(sandbox: Sandbox, definition: str) -> None:
-    # Of sizes around those from which a chunk is sent in pieces.
+    # The sizes are around that from which a chunk is sent in pieces.
     code = f"""
         from streaming_runtime import EventSourceResponse
         def handler(event, context):
@@ -513,7 +497,7 @@ def test_pings_and_events_do_not_interleave(sandbox: Sandbox, definition: str) -
                 yield {{"id": number, "data": "x" * (number % 7 * 5000)}}
         """
     ended = sandbox.run(code, event())
-    sent = chunks(ended.host, ended.posts[0].raw)
+    sent = payload_chunks(ended.host, ended.posts[0].raw)
     events = [b"id: %d\ndata: %b\n\n" % (number, b"x" * (number % 7 * 5000)) for number in range(600)]
     assert [item for item in sent if item != PING] == events
     assert PING in sent

@@ -1,4 +1,4 @@
-"""The cold start's budget: what is imported before a handler asks for it."""
+"""The cold start's budget: the modules that are imported before a handler needs them."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from tests.helpers.sandbox import SOURCE, Sandbox
 from tests.helpers.scripted_api import event
 
 HEAVY = {"asyncio", "concurrent", "dataclasses", "email", "http", "http.client", "inspect", "ssl", "typing", "urllib"}
-# What the runtime needs of the standard library; some versions of Python import something heavy for these.
+# The runtime needs these modules of the standard library; some versions of Python import something heavy for them.
 NEEDED = {"binascii", "json", "os", "sys", "time"}
-# What waits for a handler that needs it, or has a smaller module in its place.
+# These are imported when a handler needs them, or a smaller module replaces them.
 NOT_NEEDED = {"asyncio", "logging", "signal", "socket", "threading", "traceback"}
 
 
 def imported_by(python: str, program: str) -> set[str]:
-    """The modules that an interpreter holds after `program`; -S leaves out what site-packages import at the start."""
+    """The modules that an interpreter has imported after `program`; -S leaves site-packages out."""
     command = (python, "-B", "-I", "-S", "-c", f"import sys\n{program}\nprint(*sys.modules)")
     return set(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=60).stdout.split())
 
@@ -29,7 +29,7 @@ def test_import_is_light() -> None:
     assert HEAVY & modules == set()
 
 
-@pytest.mark.parametrize("failing", [False, True], ids=["well", "after an error"])
+@pytest.mark.parametrize("failing", [False, True], ids=["at first", "after an error"])
 def test_sync_handler_imports_nothing_heavy(sandbox: Sandbox, failing: bool) -> None:
     code = f"""
         import sys
@@ -39,7 +39,7 @@ def test_sync_handler_imports_nothing_heavy(sandbox: Sandbox, failing: bool) -> 
                 raise ValueError
             yield " ".join(sys.modules)
         """
-    ended = sandbox.run(code, event(b"1"), event(b"2"), environment={"PYTHON": sandbox.python_without_site()})
+    ended = sandbox.run(code, event(b"1"), event(b"2"), python=sandbox.python_without_site())
     modules = set(ended.bodies[-1].decode().split())
     assert "streaming_runtime.invocation" in modules
     assert HEAVY & modules <= imported_by(sandbox.python, "import " + ", ".join(sorted(NEEDED)))

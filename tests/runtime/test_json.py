@@ -1,4 +1,4 @@
-"""What a handler's result becomes as JSON: awslambdaric's encoding of decimals, and what has no JSON form."""
+"""The JSON form of a handler's result: awslambdaric's encoding of decimals, and values without JSON form."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from uuid import UUID
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.helpers.protocol import JSON_REMEDY
 from tests.helpers.sandbox import Sandbox
 from tests.helpers.scripted_api import event, response_head
 
@@ -39,7 +40,7 @@ VALUES: dict[str, tuple[object, str]] = {
     "exponent": (Decimal("1E+2"), "1E+2"),
     "negative zero": (Decimal("-0"), "-0"),
     "tiny": (Decimal("1E-400"), "1E-400"),
-    "more digits than a float has": (
+    "more digits than a float": (
         Decimal("0.1234567890123456789012345678901234567890"),
         "0.1234567890123456789012345678901234567890",
     ),
@@ -53,7 +54,7 @@ VALUES: dict[str, tuple[object, str]] = {
     "nested": ({"a": [Decimal("1.0"), {"b": (Decimal("2.0"), "x")}]}, '{"a": [1.0, {"b": [2.0, "x"]}]}'),
     "between NaNs": ([Decimal("NaN"), Decimal("1.0"), Decimal("NaN"), Decimal("2.0")], "[NaN, 1.0, NaN, 2.0]"),
     "beside empty text": (["", Decimal("1.0"), ""], '["", 1.0, ""]'),
-    "beside text that looks like a mark": (
+    "beside text like a placeholder": (
         ["0" * 32, Decimal("1.0"), '"' + "0" * 32 + '"', Decimal("2.0")],
         '["' + "0" * 32 + '", 1.0, "\\"' + "0" * 32 + '\\"", 2.0]',
     ),
@@ -64,7 +65,7 @@ VALUES: dict[str, tuple[object, str]] = {
     "large int": (2**70, "1180591620717411303424"),
     "not ASCII": ({"ä": "\u2028😀"}, '{"ä": "\u2028😀"}'),
     "control characters": ("\0\x1f\x7f\n", '"\\u0000\\u001f\x7f\\n"'),
-    "bytes within": ({"a": b"\xc3\xa4"}, '{"a": "ä"}'),
+    "bytes inside": ({"a": b"\xc3\xa4"}, '{"a": "ä"}'),
     "enum": (Colour.RED, "1"),
     "keys": ({None: 1, True: 2, 1.5: 3, 4: 5}, '{"null": 1, "true": 2, "1.5": 3, "4": 5}'),
     "ordered": (OrderedDict([("b", 1), ("a", 2)]), '{"b": 1, "a": 2}'),
@@ -82,6 +83,7 @@ class Point(NamedTuple):
 
 
 def test_named_tuple_is_an_array() -> None:
+    """As any tuple is. With awslambdaric it is an object."""
     assert encoded([Point(1, 2)]) == "[[1, 2]]"
 
 
@@ -90,14 +92,13 @@ CIRCLE.append(CIRCLE)
 DEEP: list[Any] = []
 for _ in range(200_000):
     DEEP = [DEEP]
-REMEDY = "; make it a JSON value first, such as a date by isoformat()"
 REFUSED: dict[str, tuple[object, str]] = {
-    "datetime": ({"at": datetime(2026, 1, 1)}, f"Object of type datetime is not JSON serializable{REMEDY}"),
-    "date": ([date(2026, 1, 1)], f"Object of type date is not JSON serializable{REMEDY}"),
-    "set": ({"a": {1}}, f"Object of type set is not JSON serializable{REMEDY}"),
-    "bytes that are no text": ({"a": b"\xff"}, "'utf-8' codec can't decode byte 0xff"),
-    "UUID": (UUID(int=0), f"Object of type UUID is not JSON serializable{REMEDY}"),
-    "complex beside decimals": ([Decimal(1), 1j], f"Object of type complex is not JSON serializable{REMEDY}"),
+    "datetime": ({"at": datetime(2026, 1, 1)}, f"Object of type datetime is not JSON serializable{JSON_REMEDY}"),
+    "date": ([date(2026, 1, 1)], f"Object of type date is not JSON serializable{JSON_REMEDY}"),
+    "set": ({"a": {1}}, f"Object of type set is not JSON serializable{JSON_REMEDY}"),
+    "bytes beyond UTF-8": ({"a": b"\xff"}, "'utf-8' codec can't decode byte 0xff"),
+    "UUID": (UUID(int=0), f"Object of type UUID is not JSON serializable{JSON_REMEDY}"),
+    "complex beside decimals": ([Decimal(1), 1j], f"Object of type complex is not JSON serializable{JSON_REMEDY}"),
     "key": ({(1, 2): 3}, "keys must be str, int, float, bool or None, not tuple"),
     "decimal as a key": ({Decimal(1): 3}, "keys must be str, int, float, bool or None, not "),
     "circle": (CIRCLE, "Circular reference detected"),
@@ -136,7 +137,7 @@ JSON = st.recursive(
 
 def same(value: Any, read: Any) -> bool:
     if isinstance(value, Decimal):
-        return str(Decimal(read)) == str(value)  # an int where there is neither point nor exponent
+        return str(Decimal(read)) == str(value)  # it is read as an int if it has neither point nor exponent
     if isinstance(value, list):
         return len(value) == len(read) and all(map(same, value, read))
     if isinstance(value, dict):

@@ -9,11 +9,10 @@ import json
 import time
 
 import pytest
-from tests.helpers.sandbox import Sandbox
+from tests.helpers.sandbox import EARLY, Sandbox
 from tests.helpers.scripted_api import REQUEST_ID, Answer, Event, Reset, due, event, refusal
-from tests.runtime.test_deadline import HUGE
 
-pytestmark = pytest.mark.own_interpreter  # sums in a line of JSON
+pytestmark = pytest.mark.own_interpreter
 
 NAMESPACE = "STREAMING_RUNTIME_METRICS_NAMESPACE"
 ON = {
@@ -30,7 +29,7 @@ UNITS = {
 
 
 def metrics(line: str) -> dict[str, float]:
-    """The values of one line, which must be as the specification has it."""
+    """The values of one line, which must follow the specification."""
     entry = json.loads(line)
     aws = entry.pop("_aws")
     assert set(aws) == {"Timestamp", "CloudWatchMetrics"}
@@ -52,7 +51,7 @@ def metrics(line: str) -> dict[str, float]:
 
 
 def counts(line: str) -> tuple[float, float, float]:
-    """Bytes, chunks and errors of a line, all of which it must hold."""
+    """The bytes, chunks and errors of a line, which must have all three."""
     values = metrics(line)
     return values["BytesStreamed"], values["ChunksStreamed"], values["MidStreamErrors"]
 
@@ -110,7 +109,7 @@ def test_time_to_first_byte(sandbox: Sandbox) -> None:
         """
     ended = sandbox.run(code, event(), environment=ON)
     milliseconds, line = ended.output.splitlines()
-    # From the event, a moment before the handler's start, to the first byte, and not to the second one.
+    # It is counted from the event, a moment before the handler's start, to the first byte and not to the second.
     assert 20 <= metrics(line)["TimeToFirstByte"] < float(milliseconds) + 200
 
 
@@ -120,9 +119,9 @@ NOTHING: dict[str, tuple[str, int]] = {
         "from streaming_runtime import StreamingResponse\ndef handler(e, c):\n    return StreamingResponse([])\n",
         0,
     ),
-    "error at once": ("def handler(e, c):\n    1 / 0\n", 0),
-    "async error at once": ("async def handler(e, c):\n    1 / 0\n    yield\n", 0),
-    "error behind an empty item": ("def handler(e, c):\n    yield ''\n    1 / 0\n", 1),
+    "error": ("def handler(e, c):\n    1 / 0\n", 0),
+    "async error": ("async def handler(e, c):\n    1 / 0\n    yield\n", 0),
+    "error after an empty item": ("def handler(e, c):\n    yield ''\n    1 / 0\n", 1),
     "wrong event": (
         "from streaming_runtime import EventSourceResponse\ndef handler(e, c):\n    return EventSourceResponse([1])\n",
         0,
@@ -168,7 +167,7 @@ def test_mid_stream_errors_are_counted(
     posts: list[Answer | Reset],
     expected: tuple[int, int, int],
 ) -> None:
-    ended = sandbox.run(code, invocation, posts=posts, environment={**ON, **HUGE})
+    ended = sandbox.run(code, invocation, posts=posts, environment={**ON, **EARLY})
     lines = [line for line in ended.output.splitlines() if line.startswith('{"_aws"')]
     assert [counts(line) for line in lines] == [expected]
 

@@ -1,17 +1,21 @@
-"""What goes out for what a handler returns or yields, byte for byte."""
+"""The bytes that are sent for what a handler returns or yields."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 
 import pytest
-from tests.helpers.sandbox import Sandbox
+from tests.helpers.chunks import DELIMITER, METADATA_TYPE, chunked
+from tests.helpers.sandbox import Ended, Sandbox
 from tests.helpers.scripted_api import Answer, Reset, event, response_head
 
-HTTP = "application/vnd.awslambda.http-integration-response"
-NULS = b"8\r\n" + bytes(8) + b"\r\n"
+
+def check_bytes(ended: Ended, metadata: bytes, *items: bytes) -> None:
+    """Fail unless one response was sent: metadata, delimiter and items as chunks, byte for byte."""
+    head = response_head(ended.host, METADATA_TYPE)
+    assert [post.raw for post in ended.posts] == [head + chunked(metadata, DELIMITER, *items)]
+
 
 RAW_STREAMS = {
     "sync generator function": """
@@ -86,13 +90,11 @@ def test_empty_stream_bytes(sandbox: Sandbox, code: str) -> None:
 
 
 def test_empty_stream_with_metadata_bytes(sandbox: Sandbox) -> None:
-    ended = sandbox.run(
-        "from streaming_runtime import StreamingResponse\ndef handler(e, c):\n    return StreamingResponse([], 204)\n",
-        event(),
+    code = (
+        "from streaming_runtime import StreamingResponse\ndef handler(e, c):\n    return StreamingResponse([], 204)\n"
     )
     metadata = b'{"statusCode":204,"headers":{"content-type":"application/octet-stream"}}'
-    expected = response_head(ended.host, HTTP) + b"48\r\n%b\r\n%b0\r\n\r\n" % (metadata, NULS)
-    assert [post.raw for post in ended.posts] == [expected]
+    check_bytes(sandbox.run(code, event()), metadata)
 
 
 RESPONSES = {
@@ -123,7 +125,7 @@ RESPONSES = {
             yield b"one"
             yield "zwölf"
         """,
-    "def over an async iterable that is no iterator": """
+    "def over an async iterable": """
         from streaming_runtime import StreamingResponse
         def handler(event, context):
             return StreamingResponse(Items(), 201, {"x-one": "1"}, "text/plain", cookies=("a=1", "b=2; Path=/"))
@@ -132,7 +134,7 @@ RESPONSES = {
                 yield b"one"
                 yield "zwölf"
         """,
-    "attributes changed later": """
+    "attributes set later": """
         from streaming_runtime import StreamingResponse
         def handler(event, context):
             response = StreamingResponse([b"one", "zwölf"], 201, media_type="text/plain", cookies=["a=1"])
@@ -140,7 +142,7 @@ RESPONSES = {
             response.cookies.append("b=2; Path=/")
             return response
         """,
-    "headers set later, in another case": """
+    "headers set later in another case": """
         from streaming_runtime import StreamingResponse
         def handler(event, context):
             response = StreamingResponse([b"one", "zwölf"], 201, {"x-one": " 1\t"}, cookies=["a=1"])
@@ -148,7 +150,7 @@ RESPONSES = {
             response.headers["Set-Cookie"] = "b=2; Path=/"
             return response
         """,
-    "status of the standard library, and buffers": """
+    "HTTPStatus and buffers": """
         from http import HTTPStatus
         from streaming_runtime import StreamingResponse
         def handler(event, context):
@@ -167,19 +169,12 @@ def test_metadata_bytes(sandbox: Sandbox, code: str) -> None:
         b'{"statusCode":201,"headers":{"x-one":"1","content-type":"text/plain; charset=utf-8"},'
         b'"cookies":["a=1","b=2; Path=/"]}'
     )
-    assert [post.raw for post in ended.posts] == [
-        response_head(ended.host, HTTP)
-        + b"%x\r\n%b\r\n" % (len(metadata), metadata)
-        + NULS
-        + b"3\r\none\r\n"
-        + b"6\r\nzw\xc3\xb6lf\r\n"
-        + b"0\r\n\r\n"
-    ]
+    check_bytes(ended, metadata, b"one", "zwölf".encode())
 
 
 BUFFERED = {
     "status only": ("{'statusCode': 204}", b'{"statusCode":204,"headers":{"content-type":"application/json"}}', b""),
-    "status as text": (
+    "status as str": (
         "{'statusCode': '404', 'body': None}",
         b'{"statusCode":404,"headers":{"content-type":"application/json"}}',
         b"",
@@ -222,10 +217,7 @@ BUFFERED = {
 @pytest.mark.parametrize(("value", "metadata", "body"), BUFFERED.values(), ids=list(BUFFERED))
 def test_buffered_response_bytes(sandbox: Sandbox, value: str, metadata: bytes, body: bytes) -> None:
     ended = sandbox.run(f"def handler(e, c):\n    return {value}\n", event())
-    chunks = b"%x\r\n%b\r\n" % (len(metadata), metadata) + NULS
-    if body:
-        chunks += b"%x\r\n%b\r\n" % (len(body), body)
-    assert [post.raw for post in ended.posts] == [response_head(ended.host, HTTP) + chunks + b"0\r\n\r\n"]
+    check_bytes(ended, metadata, *([body] if body else []))
 
 
 BAD_BUFFERED = {
@@ -265,7 +257,7 @@ def test_json_value_bytes(sandbox: Sandbox, kind: str) -> None:
     ended = sandbox.run(code, *(event(json.dumps(value).encode()) for value in VALUES))
     head = response_head(ended.host, "application/json")
     sent = dict(zip(VALUES, [post.raw for post in ended.posts], strict=True))
-    assert sent == {value: head + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) for value, body in VALUES.items()}
+    assert sent == {value: head + chunked(body) for value, body in VALUES.items()}
 
 
 @pytest.mark.traced
@@ -279,7 +271,7 @@ EVENTS = {
     "json": (event(b'{"a": [1]}'), b"{'a': [1]}"),
     "json with a charset": (event(b'"x"', Content_Type="application/json; charset=utf-8"), b"'x'"),
     "no content type": (event(b"1", Content_Type=None), b"1"),
-    "anything else": (event(b"\xff", Content_Type="application/octet-stream"), b"b'\\xff'"),
+    "another content type": (event(b"\xff", Content_Type="application/octet-stream"), b"b'\\xff'"),
 }
 
 
@@ -289,7 +281,6 @@ def test_event_decoding_by_content_type(sandbox: Sandbox, answer: Answer, seen: 
 
 
 CLEANED_UP = """
-    import os
     from streaming_runtime import StreamingResponse
 
     def items():
@@ -348,10 +339,11 @@ CLEANED_UP = """
     "content", ["items", "async_items", "Iterable", "AsyncIterable", "Resource", "Iterator", "AsyncIterator"]
 )
 def test_content_is_closed_after_broken_connection(sandbox: Sandbox, content: str) -> None:
+    """It is closed once, and the next invocation is served."""
     ended = sandbox.run(CLEANED_UP, event(b'"%b"' % content.encode()), event(b'"finite"'), posts=[Reset(at=b"marker")])
-    assert [request.method for request in ended.requests] == ["GET", "POST", "GET", "POST", "GET"]
+    assert ended.methods == ["GET", "POST", "GET", "POST", "GET"]
     assert ended.posts[1].body == b"served"
-    # One log entry for the break, then the `finally` block, both before the next invocation.
+    # The log has one entry for the connection, then the `finally` block's, both before the next invocation.
     log = ended.output.removesuffix("\n").split("\n")
     assert len(log) == 2
     assert log[0].startswith(f"[ERROR] RuntimeApiError: Runtime API at {ended.host}: ")
@@ -384,46 +376,42 @@ def test_error_in_close_is_logged(sandbox: Sandbox) -> None:
             return StreamingResponse(Items())
         """
     ended = sandbox.run(code, event(), event())
-    assert [post.raw.endswith(NULS + b"1\r\nx\r\n0\r\n\r\n") for post in ended.posts] == [True, True]
+    assert [post.raw.endswith(chunked(DELIMITER, b"x")) for post in ended.posts] == [True, True]
     assert ended.output.count("[ERROR] ValueError: in close\r") == 2
 
 
-@pytest.mark.parametrize(
-    "signature", ["def handler(e, c):\n    with gate:\n", "async def handler(e, c):\n    with gate:\n"]
-)
-def test_chunk_arrives_before_the_next(sandbox: Sandbox, signature: str) -> None:
-    fifo = sandbox.task / "gate"
-    os.mkfifo(fifo)
-    code = (
-        "gate = open('gate', 'rb', buffering=0)\n"
-        + signature
-        + "        while byte := gate.read(1):\n            yield b'chunk ' + byte\n"
-    )
+@pytest.mark.parametrize("definition", ["def", "async def"])
+def test_chunk_arrives_before_the_next(sandbox: Sandbox, definition: str) -> None:
+    code = f"""
+        {definition} handler(event, context):
+            with open("gate", "rb", buffering=0) as gate:
+                while byte := gate.read(1):
+                    yield b"chunk " + byte
+        """
+    gate = sandbox.gate()
     running = sandbox.start(code, event())
-    with fifo.open("wb", buffering=0) as gate:
+    with gate:
         for number in (b"1", b"2", b"3"):
             gate.write(number)
-            # The runtime cannot be ahead: it waits at the gate.
+            # The runtime cannot be ahead, since the handler waits at the gate.
             received = running.api.wait_until(b"chunk " + number, request=1)
             assert received.endswith(b"7\r\nchunk %b\r\n" % number)
     assert running.end().posts[0].raw.endswith(b"7\r\nchunk 3\r\n0\r\n\r\n")
 
 
 def test_nothing_is_sent_before_first_item(sandbox: Sandbox) -> None:
-    fifo = sandbox.task / "gate"
-    os.mkfifo(fifo)
     code = """
         from streaming_runtime import StreamingResponse
         def handler(event, context):
             return StreamingResponse(items())
         def items():
-            with open("gate", "rb", buffering=0) as gate:  # until here, nothing may have gone out
-                gate.read()
+            open("gate").read()
             raise ValueError("too early for a stream")
             yield
         """
+    gate = sandbox.gate()
     running = sandbox.start(code, event())
-    with fifo.open("wb"):
+    with gate:
         assert [request.method for request in running.api.requests] == ["GET"]
     assert [post.target.rpartition("/")[2] for post in running.end().posts] == ["error"]
 
@@ -446,6 +434,7 @@ def test_async_invocations_share_event_loop(sandbox: Sandbox) -> None:
 
 
 def test_context_spans_async_stream(sandbox: Sandbox) -> None:
+    """A timeout and a context variable hold across the items of an async stream, and not beyond it."""
     code = """
         import asyncio, contextvars
         variable = contextvars.ContextVar("variable", default="unset")
@@ -465,6 +454,7 @@ def test_context_spans_async_stream(sandbox: Sandbox) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["def", "async def"])
 def test_signals_during_large_chunks(sandbox: Sandbox, kind: str) -> None:
+    """Signals that interrupt a send neither lose nor repeat anything."""
     code = f"""
         import signal, threading
         seen = []
@@ -479,13 +469,13 @@ def test_signals_during_large_chunks(sandbox: Sandbox, kind: str) -> None:
                 pass
             before = len(seen)
             for number in range(5):
-                yield bytes([number]) * 2_000_000  # all together more than the buffers hold
+                yield bytes([number]) * 2_000_000  # together more than the buffers hold
             stopped.set()
             yield f"{{len(seen) > before}}"
         """
     [body] = sandbox.run(code, event()).bodies
     expected = b"".join(bytes([number]) * 2_000_000 for number in range(5)) + b"True"
-    # By their hashes, since nobody can read the difference of ten megabytes.
+    # Compare hashes, since a difference of ten megabytes cannot be read.
     assert hashlib.sha256(body).digest() == hashlib.sha256(expected).digest()
 
 
