@@ -1,4 +1,4 @@
-"""ASGI applications as handlers: what they see of an event, how their response goes out, and how they end."""
+"""ASGI applications as handlers: how they see a request, how their response is sent, and how they end."""
 
 from __future__ import annotations
 
@@ -26,7 +26,6 @@ Lifespan = Callable[[Receive, Send], Awaitable[None]]
 
 START: Message = {"type": "http.response.start", "status": 200}
 END: Message = {"type": "http.response.body"}
-NULS = b"8\r\n" + bytes(8) + b"\r\n"
 
 
 def part(body: object, more: bool = True) -> Message:
@@ -40,7 +39,7 @@ def _no_hooks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def http_only(app: App) -> App:
-    """`app` without a lifespan: as many do, it raises on that."""
+    """`app` without a lifespan: like many applications, it raises if it is asked for one."""
 
     async def application(scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -269,6 +268,11 @@ def test_request_body_pieces(body: Message, messages: list[tuple[bytes, bool]]) 
 # The response.
 
 
+parts_sent = pytest.mark.parametrize(
+    "sent", [[], [START], [START, part(b"1")]], ids=["nothing sent", "start sent", "part sent"]
+)
+
+
 def answering(*messages: Message) -> App:
     async def app(scope: Message, receive: Receive, send: Send) -> None:
         for message in messages:
@@ -365,7 +369,7 @@ def test_backpressure_between_sends() -> None:
 
 
 async def settle() -> None:
-    """Lets every task run until it waits for something that does not come of itself."""
+    """Let every task run until it waits for something from outside."""
     for _ in range(20):
         await asyncio.sleep(0)
 
@@ -424,7 +428,7 @@ def test_disconnect_after_complete_response() -> None:
 
 
 def test_disconnect_poll_after_response() -> None:
-    """As Starlette's ``request.is_disconnected()`` does: it cancels what does not answer at once."""
+    """Starlette's ``request.is_disconnected()`` polls: it cancels a `receive` that does not return immediately."""
     seen = []
 
     async def is_disconnected(receive: Receive) -> bool:
@@ -449,7 +453,7 @@ def test_bodyless_status_drops_content(status: int) -> None:
     assert run(serve(answering({**START, "status": status}, part(b"x", more=False)), function_url()))[1] == [b""]
 
 
-@pytest.mark.parametrize("sent", [[], [START], [START, part(b"1")]], ids=len)
+@parts_sent
 def test_stop_async_iteration_is_an_error(sent: list[Message]) -> None:
     async def app(scope: Message, receive: Receive, send: Send) -> None:
         await answering(*sent)(scope, receive, send)
@@ -474,7 +478,7 @@ def test_unread_body_after_response() -> None:
 # Failures of the application.
 
 
-@pytest.mark.parametrize("sent", [[], [START], [START, part(b"1")]], ids=len)
+@parts_sent
 @pytest.mark.parametrize("error", [KeyError("oops"), SystemExit(3)], ids=repr)
 def test_application_error_is_raised_once(sent: list[Message], error: BaseException) -> None:
     async def app(scope: Message, receive: Receive, send: Send) -> None:
@@ -499,21 +503,14 @@ def test_application_error_is_raised_once(sent: list[Message], error: BaseExcept
     assert items == [b"1"] * (len(sent) - 1)
 
 
-@pytest.mark.parametrize(
-    ("sent", "message"),
-    [
-        ([], "ASGI callable returned without starting response."),
-        ([START], "ASGI callable returned without completing response."),
-        ([START, part(b"1")], "ASGI callable returned without completing response."),
-    ],
-)
-def test_early_return_is_an_error(sent: list[Message], message: str) -> None:
+@parts_sent
+def test_early_return_is_an_error(sent: list[Message]) -> None:
     with pytest.raises(RuntimeError) as caught:
         run(serve(answering(*sent), function_url()))
-    assert str(caught.value) == message
+    assert str(caught.value) == f"ASGI callable returned without {'completing' if sent else 'starting'} response."
 
 
-@pytest.mark.parametrize("sent", [[], [START], [START, part(b"1")]], ids=len)
+@parts_sent
 def test_leftover_task_gets_disconnect(sent: list[Message]) -> None:
     log = []
 
@@ -536,7 +533,7 @@ def test_leftover_task_gets_disconnect(sent: list[Message]) -> None:
 
 
 def test_background_error_raised_on_close(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("streaming_runtime.asgi._GRACE", 0)  # nothing hurries what runs in the background
+    monkeypatch.setattr("streaming_runtime.asgi._GRACE", 0)  # the background code is not cancelled
 
     async def app(scope: Message, receive: Receive, send: Send) -> None:
         await answering({**START, "status": 500}, part(b"sorry", more=False))(scope, receive, send)
@@ -554,11 +551,11 @@ def test_background_error_raised_on_close(monkeypatch: pytest.MonkeyPatch) -> No
     run(main())
 
 
-# Responses that break off.
+# Responses that are cut.
 
 
-async def break_off(app: App, items: int) -> None:
-    """Closes the response after so many items."""
+async def cut(app: App, items: int) -> None:
+    """Close the response after so many items."""
     response = await AsgiHandler(http_only(app))(function_url(), None)
     stream: Any = response.content
     for _ in range(items):
@@ -582,7 +579,7 @@ def test_send_after_disconnect_raises(items: int) -> None:
             log.append((await receive())["type"])
             raise
 
-    run(break_off(app, items))
+    run(cut(app, items))
     assert log == ["the client has disconnected", "http.disconnect"]
 
 
@@ -598,7 +595,7 @@ def test_application_may_finish_after_disconnect() -> None:
             await sending
         await asyncio.to_thread(log.append, "ended")
 
-    run(break_off(app, 1))
+    run(cut(app, 1))
     assert log == ["http.disconnect", "ended"]
 
 
@@ -619,10 +616,10 @@ def test_stuck_application_is_cancelled(error: Exception | None) -> None:
                 raise error
 
     if error is None:
-        run(break_off(app, 1))
+        run(cut(app, 1))
     else:
         with pytest.raises(ValueError, match="in finally"):
-            run(break_off(app, 1))
+            run(cut(app, 1))
     assert log == ["cleaned up"]
 
 
@@ -668,8 +665,8 @@ def test_cancellation_reaches_application(sent: list[Message], ending: str) -> N
 # The lifespan.
 
 
-class Lively:
-    """An application that logs its lifespan and answers with the state it got from there."""
+class WithLifespan:
+    """An application that logs its lifespan, and answers each request with the state that it has from there."""
 
     def __init__(self) -> None:
         self.log: list[str] = []
@@ -697,7 +694,7 @@ async def body_of(handler: AsgiHandler, path: str = "/") -> bytes:
 
 
 def test_lifespan_state_is_copied_per_request() -> None:
-    app = Lively()
+    app = WithLifespan()
     handler = AsgiHandler(app)
 
     async def main() -> list[bytes]:
@@ -713,7 +710,7 @@ def test_lifespan_state_is_copied_per_request() -> None:
 
 
 def test_runtime_runs_every_lifespan() -> None:
-    apps = [Lively(), Lively()]
+    apps = [WithLifespan(), WithLifespan()]
     handlers = [AsgiHandler(app) for app in apps]
 
     async def main() -> None:
@@ -728,7 +725,7 @@ def test_runtime_runs_every_lifespan() -> None:
 
 
 def test_concurrent_requests_start_lifespan_once() -> None:
-    app = Lively()
+    app = WithLifespan()
     handler = AsgiHandler(app)
 
     async def main() -> list[bytes]:
@@ -739,11 +736,11 @@ def test_concurrent_requests_start_lifespan_once() -> None:
 
 
 def test_new_event_loop_gets_new_lifespan() -> None:
-    app = Lively()
+    app = WithLifespan()
     handler = AsgiHandler(app)
     for _ in range(2):
         assert json.loads(run(body_of(handler, "/1"))) == {"shared": ["/1"], "/1": "mine"}
-    run(handler.shutdown())  # of a loop that is gone
+    run(handler.shutdown())  # of a loop that was closed
     assert app.log == ["lifespan.startup"] * 2
 
 
@@ -772,7 +769,7 @@ async def returns(receive: Receive, send: Send) -> None:
 
 
 @lifespan
-async def raises_on_a_message_of_its_own(receive: Receive, send: Send) -> None:
+async def sends_an_unknown_message(receive: Receive, send: Send) -> None:
     await send({"type": "lifespan.hello"})
 
 
@@ -799,58 +796,45 @@ def test_application_without_lifespan(function: Lifespan) -> None:
 
 
 FAILURES: dict[str, tuple[Message, BaseException | None, str]] = {
-    "told": ({"message": "no database"}, None, "no database"),
-    "told, then raised": ({"message": "no database"}, KeyError("database"), "no database"),
-    "without a message": ({}, None, "lifespan.{phase}.failed"),
+    "message": ({"message": "no database"}, None, "no database"),
+    "message and exception": ({"message": "no database"}, KeyError("database"), "no database"),
+    "no message": ({}, None, "lifespan.{phase}.failed"),
 }
 
 
+@pytest.mark.parametrize("phase", ["startup", "shutdown"])
 @pytest.mark.parametrize(("fields", "raised", "message"), FAILURES.values(), ids=list(FAILURES))
-def test_failed_startup_is_retried(fields: Message, raised: Exception | None, message: str) -> None:
-    failing = iter([True, False])
+def test_failed_lifespan_is_reported_once(
+    fields: Message, raised: BaseException | None, message: str, phase: str
+) -> None:
+    """After a failed startup the next request tries again; a failed shutdown is over."""
+    failing = iter([True])
 
     async def lifespan(receive: Receive, send: Send) -> None:
-        await receive()
-        if not next(failing):
-            await send({"type": "lifespan.startup.complete"})
-            return
-        await send({"type": "lifespan.startup.failed", **fields})
-        if raised is not None:
-            raise raised
+        for happening in ("startup", "shutdown"):
+            await receive()
+            if happening == phase and next(failing, False):
+                await send({"type": f"lifespan.{phase}.failed", **fields})
+                if raised is not None:
+                    raise raised
+                return
+            await send({"type": f"lifespan.{happening}.complete"})
 
     async def main() -> bytes:
         handler = AsgiHandler(with_lifespan(lifespan))
-        with pytest.raises(RuntimeError) as caught:
+        if phase == "shutdown":
             await handler.startup()
-        assert str(caught.value) == message.format(phase="startup")
+        with pytest.raises(RuntimeError) as caught:
+            await (handler.startup() if phase == "startup" else handler.shutdown())
+        assert str(caught.value) == message.format(phase=phase)
         await handler.shutdown()
         return await body_of(handler)
 
     assert run(main()) == b"served"
 
 
-@pytest.mark.parametrize(("fields", "raised", "message"), FAILURES.values(), ids=list(FAILURES))
-def test_failed_shutdown_is_reported_once(fields: Message, raised: Exception | None, message: str) -> None:
-    async def lifespan(receive: Receive, send: Send) -> None:
-        await receive()
-        await send({"type": "lifespan.startup.complete"})
-        await receive()
-        await send({"type": "lifespan.shutdown.failed", **fields})
-        if raised is not None:
-            raise raised
-
-    async def main() -> None:
-        handler = AsgiHandler(with_lifespan(lifespan))
-        await handler.startup()
-        with pytest.raises(RuntimeError) as caught:
-            await handler.shutdown()
-        assert str(caught.value) == message.format(phase="shutdown")
-        await handler.shutdown()
-
-    run(main())
-
-
 def test_broken_lifespan_fails_one_request() -> None:
+    """A lifespan that ends while requests are served fails the next request; the one after it starts a new one."""
     breaking = asyncio.Event()
 
     async def lifespan(receive: Receive, send: Send) -> None:
