@@ -1,4 +1,4 @@
-"""`wire.py`: byte-exact tables, and h11 as the judge of whatever hypothesis thinks of."""
+"""`wire.py`: byte-exact tables, and h11 as the judge of random messages."""
 
 from __future__ import annotations
 
@@ -63,23 +63,23 @@ def test_metadata_encoding(status: int, headers: dict[str, str], cookies: list[s
 REFUSED: dict[str, Callable[[], object]] = {
     "status below 200": lambda: wire.http_metadata(199, {}, []),
     "status above 599": lambda: wire.http_metadata(600, {}, []),
-    "status that is no int": lambda: wire.http_metadata(True, {}, []),
-    "status as text": lambda: StreamingResponse([], "200"),  # type: ignore[arg-type]
+    "status of another type": lambda: wire.http_metadata(True, {}, []),
+    "status as str": lambda: StreamingResponse([], "200"),  # type: ignore[arg-type]
     "empty name": lambda: wire.http_metadata(200, {"": "x"}, []),
     "space in a name": lambda: wire.http_metadata(200, {"a b": "x"}, []),
     "colon in a name": lambda: wire.http_metadata(200, {"a:": "x"}, []),
     "line break in a name": lambda: wire.http_metadata(200, {"a\n": "x"}, []),
     "name beyond ASCII": lambda: wire.http_metadata(200, {"ä": "x"}, []),
-    "name that is no text": lambda: StreamingResponse([], headers={1: "x"}),  # type: ignore[dict-item]
+    "name of another type": lambda: StreamingResponse([], headers={1: "x"}),  # type: ignore[dict-item]
     "CR in a value": lambda: wire.http_metadata(200, {"a": "x\ry"}, []),
     "LF in a value": lambda: wire.http_metadata(200, {"a": "x\ny"}, []),
     "NUL in a value": lambda: wire.http_metadata(200, {"a": "\0"}, []),
     "DEL in a value": lambda: wire.http_metadata(200, {"a": "\x7f"}, []),
     "value beyond latin-1": lambda: wire.http_metadata(200, {"a": "€"}, []),
-    "value that is no text": lambda: StreamingResponse([], headers={"a": 1}),  # type: ignore[dict-item]
+    "value of another type": lambda: StreamingResponse([], headers={"a": 1}),  # type: ignore[dict-item]
     "LF in a cookie": lambda: wire.http_metadata(200, {}, ["a=1\nb=2"]),
-    "cookie that is no text": lambda: StreamingResponse([], cookies=[b"a=1"]),  # type: ignore[list-item]
-    "cookies as one text": lambda: StreamingResponse([], cookies="a=1"),
+    "cookie of another type": lambda: StreamingResponse([], cookies=[b"a=1"]),  # type: ignore[list-item]
+    "cookies as one str": lambda: StreamingResponse([], cookies="a=1"),
     "line break in the media type": lambda: StreamingResponse([], media_type="text/html\r\nx: y"),
     "line break in a Set-Cookie header": lambda: StreamingResponse([], headers={"Set-Cookie": "a\r\nb"}),
     "control character in a head": lambda: wire.request_head("GET", "/", "h", [("a", "\r\n")]),
@@ -128,7 +128,7 @@ def test_text_content_is_one_item(content: str | bytes | list[str | bytes], item
 BROKEN: dict[str, tuple[bytes, str]] = {
     "nothing": (b"", "connection closed before the response's head was whole"),
     "half a head": (b"HTTP/1.1 200 OK\r\nA: 1\r\n", "connection closed before the response's head was whole"),
-    "an interim response alone": (b"HTTP/1.1 100 Continue\r\n\r\n", "connection closed before the response's head"),
+    "only an interim response": (b"HTTP/1.1 100 Continue\r\n\r\n", "connection closed before the response's head"),
     "half a body": (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nx", "connection closed before the response's body"),
     "half a chunk": (
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nx",
@@ -157,7 +157,7 @@ BROKEN: dict[str, tuple[bytes, str]] = {
 
 
 @pytest.mark.parametrize(("data", "message"), BROKEN.values(), ids=list(BROKEN))
-@pytest.mark.parametrize("size", [1, 1000], ids=["byte by byte", "at once"])
+@pytest.mark.parametrize("size", [1, 1000], ids=["byte by byte", "in one piece"])
 def test_broken_answer(data: bytes, message: str, size: int) -> None:
     parser = wire.ResponseParser()
     pieces = [data[start : start + size] for start in range(0, len(data), size)]
@@ -174,13 +174,14 @@ KEEPING: dict[str, tuple[bytes, bool]] = {
     "keep-alive": (b"HTTP/1.1 200 OK\r\nConnection: Keep-Alive\r\nContent-Length: 0\r\n\r\n", True),
     "close": (b"HTTP/1.1 200 OK\r\nConnection: Close\r\nContent-Length: 0\r\n\r\n", False),
     "HTTP/1.0": (b"HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n", False),
-    "more than was asked for": (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\nx", False),
-    "more behind the last chunk": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nx", False),
+    "more than the length": (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\nx", False),
+    "more after the last chunk": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nx", False),
 }
 
 
 @pytest.mark.parametrize(("data", "keeps"), KEEPING.values(), ids=list(KEEPING))
 def test_keep_alive(data: bytes, keeps: bool) -> None:
+    """A connection is kept only if the end of its answer is known."""
     parser = wire.ResponseParser()
     assert parser.feed(data)
     assert parser.keep_alive is keeps
@@ -237,7 +238,7 @@ def test_metadata_round_trip(status: int, headers: dict[str, str], cookies: list
 
 @dataclass(frozen=True)
 class Received:
-    """A response as bytes, and what is to be read from it."""
+    """A response as bytes, and what must be read from it."""
 
     data: bytes
     status: int
@@ -247,7 +248,7 @@ class Received:
 
 @st.composite
 def responses(draw: st.DrawFn) -> Received:
-    """Responses of every framing, some behind an interim one."""
+    """Responses of every framing, some after an interim one."""
     status = draw(st.integers(200, 599).filter(lambda status: status not in {204, 304}))
     headers = dict(draw(st.lists(st.tuples(names.map(str.lower), values), max_size=5)))
     framing = draw(st.sampled_from(["length", "chunked", "close"]))
