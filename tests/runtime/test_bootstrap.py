@@ -9,12 +9,12 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from tests.helpers.sandbox import SOURCE, Sandbox
+from tests.helpers.sandbox import BOOTSTRAP, SOURCE, Sandbox
 from tests.helpers.scripted_api import event
 
 pytestmark = pytest.mark.own_interpreter
 
-BOOTSTRAP = str(SOURCE / "bootstrap")
+Variables = dict[str, str | None]
 SHOW = """
     import os, sys
     def handler(event, context):
@@ -22,22 +22,28 @@ SHOW = """
     def other(event, context):
         return "other"
     """
-# The interpreter as such: one in a virtual environment finds its modules by the path it is called by.
+# The interpreter itself: one in a virtual environment finds its modules by the path with which it is called.
 PYTHON = os.path.realpath(sys.executable)
 
 
+def filled(environment: Variables, **values: str) -> Variables:
+    """`environment` with `values` for the names in braces."""
+    return {name: value and value.format(**values) for name, value in environment.items()}
+
+
 def shown(sandbox: Sandbox, folder: Path | None = None) -> bytes:
+    """What the handler `SHOW` returns if the right code runs in the right place."""
     folder = folder or sandbox.task
     return f'["app", "{SOURCE}/streaming_runtime", "{folder}", "{folder}"]'.encode()
 
 
-STARTS: dict[str, tuple[tuple[str, ...], dict[str, str | None], bytes | None]] = {
-    "_HANDLER alone": ((), {}, None),
+STARTS: dict[str, tuple[tuple[str, ...], Variables, bytes | None]] = {
+    "only _HANDLER": ((), {}, None),
     "handler as argument": (("app.other",), {"_HANDLER": None}, b'"other"'),
     "argument before _HANDLER": (("app.other",), {"_HANDLER": "nothing.at_all"}, b'"other"'),
     "handler in a folder": (("package/inner.handler",), {}, b'"inner"'),
     "exec wrapper": ((PYTHON, "/var/runtime/bootstrap.py"), {"PYTHON": "/no/such/python"}, None),
-    "exec wrapper, interpreter alone": ((PYTHON,), {"PYTHON": None, "PATH": "/usr/bin:/bin"}, None),
+    "exec wrapper without a script": ((PYTHON,), {"PYTHON": None, "PATH": "/usr/bin:/bin"}, None),
     "exec wrapper, interpreter on PATH": (("python3", "/var/runtime/bootstrap.py"), {"PATH": "{bin}"}, None),
     "python3 on PATH": ((), {"PYTHON": None, "PATH": "{bin}"}, None),
     "empty PYTHON": ((), {"PYTHON": "", "PATH": "{bin}"}, None),
@@ -45,7 +51,7 @@ STARTS: dict[str, tuple[tuple[str, ...], dict[str, str | None], bytes | None]] =
     "PYTHON as an absolute path": ((), {"PYTHON": PYTHON}, None),
     "PYTHON as a relative path": ((), {"PYTHON": "bin/python3"}, None),
     "PYTHON as a relative path with a dot": ((), {"PYTHON": "./bin/python3"}, None),
-    "relative folder on PATH": ((), {"PYTHON": None, "PATH": "bin:{bin}"}, None),
+    "relative PATH entry": ((), {"PYTHON": None, "PATH": "bin:{bin}"}, None),
     "PYTHONSAFEPATH": ((), {"PYTHONSAFEPATH": "1"}, None),
     "CDPATH": ((), {"CDPATH": "/:{bin}"}, None),
 }
@@ -53,7 +59,7 @@ STARTS: dict[str, tuple[tuple[str, ...], dict[str, str | None], bytes | None]] =
 
 @pytest.mark.parametrize(("arguments", "environment", "body"), STARTS.values(), ids=list(STARTS))
 def test_start_finds_the_handler(
-    sandbox: Sandbox, arguments: tuple[str, ...], environment: dict[str, str | None], body: bytes | None
+    sandbox: Sandbox, arguments: tuple[str, ...], environment: Variables, body: bytes | None
 ) -> None:
     path = _python_on_path(sandbox.task)
     (sandbox.task / "package").mkdir()
@@ -62,22 +68,22 @@ def test_start_finds_the_handler(
         SHOW,
         event(),
         command=(BOOTSTRAP, *arguments),
-        environment={name: value and value.replace("{bin}", path) for name, value in environment.items()},
+        environment=filled(environment, bin=path),
     )
     assert ended.bodies == [body or shown(sandbox)]
 
 
-PREFERRED: dict[str, tuple[tuple[str, ...], dict[str, str | None], bool]] = {
-    "beside it": ((), {"PYTHON": None}, True),
-    "before the one on PATH": (("app.handler",), {"PYTHON": None, "PATH": "{bin}"}, True),
-    "not before PYTHON": ((), {"PYTHON": PYTHON}, False),
-    "not before the one of Lambda": ((PYTHON, "/var/runtime/bootstrap.py"), {"PYTHON": None}, False),
+PREFERRED: dict[str, tuple[tuple[str, ...], Variables, bool]] = {
+    "in the package": ((), {"PYTHON": None}, True),
+    "before PATH": (("app.handler",), {"PYTHON": None, "PATH": "{bin}"}, True),
+    "after PYTHON": ((), {"PYTHON": PYTHON}, False),
+    "after Lambda's own": ((PYTHON, "/var/runtime/bootstrap.py"), {"PYTHON": None}, False),
 }
 
 
 @pytest.mark.parametrize(("arguments", "environment", "bundled"), PREFERRED.values(), ids=list(PREFERRED))
 def test_bundled_interpreter_is_preferred(
-    sandbox: Sandbox, arguments: tuple[str, ...], environment: dict[str, str | None], bundled: bool
+    sandbox: Sandbox, arguments: tuple[str, ...], environment: Variables, bundled: bool
 ) -> None:
     path = _python_on_path(sandbox.task)
     folder = _project(sandbox, "package")
@@ -89,38 +95,38 @@ def test_bundled_interpreter_is_preferred(
         'import os\ndef handler(event, context):\n    return "BUNDLED" in os.environ\n',
         event(),
         command=(str(folder / "bootstrap"), *arguments),
-        environment={name: value and value.replace("{bin}", path) for name, value in environment.items()},
+        environment=filled(environment, bin=path),
     )
     assert ended.bodies == [b"true" if bundled else b"false"]
 
 
-MISSING: dict[str, tuple[tuple[str, ...], dict[str, str | None], str]] = {
+MISSING: dict[str, tuple[tuple[str, ...], Variables, str]] = {
     "absolute": ((), {"PYTHON": "/no/such/python"}, "/no/such/python"),
     "relative": ((), {"PYTHON": "no/such/python"}, "no/such/python"),
     "name": ((), {"PYTHON": "no-such-python"}, "no-such-python"),
     "handler as argument": (("app.handler",), {"PYTHON": "no-such-python"}, "no-such-python"),
     "exec wrapper": (("/no/such/python", "/var/runtime/bootstrap.py"), {}, "/no/such/python"),
-    "nothing on PATH": ((), {"PYTHON": None, "PATH": "/no/such/folder:{tools}"}, "python3"),
+    "empty PATH": ((), {"PYTHON": None, "PATH": "/no/such/folder:{tools}"}, "python3"),
 }
 
 
 @pytest.mark.parametrize(("arguments", "environment", "named"), MISSING.values(), ids=list(MISSING))
 def test_missing_interpreter_exits_127(
-    sandbox: Sandbox, arguments: tuple[str, ...], environment: dict[str, str | None], named: str
+    sandbox: Sandbox, arguments: tuple[str, ...], environment: Variables, named: str
 ) -> None:
     tools = sandbox.task / "tools"
     tools.mkdir()
     ended = sandbox.run(
         SHOW,
         command=(BOOTSTRAP, *arguments),
-        environment={name: value and value.replace("{tools}", str(tools)) for name, value in environment.items()},
+        environment=filled(environment, tools=str(tools)),
     )
     assert ended.status == 127
     assert ended.errors == f"bootstrap: no Python interpreter '{named}'; put python3 on PATH or set PYTHON\n"
     assert (ended.requests, ended.output) == ([], "")
 
 
-@pytest.mark.parametrize("shell", ["sh", "bash"])  # the two that are /bin/sh where this runs
+@pytest.mark.parametrize("shell", ["sh", "bash"])  # on Lambda, /bin/sh is bash
 def test_non_executable_interpreter_is_named(sandbox: Sandbox, shell: str) -> None:
     ended = sandbox.run(SHOW, command=(shell, BOOTSTRAP), environment={"PYTHON": "./app.py"})
     assert ended.status in {126, 127}
@@ -149,7 +155,7 @@ def test_task_root_defaults_to_own_folder(sandbox: Sandbox, name: str, root: str
 @pytest.mark.parametrize("cdpath", [None, "/tmp:other"], ids=["", "CDPATH"])
 def test_relative_bootstrap_path(sandbox: Sandbox, cwd: str, command: tuple[str, ...], cdpath: str | None) -> None:
     folder = _project(sandbox, "src")
-    (sandbox.task / "other" / "src").mkdir(parents=True)  # where CDPATH would lead
+    (sandbox.task / "other" / "src").mkdir(parents=True)  # CDPATH would lead there
     ended = sandbox.run(
         "",
         event(),
@@ -246,7 +252,7 @@ def _python_on_path(task: Path) -> str:
 
 
 def _project(sandbox: Sandbox, name: str) -> Path:
-    """A copy of the project's source in a folder of this name, with a handler that shows where it is."""
+    """A copy of the runtime in a folder with this name, with a handler that shows where it is."""
     folder = sandbox.task / name
     shutil.copytree(SOURCE, folder, ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "app.py").write_text(
@@ -255,7 +261,7 @@ def _project(sandbox: Sandbox, name: str) -> Path:
     return folder
 
 
-# The script of AWS's documentation on wrappers, but for its comments.
+# The script in AWS's documentation on wrappers, without its comments.
 SAMPLE_WRAPPER = """#!/bin/bash
 args=("$@")
 extra_args=("-X" "importtime")
@@ -268,7 +274,7 @@ WRAPPERS: dict[str, tuple[str, bytes]] = {
         '#!/bin/sh\nexport ORIGINAL="$_HANDLER"\nexport _HANDLER=wrapped.handler\nexec "$@"\n',
         b'["wrapped", false, null, "app.handler"]',
     ),
-    "another shell's start": ('#!/bin/sh\nset -- "$@"\n"$@" &\nwait $!\n', b'["app", false, null, null]'),
+    "shell that stays": ('#!/bin/sh\nset -- "$@"\n"$@" &\nwait $!\n', b'["app", false, null, null]'),
 }
 WRAPPED_STARTS: dict[str, tuple[str, ...]] = {
     "_HANDLER": (),
@@ -292,7 +298,7 @@ WRAPPED = """
 def test_nested_wrapper_starts_the_runtime(
     sandbox: Sandbox, script: str, body: bytes, arguments: tuple[str, ...], name: str
 ) -> None:
-    wrapper = _script(sandbox.task / name, script)
+    wrapper = sandbox.script(name, script)
     (sandbox.task / "wrapped.py").write_text("import app\nWRAPPED = __name__\n" + textwrap.dedent(WRAPPED))
     ended = sandbox.run(
         WRAPPED, event(), command=(BOOTSTRAP, *arguments), environment={"STREAMING_RUNTIME_EXEC_WRAPPER": wrapper}
@@ -303,7 +309,7 @@ def test_nested_wrapper_starts_the_runtime(
 
 @pytest.mark.parametrize("arguments", WRAPPED_STARTS.values(), ids=list(WRAPPED_STARTS))
 def test_nested_wrapper_on_path_gets_the_command(sandbox: Sandbox, arguments: tuple[str, ...]) -> None:
-    _script(sandbox.task / "wrapper", '#!/bin/sh\nprintf "%s\\n" "$@" >&2\nexec "$@"\n')
+    sandbox.script("wrapper", '#!/bin/sh\nprintf "%s\\n" "$@" >&2\nexec "$@"\n')
     environment = {"STREAMING_RUNTIME_EXEC_WRAPPER": "wrapper", "PATH": f"{sandbox.task}:{os.defpath}"}
     ended = sandbox.run(WRAPPED, event(), command=(BOOTSTRAP, *arguments), environment=environment)
     python, *rest = ended.errors.splitlines()[:4]
@@ -350,12 +356,6 @@ def test_non_executable_wrapper_is_named(sandbox: Sandbox, kind: str, shell: str
     assert ended.status in {126, 127}
     assert str(path) in ended.errors
     assert ended.requests == []
-
-
-def _script(path: Path, text: str) -> str:
-    path.write_text(text)
-    path.chmod(0o755)
-    return str(path)
 
 
 def test_runtime_starts_as_module(sandbox: Sandbox) -> None:
