@@ -20,23 +20,23 @@ def document(path: str) -> str:
 
 
 def readme(answers: Answers) -> str:
-    """The README of a project. Its region, which is but a word in it, is always the same."""
+    """The README of a project. Its region, which only changes a word, is always the same."""
     return render("README.md", {**defaults(), **answers, "region": "us-east-1"})
 
 
 def blocks(text: str) -> list[str]:
-    """What stands there to be typed: blocks of commands, without comments."""
+    """The blocks of commands in a text, without comments."""
     found = (re.sub(rf"^{indent}", "", block, flags=re.MULTILINE) for indent, block in _COMMANDS.findall(text))
     return [re.sub(r"[ \t]+#.*", "", re.sub(r" *\\\n *", " ", block)) for block in found]
 
 
 def scripts(text: str) -> list[str]:
-    """What a document has a reader type: its blocks, then each command in a sentence that has arguments of its own."""
+    """What a document tells a reader to type: its blocks, then each command with arguments in a sentence."""
     sentences = (" ".join(command.split()) for command in _INLINE.findall(_FENCE.sub("", text)))
     return [*blocks(text), *(f"{command}\n" for command in sentences if len(command.split()) > 2)]
 
 
 def commands(text: str) -> set[str]:
-    """Each command of a document, and those that a comment says may be typed in its place."""
+    """Each command of a document, and the alternatives that its comments name."""
     found = {command for script in scripts(text) for command in script.splitlines() if command}
     return found | set(re.findall(r"# or: ([^;\n]+)", "\n".join(_FENCE.findall(text))))
