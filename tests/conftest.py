@@ -17,7 +17,7 @@ restore_signals()
 sys.dont_write_bytecode = True
 os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
 
-# The duration of an example depends on how busy the machine is, so it is no failure.
+# The duration of an example depends on the load of the machine, so it must not fail a test.
 settings.register_profile("no deadline", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("no deadline")
 

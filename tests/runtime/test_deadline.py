@@ -465,7 +465,7 @@ def test_handlers_own_sigalrm_is_kept(sandbox: Sandbox, definition: str) -> None
 @pytest.mark.slow
 @waits
 def test_retry_loop_is_ended(sandbox: Sandbox, definition: str, wait: str) -> None:
-    """A loop that tries again after each `Exception` is left, since the deadline's is none."""
+    """`except Exception` does not catch the deadline's exception, so a loop that tries again ends."""
     code = f"""
         import asyncio, time
         {definition} handler(event, context):
