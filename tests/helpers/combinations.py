@@ -1,4 +1,4 @@
-"""The combinations of answers: all that are valid, and a few that hold every valid pair of answers."""
+"""Combinations of answers: all valid ones, and a few that contain every valid pair of answers."""
 
 import itertools
 import shlex
@@ -8,49 +8,48 @@ from functools import cache
 from hooks.pre_gen_project import CHOICES, problems
 from tests.helpers.support import Answers, defaults
 
-# What stands for the answers that may be anything, where it makes a difference what they are.
+# Examples for the answers that are free text, where the text makes a difference.
 PAIRED = {
     **CHOICES,
     "cors_origins": ("", "*", "https://example.com, http://localhost:5173"),
     "reserved_concurrency": ("", "10"),
     "bedrock_model": ("global.amazon.nova-2-lite-v1:0", "amazon.nova-lite-v1:0"),
 }
-# These change one number or name each and never what else is there, so that pairs of them are enough.
+# Each of these only changes a number or a name, so that pairs of them are enough.
 SINGLE = {
     "region": ("us-east-1", "eu-central-1", "ap-southeast-2"),
     "memory": ("512", "128", "10240"),
     "timeout": ("120", "1", "900"),
     "log_retention": ("30", "1", "3653"),
 }
-# The rules that take two answers are about these; test_combinations.py proves that they are about no other.
+# The rules about two answers use only these; test_combinations.py proves it.
 BOUND = ("front_door", "url_auth", "cors_origins", "cors_credentials")
 
-
-# Each is a line of its own in the template whatever the others are, so the pairs prove them: with them in the product
-# it would be four times as many.
+# Each is a separate line in the template, independent of the others, so that pairs are enough. With them the product
+# would be four times as large.
 ALONE = ("architecture", "reserved_concurrency")
 
 
 def product(**fixed: str) -> Iterator[Answers]:
-    """Every combination with these answers, the invalid ones among them; of those that stand alone the default."""
+    """Every combination with these answers, including invalid ones; answers in `ALONE` are the defaults."""
     options = {name: [fixed[name]] if name in fixed else of for name, of in PAIRED.items() if name not in ALONE}
     for values in itertools.product(*options.values()):
         yield {**defaults(), **dict(zip(options, values, strict=True))}
 
 
 def command(answers: Answers) -> str:
-    """What to type to get the project of these answers."""
+    """The command that generates the project of these answers."""
     given = (f"{option}={answer}" for option, answer in answers.items() if defaults()[option] != answer)
     return shlex.join(["cookiecutter", "--no-input", "--output-dir", "/tmp", ".", *given])
 
 
 def name(answers: Answers) -> str:
-    """A short name of a combination for the tests: what is not the default."""
+    """A short name of a combination for the tests: the answers that are not the default."""
     return ",".join(str(answer) for option, answer in answers.items() if defaults()[option] != answer) or "defaults"
 
 
 def possible(answers: Answers) -> bool:
-    """Are these answers good, with some answers to the other options?"""
+    """Tell whether these answers are valid together with some answers to the other options."""
     free = {option: PAIRED[option] for option in BOUND if option not in answers}
     return any(
         not problems({**defaults(), **answers, **dict(zip(free, values, strict=True))})
@@ -59,7 +58,7 @@ def possible(answers: Answers) -> bool:
 
 
 def pairs() -> list[Answers]:
-    """All pairs of answers to two options that can be together."""
+    """All pairs of answers to two options that can be combined."""
     return [
         {one: first, other: second}
         for (one, firsts), (other, seconds) in itertools.combinations({**PAIRED, **SINGLE}.items(), 2)
@@ -70,8 +69,11 @@ def pairs() -> list[Answers]:
 
 @cache
 def pairwise() -> tuple[Answers, ...]:
-    """Combinations that hold every one of `pairs`: each begins with a pair that is missing yet, and takes for each
-    other option the answer that brings the most that are missing. The defaults are the first."""
+    """Combinations that contain all `pairs`, beginning with the defaults.
+
+    Each further one begins with a pair that is still missing, and takes for each other option the answer that adds
+    the most missing pairs.
+    """
     options = {**PAIRED, **SINGLE}
     order = sorted(options, key=lambda option: -len(options[option]))
     missing = {frozenset(pair.items()): None for pair in pairs()}

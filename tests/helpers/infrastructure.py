@@ -1,4 +1,4 @@
-"""What SAM and its linter say of a project's template. They are imported where they are used: that takes seconds."""
+"""A project's template as SAM and its linter see it. Their imports need seconds, so they are where they are used."""
 
 import functools
 import json
@@ -9,7 +9,7 @@ IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/stream:latest"
 
 
 def transformed(project: Path, region: str = "us-east-1") -> dict[str, Any]:
-    """The plain CloudFormation that the Serverless transform makes of a project's template."""
+    """The plain CloudFormation that the Serverless transform makes from a project's template."""
     from boto3.session import Session
     from samcli.yamlhelper import yaml_parse
     from samtranslator.parser.parser import Parser
@@ -17,7 +17,7 @@ def transformed(project: Path, region: str = "us-east-1") -> dict[str, Any]:
 
     source = yaml_parse((project / "template.yaml").read_text(encoding="utf-8"))
     function = source["Resources"]["StreamFunction"]["Properties"]
-    # The transform wants code that lies in a bucket, or an image in a registry, as `sam package` leaves it.
+    # The transform requires code in a bucket, or an image in a registry, as after `sam package`.
     if function.get("PackageType") == "Image":
         function["ImageUri"] = IMAGE
     else:
@@ -28,7 +28,7 @@ def transformed(project: Path, region: str = "us-east-1") -> dict[str, Any]:
 
 @functools.cache
 def _rules() -> Any:
-    # cfn-lint takes half a second to make its rules, and the command goes through many files with the same ones.
+    # cfn-lint needs half a second to load its rules; its command uses the same ones for many files too.
     from cfnlint.config import ConfigMixIn
     from cfnlint.runner import Runner
 
@@ -36,7 +36,7 @@ def _rules() -> Any:
 
 
 def linted(text: str, *regions: str) -> list[str]:
-    """What cfn-lint finds in a template for these regions, which is all that `sam validate --lint` goes by."""
+    """What cfn-lint finds in a template for these regions; `sam validate --lint` reports the same."""
     from cfnlint.config import ConfigMixIn
     from cfnlint.decode.decode import decode_str
     from cfnlint.runner import run_template_by_data
@@ -46,6 +46,6 @@ def linted(text: str, *regions: str) -> list[str]:
 
 
 def assert_clean(project: Path, region: str) -> None:
-    """Fails unless cfn-lint finds nothing in the template, before and after the transform."""
+    """Fail unless cfn-lint finds nothing in the template, before and after the transform."""
     assert linted((project / "template.yaml").read_text(encoding="utf-8"), region) == []
     assert linted(json.dumps(transformed(project, region)), region) == []

@@ -1,7 +1,7 @@
-"""Breaks one line of the template at a time, and looks whether `make check` or the tests of that part see it.
+"""Break one line of the template at a time, and show whether `make check` or the tests of that part notice it.
 
-The lines are drawn by chance, the same ones for the same seed, and changed mechanically, so nobody picks what is easy
-to see.
+The lines are drawn at random, the same ones for the same seed, and changed mechanically, so that the breakages are not
+chosen to be noticed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 from tests.helpers.support import ROOT, user_environment
 
 PROJECT = "{{cookiecutter.project_slug}}"
-# What is broken, and the tests that are about it.
+# What is broken, and the tests of that part.
 AREAS = {
     "hooks": (
         ("hooks/*.py", "filters.py"),
@@ -34,13 +34,16 @@ AREAS = {
         "template/test_combinations.py template/test_sam.py local/test_templates.py pipeline",
     ),
     "workflows": ((f"{PROJECT}/.github/workflows/*.yml",), "template/test_bake.py pipeline"),
-    "runtime": ((f"{PROJECT}/runtime/streaming_runtime/*.py", f"{PROJECT}/runtime/bootstrap"), "runtime"),
-    "local URL": ((f"{PROJECT}/local/*.py",), "local template/test_sam.py"),
+    "runtime": ((f"{PROJECT}/runtime/streaming_runtime/**/*.py", f"{PROJECT}/runtime/bootstrap"), "runtime"),
+    "local URL": ((f"{PROJECT}/local/**/*.py",), "local template/test_sam.py"),
 }
-# Drawn, and no breakage: nobody can tell the difference. By the file, the line as it is then, and the reason.
+# Changes that make no difference, by the file and the changed line, with the reason.
 EQUIVALENT = {
-    (f"{PROJECT}/.github/workflows/ci.yml", "timeout-minutes: 16"): "fifteen minutes are more than a build takes too",
-    (f"{PROJECT}/pipeline/oidc.yaml", "- Sid: WatchAlarmsx"): "a statement's name tells nobody but its reader",
+    (
+        f"{PROJECT}/.github/workflows/ci.yml",
+        "timeout-minutes: 16",
+    ): "fifteen minutes are already more than a build needs",
+    (f"{PROJECT}/pipeline/oidc.yaml", "- Sid: WatchAlarmsx"): "the name of a statement is for readers only",
 }
 
 OPPOSITE = {"==": "!=", "!=": "==", "<": ">=", ">=": "<", ">": "<=", "<=": ">", "in": "not in", "not in": "in"}
@@ -50,7 +53,7 @@ OPPOSITE |= {"True": "False", "False": "True"}
 
 @dataclass(frozen=True)
 class Breakage:
-    """A line (from 1) of a file of this repository, as it is and as it is then."""
+    """A line of a file in this repository (counted from 1), before and after the change."""
 
     path: str
     line: int
@@ -62,15 +65,15 @@ class Breakage:
 
 
 def of_python(text: str) -> Iterator[tuple[int, str]]:
-    """The ways to break Python: each a line's number, from 1, and what it is then."""
+    """The ways to break Python code: the number of a line, counted from 1, and the changed line."""
     lines = [line.encode() for line in text.splitlines()]
     tree = ast.parse(text)
-    # Docstrings are for people, and Python 3.11 does not know where the parts of an f-string are.
-    texts = [
+    # Docstrings have no effect, and in Python 3.11 the parts of an f-string have no position.
+    docstrings = [
         node.value for node in ast.walk(tree) if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
     ]
     left_out = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in ast.walk(node)}
-    left_out |= {id(node) for node in texts}
+    left_out |= {id(node) for node in docstrings}
 
     def replaced(start: tuple[int, int], end: tuple[int, int], pattern: str, new: str) -> Iterator[tuple[int, str]]:
         if start[0] == end[0]:
@@ -110,13 +113,13 @@ def of_python(text: str) -> Iterator[tuple[int, str]]:
 
 
 def of_text(text: str) -> Iterator[tuple[int, str]]:
-    """The same for YAML, TOML and shell, with or without Jinja: a line goes, or its value changes, or its condition."""
+    """The ways to break YAML, TOML and shell, with or without Jinja: drop a line, or change its value or condition."""
     for number, line in enumerate(text.splitlines(), 1):
         parts = re.fullmatch(r"\s*(?:- )?(?:([\w.-]+)(?::| =) +)?(.*?)(?: +# .*)?", line)
-        assert parts, "every line has them, if empty"
+        assert parts, "the pattern matches every line"
         key, value = parts.groups()
         if not value or value.startswith("#") or key in {"name", "Description", "description"}:
-            continue  # these are for people
+            continue  # these have no effect
         if condition := re.fullmatch(r"(\s*\{%-? (?:el)?if )(.+?)( -?%\}.*)", line):
             yield number, f"{condition[1]}not ({condition[2]}){condition[3]}"
         elif value.startswith("{%"):
@@ -132,7 +135,7 @@ def _altered(end: re.Match[str]) -> str:
 
 
 def drawn(area: str, count: int, seed: int) -> list[Breakage]:
-    """`count` breakages of different lines of an area: each of its files is as likely, and of a file each line."""
+    """Draw `count` breakages of different lines of an area: each file is as likely, and each line of a file."""
     ways: dict[str, dict[int, list[Breakage]]] = {}
     for path in sorted(path for pattern in AREAS[area][0] for path in ROOT.glob(pattern)):
         text, name = path.read_text(encoding="utf-8"), str(path.relative_to(ROOT))
@@ -143,14 +146,14 @@ def drawn(area: str, count: int, seed: int) -> list[Breakage]:
     while len(found) < count:
         lines = ways[chance.choice(list(ways))]
         breakage = chance.choice(lines.pop(chance.choice(list(lines))))
-        # Left out only here, so that what a seed draws else stays the same.
+        # Skip these only here, so that the other draws of a seed stay the same.
         if (breakage.path, breakage.after.strip()) not in EQUIVALENT:
             found.append(breakage)
     return found
 
 
 def seen(clone: Path, area: str) -> str:
-    """What fails in a clone: a line of output, which is empty if nothing does."""
+    """What fails in a clone, in one line of output, or nothing."""
     tests = [f"tests/{name}" for name in AREAS[area][1].split()]
     processes = str(2 * len(os.sched_getaffinity(0)))
     pytest = (
@@ -167,7 +170,7 @@ def seen(clone: Path, area: str) -> str:
         "--dist",
         "worksteal",
     )
-    # The environment is the one that runs this. What takes long comes last.
+    # The tools are those of the environment that runs this; the slowest tests come last.
     lint, quick = ("make", "--old-file", ".venv/ready", "lint"), ("-m", "not slow")
     for command in (lint, (*pytest, *quick, *tests), (*pytest, *quick), (*pytest, *tests)):
         done = subprocess.run(command, cwd=clone, env=user_environment(), capture_output=True, text=True, check=False)
@@ -179,12 +182,12 @@ def seen(clone: Path, area: str) -> str:
 
 
 def main() -> int:
-    """Prints each breakage with what saw it; the exit status is 1 if more than one in twenty was not seen."""
+    """Print each breakage with what noticed it; the exit status is 1 if more than one in twenty was not noticed."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--seed", type=int, default=7, help="draws others")
-    parser.add_argument("--each", type=int, default=8, help="how many of each area")
-    parser.add_argument("--area", choices=AREAS, action="append", help="only this one")
-    parser.add_argument("--list", action="store_true", help="show what is drawn and run nothing")
+    parser.add_argument("--seed", type=int, default=7, help="which breakages are drawn (default: %(default)s)")
+    parser.add_argument("--each", type=int, default=8, help="breakages in each area (default: %(default)s)")
+    parser.add_argument("--area", choices=AREAS, action="append", help="only this area; may be repeated")
+    parser.add_argument("--list", action="store_true", help="list the breakages without running anything")
     options = parser.parse_args()
     breakages = [(area, found) for area in options.area or AREAS for found in drawn(area, options.each, options.seed)]
     if options.list:
@@ -196,9 +199,9 @@ def main() -> int:
         subprocess.run(("git", "clone", "--quiet", ROOT, clone), check=True)
         (clone / ".venv").symlink_to(sys.prefix)
         for area in options.area or AREAS:
-            print(f"{area}: without a breakage", flush=True)
+            print(f"{area}: running without a breakage", flush=True)
             if why := seen(clone, area):
-                print(f"{area}: fails without a breakage, so it cannot tell one: {why}", file=sys.stderr)
+                print(f"{area}: the tests fail without a breakage; fix them first: {why}", file=sys.stderr)
                 return 2
         for number, (area, found) in enumerate(breakages, 1):
             began, path = time.monotonic(), clone / found.path
@@ -210,8 +213,8 @@ def main() -> int:
             path.write_text(whole, encoding="utf-8")
             missed += not why
             took = f"{time.monotonic() - began:.0f} s"
-            print(f"{number}/{len(breakages)} {area}: {found}\n  {why or 'NOT SEEN'} ({took})", flush=True)
-    print(f"{len(breakages) - missed} of {len(breakages)} breakages were seen")
+            print(f"{number}/{len(breakages)} {area}: {found}\n  {why or 'NOT NOTICED'} ({took})", flush=True)
+    print(f"{len(breakages) - missed} of {len(breakages)} breakages were noticed")
     return int(missed * 20 > len(breakages))
 
 

@@ -1,4 +1,4 @@
-"""The files that hold answers, rendered in cookiecutter's environment, and what must hold in them."""
+"""The files that depend on answers, rendered in cookiecutter's environment, and the rules that they must keep."""
 
 import re
 import tomllib
@@ -19,24 +19,24 @@ PSEUDO_PARAMETERS = {
 }
 
 _environment: Environment = create_env_with_context({"cookiecutter": OPTIONS})
-# Where cookiecutter looks: the second for what a file includes.
+# Where cookiecutter looks for a file, and for the parts that it includes.
 _loader = FileSystemLoader([TEMPLATE, ROOT / "templates"])
 _environment.loader = _loader
 
 
 def render(file: str, answers: Answers) -> str:
-    """What cookiecutter makes of this file of the project."""
+    """A file of the project as cookiecutter renders it."""
     return _environment.get_template(file).render(cookiecutter={**OPTIONS, **answers})
 
 
 def source(file: str) -> str:
-    """This file of the project as it is in the template, with the parts that it includes in their places."""
+    """A file of the project as it is in the template, with the parts that it includes."""
     text, _, _ = _loader.get_source(_environment, file)
     return re.sub(r'\{% include "(.+)" %\}\n', lambda include: source(include[1]), text)
 
 
 def render_hook(hook: str, answers: Answers) -> str:
-    """What cookiecutter makes of a hook before it runs it."""
+    """A hook as cookiecutter renders it before it runs it."""
     return _hook(hook).render(cookiecutter={**OPTIONS, **answers}, _cookiecutter=answers)
 
 
@@ -46,11 +46,11 @@ def _hook(hook: str) -> Template:
 
 
 class _Loader(yaml.CSafeLoader):
-    """Takes CloudFormation's tags, as `{"Ref": …}`, and refuses what is there twice."""
+    """Reads CloudFormation's tags as `{"Ref": …}`, and refuses duplicate keys."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [key.value for key, _ in node.value]
-        assert len(keys) == len(set(keys)), f"a key is there twice: {keys}"
+        assert len(keys) == len(set(keys)), f"duplicate key: {keys}"
         return super().construct_mapping(node, deep=True)
 
 
@@ -66,13 +66,13 @@ _Loader.add_multi_constructor("!", _tagged)
 
 
 def load_yaml(text: str) -> dict[str, Any]:
-    """A template of SAM, in which no key is there twice."""
+    """Read a SAM template, which must not have duplicate keys."""
     found: dict[str, Any] = yaml.load(text, _Loader)
     return found
 
 
 def load(file: str, text: str) -> Any:
-    """What a program reads in this file."""
+    """The data in a file: YAML and TOML are parsed, other text is returned as it is."""
     return load_yaml(text) if file.endswith(".yaml") else tomllib.loads(text) if file.endswith(".toml") else text
 
 
@@ -94,7 +94,7 @@ def references(part: Any) -> Iterator[str]:
 
 
 def conditionals(part: Any) -> Iterator[list[Any]]:
-    """What an `If` chooses by and from, each of them in a part of a template."""
+    """The condition and the alternatives of each `If` in a part of a template."""
     if isinstance(part, dict):
         if "If" in part:
             yield part["If"]
@@ -105,16 +105,16 @@ def conditionals(part: Any) -> Iterator[list[Any]]:
 
 
 def check_text(file: str, text: str) -> None:
-    """Fails where a rendered file shows that it was made by a program."""
-    assert not any(mark in text for mark in JINJA), f"{file} has Jinja left"
+    """Fail if a rendered file has traces of its generation."""
+    assert not any(mark in text for mark in JINJA), f"{file} contains Jinja"
     assert "\n\n\n" not in text, f"{file} has two blank lines in a row"
-    assert text.endswith("\n"), f"{file} ends within a line"
-    assert not text.endswith("\n\n"), f"{file} ends in a blank line"
+    assert text.endswith("\n"), f"{file} has no line end at its end"
+    assert not text.endswith("\n\n"), f"{file} ends with a blank line"
     assert not re.search(r"[ \t]$", text, re.MULTILINE), f"{file} has blanks at the end of a line"
 
 
 def check_template(template: dict[str, Any], answers: Answers) -> None:
-    """Fails where a template would not stream, or names what is not there."""
+    """Fail if a template would not stream, or refers to something undefined."""
     resources = template["Resources"]
     assert resources["StreamFunction"]["Type"] == "AWS::Serverless::Function"
     url = resources["StreamUrl"]

@@ -1,4 +1,4 @@
-"""Helpers of the tests: commands run as a user would, and answers to start from."""
+"""What all tests use: commands as a user runs them, and answers to start from."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
-# The interpreter that runs the tests, and this machine as Lambda names it.
+# The version of the interpreter that runs the tests, and Lambda's name of this machine's architecture.
 OWN_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 OWN_ARCHITECTURE = {"aarch64": "arm64"}.get(platform.machine(), platform.machine())
 TEMPLATE = ROOT / "{{cookiecutter.project_slug}}"
@@ -26,7 +26,7 @@ Bake = Callable[..., Path]
 
 
 def user_environment(**more: str) -> dict[str, str]:
-    """The environment of a user's shell that has this project's tools on its PATH."""
+    """The environment of a user's shell with this repository's tools on its PATH."""
     inherited = {
         name: value
         for name, value in os.environ.items()
@@ -39,7 +39,7 @@ def user_environment(**more: str) -> dict[str, str]:
 def run(
     *command: str | Path, cwd: Path, check: bool = True, answers: str = "", **more: str
 ) -> subprocess.CompletedProcess[str]:
-    """Runs a command with `answers` as its input; fails with its whole output unless it succeeds or `check` is off."""
+    """Run a command with `answers` as its input; fail with its whole output unless it succeeds or `check` is off."""
     done = subprocess.run(
         command,
         cwd=cwd,
@@ -57,27 +57,27 @@ def run(
 
 
 def pytest_of(project: Path, *arguments: str, check: bool = True, **more: str) -> subprocess.CompletedProcess[str]:
-    """Runs a project's tests as it would: without the plugins that happen to be installed here, which take seconds."""
+    """Run a project's tests as the project would: without other plugins of this environment, which need seconds."""
     command = ("python", "-m", "pytest", "-p", "no:cacheprovider", *arguments)
     return run(*command, cwd=project, check=check, PYTEST_DISABLE_PLUGIN_AUTOLOAD="1", **more)
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of the loopback interface that nobody listens on at the moment."""
+    """Ports of the loopback interface that are currently free."""
     with ExitStack() as stack:
         listeners = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
         return [listener.getsockname()[1] for listener in listeners]
 
 
 def source_files() -> list[str]:
-    """The files of this repository that git tracks, or would: none that it ignores."""
+    """The files of this repository that git tracks or would track, without those that it ignores."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, check=True, text=True)
     return sorted({path for path in listed.stdout.split("\0") if path and (ROOT / path).is_file()})
 
 
 def copy_sources(folder: Path) -> Path:
-    """Lays out this repository as a clone would have it, without the caches that tools leave in a working tree."""
+    """Copy this repository as a clone would have it, without the caches that tools leave in a working tree."""
     for path in source_files():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / path, folder / path)
@@ -85,13 +85,13 @@ def copy_sources(folder: Path) -> Path:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """What the files of a project hold, by their paths; git's own are left out."""
+    """The content of a project's files by path, without git's own files."""
     paths = [path for path in folder.rglob("*") if path.is_file() and ".git" not in path.parts]
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
 def defaults() -> Answers:
-    """The answers of someone who presses Enter all the way."""
+    """The answers of a user who only presses Enter."""
     answers = {
         option: value[0] if isinstance(value, list) else value
         for option, value in OPTIONS.items()
@@ -101,7 +101,7 @@ def defaults() -> Answers:
 
 
 def for_own_python(project: Path) -> Path:
-    """The project, which from now on runs on the Python that runs the tests: Lambda's own or one that goes along."""
+    """Change a project to the Python version that runs the tests, for a managed and for a bundled interpreter."""
     template = project / "template.yaml"
     text = re.sub(r"Runtime: python3\.\d+", f"Runtime: python{OWN_PYTHON}", template.read_text(encoding="utf-8"))
     text = re.sub(r'PythonVersion: ".+"', f'PythonVersion: "{platform.python_version()}"', text)
@@ -110,7 +110,7 @@ def for_own_python(project: Path) -> Path:
 
 
 def relocatable_python(folder: Path) -> Path:
-    """Lays out the interpreter that runs the tests as python-build-standalone does, with some of what nobody needs."""
+    """Lay out the interpreter that runs the tests as python-build-standalone does, with some files to be removed."""
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     home = Path(sys.base_prefix)
     (folder / "bin").mkdir(parents=True)

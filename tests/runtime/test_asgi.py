@@ -1,4 +1,4 @@
-"""ASGI applications as handlers: what they see of an event, how their response goes out, and how they end."""
+"""ASGI applications as handlers: how they see a request, how their response is sent, and how they end."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.runtime.conftest import PATIENCE
+from tests.helpers.http_events import HOST, Message, function_url, rest_api
+from tests.helpers.scripted_api import LIMIT
 
 from streaming_runtime import AsgiHandler, StreamingResponse, lifecycle
 
 pytestmark = pytest.mark.own_interpreter
 
-Message = dict[str, Any]
 Receive = Callable[[], Coroutine[Any, Any, Message]]
 Send = Callable[[Message], Coroutine[Any, Any, None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
@@ -26,59 +26,10 @@ Lifespan = Callable[[Receive, Send], Awaitable[None]]
 
 START: Message = {"type": "http.response.start", "status": 200}
 END: Message = {"type": "http.response.body"}
-NULS = b"8\r\n" + bytes(8) + b"\r\n"
-HOST = "abc.lambda-url.us-east-1.on.aws"
 
 
 def part(body: object, more: bool = True) -> Message:
     return {"type": "http.response.body", "body": body, "more_body": more}
-
-
-def function_url(method: str = "GET", path: str = "/", query: str = "", **changes: Any) -> Message:
-    """An event of a function URL, https://docs.aws.amazon.com/lambda/latest/dg/urls-invocation.html."""
-    return {
-        "version": "2.0",
-        "routeKey": "$default",
-        "rawPath": path,
-        "rawQueryString": query,
-        "headers": {"host": HOST, "x-forwarded-port": "443", "x-forwarded-proto": "https"},
-        "requestContext": {
-            "domainName": HOST,
-            "http": {"method": method, "path": path, "protocol": "HTTP/1.1", "sourceIp": "203.0.113.7"},
-            "stage": "$default",
-        },
-        "isBase64Encoded": False,
-        **changes,
-    }
-
-
-def rest_api(
-    method: str = "GET", path: str = "/", query: dict[str, list[str]] | None = None, stage: str = "", **changes: Any
-) -> Message:
-    """An event of a REST API, called by a domain of its own, or with `stage` in the path by that of the API.
-
-    https://docs.aws.amazon.com/apigateway/latest/developerguide/set-up-lambda-proxy-integrations.html
-    """
-    return {
-        "resource": "/{proxy+}",
-        "path": path,
-        "httpMethod": method,
-        "headers": {"Host": "the last value only"},
-        "multiValueHeaders": {"Host": [HOST], "X-Forwarded-Port": ["443"], "X-Forwarded-Proto": ["https"]},
-        "queryStringParameters": None if query is None else {name: values[-1] for name, values in query.items()},
-        "multiValueQueryStringParameters": query,
-        "requestContext": {
-            "domainName": HOST,
-            "httpMethod": method,
-            "identity": {"sourceIp": "203.0.113.7"},
-            "path": stage + path,
-            "protocol": "HTTP/1.1",
-            "stage": "prod",
-        },
-        "body": None,
-        "isBase64Encoded": False,
-        **changes,
-    }
 
 
 @pytest.fixture(autouse=True)
@@ -88,7 +39,7 @@ def _no_hooks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def http_only(app: App) -> App:
-    """`app` without a lifespan: as many do, it raises on that."""
+    """`app` without a lifespan: like many applications, it raises if it is asked for one."""
 
     async def application(scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -100,7 +51,7 @@ def http_only(app: App) -> App:
 
 def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
     async def main() -> Any:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(LIMIT):
             return await coroutine
 
     return asyncio.run(main())
@@ -133,7 +84,7 @@ def scope_of(request: Message, root_path: str = "") -> Message:
 # The request.
 
 
-def test_the_scope_of_a_function_url_event() -> None:
+def test_function_url_scope() -> None:
     request = function_url(
         "POST",
         "/caf%C3%A9/a%2Fb",
@@ -166,7 +117,7 @@ def test_the_scope_of_a_function_url_event() -> None:
     }
 
 
-def test_the_scope_of_a_rest_api_event() -> None:
+def test_rest_api_scope() -> None:
     request = rest_api(
         "DELETE",
         "/caf%C3%A9",
@@ -211,7 +162,7 @@ def test_the_scope_of_a_rest_api_event() -> None:
         ),
     ],
 )
-def test_what_an_event_leaves_out_or_says_in_another_way(request_: Message, expected: Message) -> None:
+def test_scope_of_unusual_events(request_: Message, expected: Message) -> None:
     scope = scope_of(request_)
     assert {name: scope[name] for name in expected} == expected
 
@@ -234,7 +185,7 @@ STAGE_WITHOUT_A_PATH = {**rest_api()["requestContext"], "path": "/prod"}
         (rest_api(path="/prod/x", stage="/prod"), "", "/prod", "/prod/prod/x", b"/prod/prod/x"),
     ],
 )
-def test_the_path_holds_the_root_path_once(
+def test_root_path_prefixes_path_once(
     request_: Message, configured: str, root_path: str, path: str, raw_path: bytes
 ) -> None:
     scope = scope_of(request_, configured)
@@ -260,7 +211,7 @@ NOT_HTTP: list[Any] = [
 
 
 @pytest.mark.parametrize("value", NOT_HTTP)
-def test_an_event_that_is_no_http_request_is_refused_with_what_is_taken(value: Any) -> None:
+def test_non_http_event_is_refused(value: Any) -> None:
     message = r"takes the event of a function URL \(payload 2\.0\) or a REST API \(1\.0\), which this is not"
     with pytest.raises(ValueError, match=message):
         run(serve(unreachable, value))
@@ -278,7 +229,7 @@ JSON = st.recursive(
 
 
 @given(base=st.sampled_from([function_url(cookies=["a"], body="b"), rest_api(stage="/prod")]), data=st.data())
-def test_an_event_with_any_value_anywhere_is_served_or_refused(base: Message, data: st.DataObject) -> None:
+def test_mutated_event_is_served_or_refused(base: Message, data: st.DataObject) -> None:
     request = json.loads(json.dumps(base))
     holder = data.draw(st.sampled_from([request, request["requestContext"]]))
     holder[data.draw(st.sampled_from(sorted(holder)))] = data.draw(JSON)
@@ -298,7 +249,7 @@ BODIES = {
 
 
 @pytest.mark.parametrize(("body", "messages"), BODIES.values(), ids=list(BODIES))
-def test_the_body_comes_in_pieces(body: Message, messages: list[tuple[bytes, bool]]) -> None:
+def test_request_body_pieces(body: Message, messages: list[tuple[bytes, bool]]) -> None:
     received = []
 
     async def app(scope: Message, receive: Receive, send: Send) -> None:
@@ -315,6 +266,11 @@ def test_the_body_comes_in_pieces(body: Message, messages: list[tuple[bytes, boo
 
 
 # The response.
+
+
+parts_sent = pytest.mark.parametrize(
+    "sent", [[], [START], [START, part(b"1")]], ids=["nothing sent", "start sent", "part sent"]
+)
 
 
 def answering(*messages: Message) -> App:
@@ -338,7 +294,7 @@ def answering(*messages: Message) -> App:
         (iter([(memoryview(b"x-one"), bytearray(b"1"))]), {"x-one": "1"}, []),
     ],
 )
-def test_the_headers_of_the_response(headers: object, sent: dict[str, str], cookies: list[str]) -> None:
+def test_response_headers(headers: object, sent: dict[str, str], cookies: list[str]) -> None:
     start = {**START, "status": 418} if headers is None else {**START, "status": 418, "headers": headers}
     response, _ = run(serve(answering(start, END), function_url()))
     assert (response.status_code, response.headers, response.cookies) == (418, sent, cookies)
@@ -353,7 +309,7 @@ def test_the_headers_of_the_response(headers: object, sent: dict[str, str], cook
         ("HEAD", [part(b"a"), END], [b"", b""]),
     ],
 )
-def test_the_parts_of_the_body_come_out_one_by_one(method: str, messages: list[Message], items: list[bytes]) -> None:
+def test_response_body_parts(method: str, messages: list[Message], items: list[bytes]) -> None:
     assert run(serve(answering(START, *messages), function_url(method)))[1] == items
 
 
@@ -380,14 +336,14 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("messages", "error"), WRONG.values(), ids=list(WRONG))
-def test_a_wrong_message_is_an_error_where_it_is_sent(messages: list[Message], error: Exception) -> None:
+def test_wrong_message_raises_in_send(messages: list[Message], error: Exception) -> None:
     with pytest.raises(type(error)) as caught:
         run(serve(answering(*messages), function_url()))
     assert str(caught.value) == str(error)
     assert "await send(message)" in "".join(traceback.format_exception(caught.value))
 
 
-def test_an_application_goes_on_when_what_it_sent_was_taken_and_the_next_is_asked_for() -> None:
+def test_backpressure_between_sends() -> None:
     log = []
 
     async def app(scope: Message, receive: Receive, send: Send) -> None:
@@ -413,12 +369,12 @@ def test_an_application_goes_on_when_what_it_sent_was_taken_and_the_next_is_aske
 
 
 async def settle() -> None:
-    """Lets every task run until it waits for something that does not come of itself."""
+    """Let every task run until it waits for something from outside."""
     for _ in range(20):
         await asyncio.sleep(0)
 
 
-def test_tasks_that_send_at_once_get_through_in_order() -> None:
+def test_concurrent_sends_keep_order() -> None:
     log: list[bytes] = []
 
     async def app(scope: Message, receive: Receive, send: Send) -> None:
@@ -439,7 +395,7 @@ def test_tasks_that_send_at_once_get_through_in_order() -> None:
     assert log == [b"1", b"sent 1", b"2", b"sent 2", b"3", b"sent 3", b""]
 
 
-def test_a_send_that_is_given_up_does_not_hold_up_the_next() -> None:
+def test_cancelled_send_frees_the_next() -> None:
     async def app(scope: Message, receive: Receive, send: Send) -> None:
         await send(START)
         given_up = asyncio.create_task(send(part(b"1")))
@@ -450,7 +406,7 @@ def test_a_send_that_is_given_up_does_not_hold_up_the_next() -> None:
     assert run(serve(app, function_url()))[1] == [b"1", b"2"]
 
 
-def test_the_disconnect_comes_when_the_response_is_complete_and_not_before() -> None:
+def test_disconnect_after_complete_response() -> None:
     log = []
 
     async def app(scope: Message, receive: Receive, send: Send) -> None:
@@ -471,8 +427,8 @@ def test_the_disconnect_comes_when_the_response_is_complete_and_not_before() -> 
     assert log == ["sends the end", "has sent the end", "http.disconnect"]
 
 
-def test_a_request_whose_response_is_complete_is_disconnected_for_whoever_only_looks() -> None:
-    """As Starlette's ``request.is_disconnected()`` does: it cancels what does not answer at once."""
+def test_disconnect_poll_after_response() -> None:
+    """Starlette's ``request.is_disconnected()`` polls: it cancels a `receive` that does not return immediately."""
     seen = []
 
     async def is_disconnected(receive: Receive) -> bool:
@@ -493,12 +449,12 @@ def test_a_request_whose_response_is_complete_is_disconnected_for_whoever_only_l
 
 
 @pytest.mark.parametrize("status", [204, 304])
-def test_a_response_that_has_no_content_is_sent_without(status: int) -> None:
+def test_bodyless_status_drops_content(status: int) -> None:
     assert run(serve(answering({**START, "status": status}, part(b"x", more=False)), function_url()))[1] == [b""]
 
 
-@pytest.mark.parametrize("sent", [[], [START], [START, part(b"1")]], ids=len)
-def test_a_stop_of_an_iteration_is_an_error_and_not_the_end(sent: list[Message]) -> None:
+@parts_sent
+def test_stop_async_iteration_is_an_error(sent: list[Message]) -> None:
     async def app(scope: Message, receive: Receive, send: Send) -> None:
         await answering(*sent)(scope, receive, send)
         raise StopAsyncIteration
@@ -507,7 +463,7 @@ def test_a_stop_of_an_iteration_is_an_error_and_not_the_end(sent: list[Message])
         run(serve(app, function_url()))
 
 
-def test_a_body_that_was_not_read_is_gone_once_the_response_is_complete() -> None:
+def test_unread_body_after_response() -> None:
     received = []
 
     async def app(scope: Message, receive: Receive, send: Send) -> None:
@@ -522,9 +478,9 @@ def test_a_body_that_was_not_read_is_gone_once_the_response_is_complete() -> Non
 # Failures of the application.
 
 
-@pytest.mark.parametrize("sent", [[], [START], [START, part(b"1")]], ids=len)
+@parts_sent
 @pytest.mark.parametrize("error", [KeyError("oops"), SystemExit(3)], ids=repr)
-def test_an_error_before_the_response_is_complete_is_raised_once(sent: list[Message], error: BaseException) -> None:
+def test_application_error_is_raised_once(sent: list[Message], error: BaseException) -> None:
     async def app(scope: Message, receive: Receive, send: Send) -> None:
         await answering(*sent)(scope, receive, send)
         raise error
@@ -547,22 +503,15 @@ def test_an_error_before_the_response_is_complete_is_raised_once(sent: list[Mess
     assert items == [b"1"] * (len(sent) - 1)
 
 
-@pytest.mark.parametrize(
-    ("sent", "message"),
-    [
-        ([], "ASGI callable returned without starting response."),
-        ([START], "ASGI callable returned without completing response."),
-        ([START, part(b"1")], "ASGI callable returned without completing response."),
-    ],
-)
-def test_an_application_that_returns_too_early_is_an_error(sent: list[Message], message: str) -> None:
+@parts_sent
+def test_early_return_is_an_error(sent: list[Message]) -> None:
     with pytest.raises(RuntimeError) as caught:
         run(serve(answering(*sent), function_url()))
-    assert str(caught.value) == message
+    assert str(caught.value) == f"ASGI callable returned without {'completing' if sent else 'starting'} response."
 
 
-@pytest.mark.parametrize("sent", [[], [START], [START, part(b"1")]], ids=len)
-def test_tasks_that_an_application_leaves_behind_hear_of_the_disconnect(sent: list[Message]) -> None:
+@parts_sent
+def test_leftover_task_gets_disconnect(sent: list[Message]) -> None:
     log = []
 
     async def main() -> None:
@@ -583,8 +532,8 @@ def test_tasks_that_an_application_leaves_behind_hear_of_the_disconnect(sent: li
     assert log == ["http.disconnect"]
 
 
-def test_an_error_after_the_complete_response_is_raised_when_that_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("streaming_runtime.asgi._GRACE", 0)  # nothing hurries what runs in the background
+def test_background_error_raised_on_close(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streaming_runtime.asgi._GRACE", 0)  # the background code is not cancelled
 
     async def app(scope: Message, receive: Receive, send: Send) -> None:
         await answering({**START, "status": 500}, part(b"sorry", more=False))(scope, receive, send)
@@ -602,11 +551,11 @@ def test_an_error_after_the_complete_response_is_raised_when_that_is_closed(monk
     run(main())
 
 
-# Responses that break off.
+# Responses that are cut.
 
 
-async def break_off(app: App, items: int) -> None:
-    """Closes the response after so many items."""
+async def cut(app: App, items: int) -> None:
+    """Close the response after so many items."""
     response = await AsgiHandler(http_only(app))(function_url(), None)
     stream: Any = response.content
     for _ in range(items):
@@ -616,7 +565,7 @@ async def break_off(app: App, items: int) -> None:
 
 
 @pytest.mark.parametrize("items", [0, 1, 2])
-def test_when_the_response_breaks_off_sending_is_an_error(items: int) -> None:
+def test_send_after_disconnect_raises(items: int) -> None:
     log = []
 
     async def app(scope: Message, receive: Receive, send: Send) -> None:
@@ -630,11 +579,11 @@ def test_when_the_response_breaks_off_sending_is_an_error(items: int) -> None:
             log.append((await receive())["type"])
             raise
 
-    run(break_off(app, items))
+    run(cut(app, items))
     assert log == ["the client has disconnected", "http.disconnect"]
 
 
-def test_when_the_response_breaks_off_the_application_may_end_by_itself() -> None:
+def test_application_may_finish_after_disconnect() -> None:
     log = []
 
     async def app(scope: Message, receive: Receive, send: Send) -> None:
@@ -646,12 +595,12 @@ def test_when_the_response_breaks_off_the_application_may_end_by_itself() -> Non
             await sending
         await asyncio.to_thread(log.append, "ended")
 
-    run(break_off(app, 1))
+    run(cut(app, 1))
     assert log == ["http.disconnect", "ended"]
 
 
 @pytest.mark.parametrize("error", [None, ValueError("in finally")], ids=repr)
-def test_when_the_response_breaks_off_an_application_that_does_not_end_is_cancelled(error: Exception | None) -> None:
+def test_stuck_application_is_cancelled(error: Exception | None) -> None:
     log = []
 
     async def app(scope: Message, receive: Receive, send: Send) -> None:
@@ -667,10 +616,10 @@ def test_when_the_response_breaks_off_an_application_that_does_not_end_is_cancel
                 raise error
 
     if error is None:
-        run(break_off(app, 1))
+        run(cut(app, 1))
     else:
         with pytest.raises(ValueError, match="in finally"):
-            run(break_off(app, 1))
+            run(cut(app, 1))
     assert log == ["cleaned up"]
 
 
@@ -679,7 +628,7 @@ CANCELLED_AT = {"before the response": [], "in the body": [START, part(b"1")], "
 
 @pytest.mark.parametrize("sent", CANCELLED_AT.values(), ids=list(CANCELLED_AT))
 @pytest.mark.parametrize("ending", ["cancelled", "returns", "fails"])
-def test_a_cancellation_goes_on_to_the_application_and_shows_where_it_was(sent: list[Message], ending: str) -> None:
+def test_cancellation_reaches_application(sent: list[Message], ending: str) -> None:
     log = []
     stuck = asyncio.Event()
 
@@ -716,8 +665,8 @@ def test_a_cancellation_goes_on_to_the_application_and_shows_where_it_was(sent: 
 # The lifespan.
 
 
-class Lively:
-    """An application that logs its lifespan and answers with the state it got from there."""
+class WithLifespan:
+    """An application that logs its lifespan, and answers each request with the state that it has from there."""
 
     def __init__(self) -> None:
         self.log: list[str] = []
@@ -744,8 +693,8 @@ async def body_of(handler: AsgiHandler, path: str = "/") -> bytes:
     return b"".join([item async for item in content(await handler(function_url(path=path), None))])
 
 
-def test_the_lifespan_runs_once_and_each_request_gets_a_copy_of_its_state() -> None:
-    app = Lively()
+def test_lifespan_state_is_copied_per_request() -> None:
+    app = WithLifespan()
     handler = AsgiHandler(app)
 
     async def main() -> list[bytes]:
@@ -760,8 +709,8 @@ def test_the_lifespan_runs_once_and_each_request_gets_a_copy_of_its_state() -> N
     assert app.log == ["lifespan.startup"]
 
 
-def test_the_runtime_starts_and_ends_the_lifespan_of_each_handler() -> None:
-    apps = [Lively(), Lively()]
+def test_runtime_runs_every_lifespan() -> None:
+    apps = [WithLifespan(), WithLifespan()]
     handlers = [AsgiHandler(app) for app in apps]
 
     async def main() -> None:
@@ -775,8 +724,8 @@ def test_the_runtime_starts_and_ends_the_lifespan_of_each_handler() -> None:
     assert [app.log for app in apps] == [["lifespan.startup", "lifespan.shutdown"]] * 2
 
 
-def test_requests_at_the_same_time_start_the_lifespan_once() -> None:
-    app = Lively()
+def test_concurrent_requests_start_lifespan_once() -> None:
+    app = WithLifespan()
     handler = AsgiHandler(app)
 
     async def main() -> list[bytes]:
@@ -786,12 +735,12 @@ def test_requests_at_the_same_time_start_the_lifespan_once() -> None:
     assert app.log == ["lifespan.startup"]
 
 
-def test_another_event_loop_gets_a_lifespan_of_its_own() -> None:
-    app = Lively()
+def test_new_event_loop_gets_new_lifespan() -> None:
+    app = WithLifespan()
     handler = AsgiHandler(app)
     for _ in range(2):
         assert json.loads(run(body_of(handler, "/1"))) == {"shared": ["/1"], "/1": "mine"}
-    run(handler.shutdown())  # of a loop that is gone
+    run(handler.shutdown())  # of a loop that was closed
     assert app.log == ["lifespan.startup"] * 2
 
 
@@ -820,7 +769,7 @@ async def returns(receive: Receive, send: Send) -> None:
 
 
 @lifespan
-async def raises_on_a_message_of_its_own(receive: Receive, send: Send) -> None:
+async def sends_an_unknown_message(receive: Receive, send: Send) -> None:
     await send({"type": "lifespan.hello"})
 
 
@@ -835,7 +784,7 @@ def with_lifespan(function: Lifespan) -> App:
 
 
 @pytest.mark.parametrize("function", LIFESPANS.values(), ids=list(LIFESPANS))
-def test_an_application_without_a_lifespan_is_served(function: Lifespan) -> None:
+def test_application_without_lifespan(function: Lifespan) -> None:
     handler = AsgiHandler(with_lifespan(function))
 
     async def main() -> bytes:
@@ -847,60 +796,45 @@ def test_an_application_without_a_lifespan_is_served(function: Lifespan) -> None
 
 
 FAILURES: dict[str, tuple[Message, BaseException | None, str]] = {
-    "told": ({"message": "no database"}, None, "no database"),
-    "told, then raised": ({"message": "no database"}, KeyError("database"), "no database"),
-    "without a message": ({}, None, "lifespan.{phase}.failed"),
+    "message": ({"message": "no database"}, None, "no database"),
+    "message and exception": ({"message": "no database"}, KeyError("database"), "no database"),
+    "no message": ({}, None, "lifespan.{phase}.failed"),
 }
 
 
+@pytest.mark.parametrize("phase", ["startup", "shutdown"])
 @pytest.mark.parametrize(("fields", "raised", "message"), FAILURES.values(), ids=list(FAILURES))
-def test_a_startup_that_failed_is_an_error_and_tried_anew_the_next_time(
-    fields: Message, raised: Exception | None, message: str
+def test_failed_lifespan_is_reported_once(
+    fields: Message, raised: BaseException | None, message: str, phase: str
 ) -> None:
-    failing = iter([True, False])
+    """After a failed startup the next request tries again; a failed shutdown is over."""
+    failing = iter([True])
 
     async def lifespan(receive: Receive, send: Send) -> None:
-        await receive()
-        if not next(failing):
-            await send({"type": "lifespan.startup.complete"})
-            return
-        await send({"type": "lifespan.startup.failed", **fields})
-        if raised is not None:
-            raise raised
+        for happening in ("startup", "shutdown"):
+            await receive()
+            if happening == phase and next(failing, False):
+                await send({"type": f"lifespan.{phase}.failed", **fields})
+                if raised is not None:
+                    raise raised
+                return
+            await send({"type": f"lifespan.{happening}.complete"})
 
     async def main() -> bytes:
         handler = AsgiHandler(with_lifespan(lifespan))
-        with pytest.raises(RuntimeError) as caught:
+        if phase == "shutdown":
             await handler.startup()
-        assert str(caught.value) == message.format(phase="startup")
+        with pytest.raises(RuntimeError) as caught:
+            await (handler.startup() if phase == "startup" else handler.shutdown())
+        assert str(caught.value) == message.format(phase=phase)
         await handler.shutdown()
         return await body_of(handler)
 
     assert run(main()) == b"served"
 
 
-@pytest.mark.parametrize(("fields", "raised", "message"), FAILURES.values(), ids=list(FAILURES))
-def test_a_shutdown_that_failed_is_an_error_once(fields: Message, raised: Exception | None, message: str) -> None:
-    async def lifespan(receive: Receive, send: Send) -> None:
-        await receive()
-        await send({"type": "lifespan.startup.complete"})
-        await receive()
-        await send({"type": "lifespan.shutdown.failed", **fields})
-        if raised is not None:
-            raise raised
-
-    async def main() -> None:
-        handler = AsgiHandler(with_lifespan(lifespan))
-        await handler.startup()
-        with pytest.raises(RuntimeError) as caught:
-            await handler.shutdown()
-        assert str(caught.value) == message.format(phase="shutdown")
-        await handler.shutdown()
-
-    run(main())
-
-
-def test_a_lifespan_that_breaks_while_it_runs_fails_one_invocation_and_starts_anew() -> None:
+def test_broken_lifespan_fails_one_request() -> None:
+    """A lifespan that ends while requests are served fails the next request; the one after it starts a new one."""
     breaking = asyncio.Event()
 
     async def lifespan(receive: Receive, send: Send) -> None:
@@ -921,7 +855,7 @@ def test_a_lifespan_that_breaks_while_it_runs_fails_one_invocation_and_starts_an
     assert run(main()) == [b"served", b"served"]
 
 
-def test_an_application_may_end_the_process_as_it_starts() -> None:
+def test_exit_during_startup() -> None:
     async def lifespan(receive: Receive, send: Send) -> None:
         raise SystemExit(3)
 

@@ -1,17 +1,19 @@
-"""ASGI applications of each framework through the bootstrap: what is on the wire, and what is left behind."""
+"""An ASGI application of each framework, run by the bootstrap: what is sent, and what is left behind."""
 
 from __future__ import annotations
 
 import base64
 import json
-import os
 import re
 import time
 from typing import Any
 
 import pytest
-from tests.runtime.conftest import Reset, Sandbox, event
-from tests.runtime.test_asgi import HOST, Message, function_url, rest_api
+from tests.helpers.chunks import split_metadata
+from tests.helpers.http_events import HOST, Message, function_url, rest_api
+from tests.helpers.protocol import ERROR_TYPE
+from tests.helpers.sandbox import Sandbox
+from tests.helpers.scripted_api import Reset, event
 
 pytestmark = [pytest.mark.own_interpreter, pytest.mark.slow]
 
@@ -44,7 +46,7 @@ PLAIN = """
         if scope["path"].endswith("/stream"):
             await send({"type": "http.response.start", "status": 200})
             with open("gate", "rb", buffering=0) as gate:
-                while byte := gate.read(1):  # blocks the event loop: nobody else can send what is not sent by now
+                while byte := gate.read(1):  # blocks the event loop, so that nothing is sent later by another task
                     await send({"type": "http.response.body", "body": b"chunk " + byte, "more_body": True})
             await send({"type": "http.response.body"})
             return
@@ -251,17 +253,11 @@ def as_event(request: Message) -> Any:
     return event(json.dumps(request).encode())
 
 
-def split(body: bytes) -> tuple[Any, bytes]:
-    metadata, _, content = body.partition(bytes(8))
-    return json.loads(metadata), content
-
-
 @applications
-def test_each_chunk_is_on_the_wire_before_the_next_is_made(sandbox: Sandbox, code: str) -> None:
-    fifo = sandbox.task / "gate"
-    os.mkfifo(fifo)
+def test_framework_chunks_arrive_one_by_one(sandbox: Sandbox, code: str) -> None:
+    gate = sandbox.gate()
     running = sandbox.start(code, as_event(function_url(path="/stream")))
-    with fifo.open("wb", buffering=0) as gate:
+    with gate:
         for number in (b"1", b"2", b"3"):
             gate.write(number)
             running.api.wait_until(b"7\r\nchunk %b\r\n" % number, request=1)
@@ -271,7 +267,7 @@ def test_each_chunk_is_on_the_wire_before_the_next_is_made(sandbox: Sandbox, cod
 
 
 @applications
-def test_the_application_sees_the_request_and_answers_it_with_either_kind_of_event(sandbox: Sandbox, code: str) -> None:
+def test_framework_request_and_response(sandbox: Sandbox, code: str) -> None:
     body = base64.b64encode("zwölf".encode()).decode()
     headers = {"Host": HOST, "Content-Type": "text/plain", "Content-Length": "6"}
     url_request = function_url(
@@ -288,7 +284,7 @@ def test_the_application_sees_the_request_and_answers_it_with_either_kind_of_eve
     )
     ended = sandbox.run(code, as_event(url_request), as_event(rest_request))
     assert ended.output == ""
-    heads, answers = zip(*map(split, ended.bodies), strict=True)
+    heads, answers = zip(*map(split_metadata, ended.bodies), strict=True)
     for head in heads:
         assert (head["statusCode"], head["headers"]["x-one"]) == (201, "1")
         assert head["headers"]["content-type"] == "application/json"
@@ -300,7 +296,7 @@ def test_the_application_sees_the_request_and_answers_it_with_either_kind_of_eve
     ]
 
 
-def test_an_mcp_server_is_initialized_and_lists_its_tools(sandbox: Sandbox) -> None:
+def test_mcp_server(sandbox: Sandbox) -> None:
     code = """
         from mcp.server import MCPServer
         from streaming_runtime import AsgiHandler
@@ -323,7 +319,7 @@ def test_an_mcp_server_is_initialized_and_lists_its_tools(sandbox: Sandbox) -> N
     requests = [{"jsonrpc": "2.0", "id": 1, "method": method, "params": params} for method, params in calls.items()]
     events = [function_url("POST", "/mcp", headers=headers, body=json.dumps(request)) for request in requests]
     ended = sandbox.run(code, *map(as_event, events))
-    heads, streams = zip(*map(split, ended.bodies), strict=True)
+    heads, streams = zip(*map(split_metadata, ended.bodies), strict=True)
     assert [head["headers"]["content-type"].partition(";")[0] for head in heads] == ["text/event-stream"] * 3
     messages = [json.loads(stream.partition(b"data: ")[2].splitlines()[0])["result"] for stream in streams]
     assert messages[0]["serverInfo"]["name"] == "calculator"
@@ -331,8 +327,8 @@ def test_an_mcp_server_is_initialized_and_lists_its_tools(sandbox: Sandbox) -> N
     assert messages[2]["structuredContent"] == {"result": 3}
 
 
-def test_a_background_task_runs_when_the_response_is_whole_and_before_the_next_invocation(sandbox: Sandbox) -> None:
-    os.mkfifo(fifo := sandbox.task / "gate")
+def test_background_task_after_response(sandbox: Sandbox) -> None:
+    gate = sandbox.gate()
     code = """
         from starlette.applications import Starlette
         from starlette.background import BackgroundTask
@@ -351,7 +347,7 @@ def test_a_background_task_runs_when_the_response_is_whole_and_before_the_next_i
         """
     running = sandbox.start(code, as_event(function_url()))
     running.api.wait_until(b"1\r\nx\r\n0\r\n\r\n", request=1)
-    with fifo.open("wb") as gate:
+    with gate:
         assert len(running.api.requests) == 2
         gate.write(b"seen on the wire")
     assert running.end().output == "seen on the wire\n"
@@ -375,34 +371,33 @@ def failing(raising: str) -> str:
         """
 
 
-def test_an_error_page_goes_out_whole_and_the_error_is_logged(sandbox: Sandbox) -> None:
+def test_error_page_is_sent_whole(sandbox: Sandbox) -> None:
     ended = sandbox.run(failing('raise ValueError("oops")'), as_event(function_url()), as_event(function_url()))
     for post in ended.posts:
-        head, content = split(post.body)
+        head, content = split_metadata(post.body)
         assert (head["statusCode"], content, post.trailers) == (500, b"Internal Server Error", {})
     assert ended.output.count("[ERROR] ValueError: oops") == 2
     assert 'raise ValueError("oops")' in ended.output
 
 
-def test_an_error_in_the_stream_is_reported_as_one(sandbox: Sandbox) -> None:
+def test_error_in_stream_is_reported(sandbox: Sandbox) -> None:
     ended = sandbox.run(failing("return StreamingResponse(chunks())"), as_event(function_url()))
-    assert split(ended.posts[0].body)[1] == b"chunk"
-    assert ended.posts[0].trailers["lambda-runtime-function-error-type"] == "ValueError"
+    assert split_metadata(ended.posts[0].body)[1] == b"chunk"
+    assert ended.posts[0].trailers[ERROR_TYPE] == "ValueError"
     assert ended.output.count("[ERROR] ValueError: oops") == 1
 
 
 @pytest.mark.parametrize(
     ("middleware", "trailers"),
     [
-        # Starlette sends the end of the response before it raises: the client takes it for whole.
+        # Starlette sends the end of the response before it raises, so that the client sees a complete response.
         ("BaseHTTPMiddleware, dispatch=lambda request, call_next: call_next(request)", 0),
         ("lambda app: lambda scope, receive, send: app(scope, receive, send)", 2),
     ],
-    ids=["of requests and responses", "pure"],
+    ids=["BaseHTTPMiddleware", "pure ASGI"],
 )
-def test_which_middleware_hides_an_error_in_the_stream_is_as_the_readme_of_a_fastapi_project_says(
-    sandbox: Sandbox, middleware: str, trailers: int
-) -> None:
+def test_middleware_that_hides_stream_errors(sandbox: Sandbox, middleware: str, trailers: int) -> None:
+    """The README of a project with FastAPI says which kind of middleware hides an error in the stream."""
     code = (
         failing("return StreamingResponse(chunks())")
         + f"""
@@ -413,18 +408,18 @@ def test_which_middleware_hides_an_error_in_the_stream_is_as_the_readme_of_a_fas
         """
     )
     ended = sandbox.run(code, as_event(function_url()))
-    assert split(ended.posts[0].body)[1] == b"chunk"
+    assert split_metadata(ended.posts[0].body)[1] == b"chunk"
     assert len(ended.posts[0].trailers) == trailers
     assert "ValueError: oops" in ended.output
 
 
-def test_an_event_that_is_no_http_request_is_a_clean_error(sandbox: Sandbox) -> None:
+def test_direct_invocation_is_a_clean_error(sandbox: Sandbox) -> None:
     ended = sandbox.run(PLAIN, event(b'{"name": "direct"}'))
     assert [post.target.rpartition("/")[2] for post in ended.posts] == ["error"]
     assert json.loads(ended.bodies[0])["errorMessage"].startswith("AsgiHandler takes the event of a function URL")
 
 
-def test_a_lifespan_that_fails_to_start_is_an_error_of_init(sandbox: Sandbox) -> None:
+def test_failed_startup_is_an_init_error(sandbox: Sandbox) -> None:
     code = """
         from contextlib import asynccontextmanager
         from starlette.applications import Starlette
@@ -518,17 +513,15 @@ ENDLESS = {
 
 
 @pytest.mark.parametrize("code", ENDLESS.values(), ids=list(ENDLESS))
-def test_when_the_connection_breaks_the_application_ends_and_the_next_invocation_is_served(
-    sandbox: Sandbox, code: str
-) -> None:
+def test_broken_connection_ends_application(sandbox: Sandbox, code: str) -> None:
     request = as_event(function_url())
     ended = sandbox.run(code, request, request, posts=[Reset(at=b"marker"), Reset(at=b"marker")])
-    assert [call.method for call in ended.requests] == ["GET", "POST", "GET", "POST", "GET"]
+    assert ended.methods == ["GET", "POST", "GET", "POST", "GET"]
     log = [line for line in ended.output.splitlines() if line == "closed" or "RuntimeApiError" in line]
     assert [line == "closed" for line in log] == [False, True] * 2
 
 
-def test_a_lifespan_that_fails_to_end_keeps_nothing_else_from_ending(sandbox: Sandbox) -> None:
+def test_failed_shutdown_spares_the_others(sandbox: Sandbox) -> None:
     code = """
         from streaming_runtime import AsgiHandler
         def application(name):
@@ -558,8 +551,8 @@ def test_a_lifespan_that_fails_to_end_keeps_nothing_else_from_ending(sandbox: Sa
     assert ended.errors == ""
 
 
-def test_a_second_signal_to_terminate_does_not_break_the_end_of_the_lifespan_off(sandbox: Sandbox) -> None:
-    os.mkfifo(sandbox.task / "gate")
+def test_second_sigterm_during_shutdown(sandbox: Sandbox) -> None:
+    gate = sandbox.gate()
     code = """
         from streaming_runtime import AsgiHandler
         async def app(scope, receive, send):
@@ -575,15 +568,14 @@ def test_a_second_signal_to_terminate_does_not_break_the_end_of_the_lifespan_off
     running = sandbox.start(code, hold=True)
     running.api.wait_until(b"/next", request=0)
     running.process.terminate()
-    assert running.process.stdout is not None
-    assert running.process.stdout.readline() == b"ending\n"
+    assert running.log_until(b"\n") == b"ending\n"
     running.process.terminate()
-    (sandbox.task / "gate").write_text("go")
+    gate.release()
     ended = running.end()
     assert (ended.status, ended.output) == (128 + 15, "ended\n")
 
 
-TASKS = """
+UNSENDABLE = """
     import asyncio, json
     from streaming_runtime import AsgiHandler
     async def app(scope, receive, send):
@@ -603,15 +595,15 @@ TASKS = """
     """
 
 
-def test_an_application_whose_response_cannot_be_sent_is_told(sandbox: Sandbox) -> None:
-    spoiled, good = (json.dumps(request).encode() for request in (function_url(spoil=True), function_url()))
-    ended = sandbox.run(TASKS, event(spoiled), event(good))
+def test_application_learns_of_unsendable_response(sandbox: Sandbox) -> None:
+    ended = sandbox.run(UNSENDABLE, as_event(function_url(spoil=True)), as_event(function_url()))
     assert json.loads(ended.bodies[0])["errorType"] == "ValueError"
     assert ended.output.count("[ERROR] ") == ended.output.count("told") == 1
-    assert split(ended.bodies[1])[1] == b"served"
+    assert split_metadata(ended.bodies[1])[1] == b"served"
 
 
-def test_a_process_that_is_terminated_in_an_invocation_ends_what_runs_on_its_event_loop(sandbox: Sandbox) -> None:
+def test_sigterm_during_invocation(sandbox: Sandbox) -> None:
+    """It ends everything that runs on the event loop: the lifespan and the application."""
     code = """
         import asyncio, threading
         from streaming_runtime import AsgiHandler
@@ -623,7 +615,7 @@ def test_a_process_that_is_terminated_in_an_invocation_ends_what_runs_on_its_eve
                 print("down")
                 return await send({"type": "lifespan.shutdown.complete"})
             closing = threading.Event()
-            threading.Thread(target=closing.wait).start()  # as AnyIO's, which ends when the event loop does
+            threading.Thread(target=closing.wait).start()  # like AnyIO's threads, it ends with the event loop
             await send({"type": "http.response.start", "status": 200})
             try:
                 await send({"type": "http.response.body", "body": b"marker", "more_body": True})
@@ -633,7 +625,7 @@ def test_a_process_that_is_terminated_in_an_invocation_ends_what_runs_on_its_eve
                 closing.set()
         handler = AsgiHandler(app)
         """
-    running = sandbox.start(code, event(json.dumps(function_url()).encode()), hold=True)
+    running = sandbox.start(code, as_event(function_url()), hold=True)
     running.api.wait_until(b"marker", request=1)
     running.process.terminate()
     ended = running.end()
@@ -641,8 +633,7 @@ def test_a_process_that_is_terminated_in_an_invocation_ends_what_runs_on_its_eve
     assert re.findall("^(down|cleaned up)$", ended.output, re.MULTILINE) == ["down", "cleaned up"]
 
 
-@pytest.mark.slow
-def test_at_the_deadline_the_log_shows_where_the_application_was(sandbox: Sandbox) -> None:
+def test_deadline_log_shows_the_await(sandbox: Sandbox) -> None:
     code = """
         import asyncio
         from streaming_runtime import AsgiHandler
@@ -663,7 +654,7 @@ def test_at_the_deadline_the_log_shows_where_the_application_was(sandbox: Sandbo
     deadline = str(int(time.time() * 1000) + 4000)
     margin = {"STREAMING_RUNTIME_DEADLINE_MARGIN_MS": "3000"}
     ended = sandbox.run(code, event(request, Lambda_Runtime_Deadline_Ms=deadline), environment=margin)
-    assert split(ended.posts[0].body)[1] == b"x"
-    assert ended.posts[0].trailers["lambda-runtime-function-error-type"] == "StreamDeadlineExceeded"
+    assert split_metadata(ended.posts[0].body)[1] == b"x"
+    assert ended.posts[0].trailers[ERROR_TYPE] == "StreamDeadlineExceeded"
     assert "await asyncio.Event().wait()  # here" in ended.output
     assert "closed" in ended.output

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -9,11 +10,13 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from tests.runtime.conftest import SOURCE, Sandbox, event
+from tests.helpers.sandbox import BOOTSTRAP, SOURCE, Sandbox
+from tests.helpers.scripted_api import INIT_ERROR, event
 
 pytestmark = pytest.mark.own_interpreter
 
-BOOTSTRAP = str(SOURCE / "bootstrap")
+Variables = dict[str, str | None]
+INTERPRETER = "STREAMING_RUNTIME_PYTHON"
 SHOW = """
     import os, sys
     def handler(event, context):
@@ -21,38 +24,45 @@ SHOW = """
     def other(event, context):
         return "other"
     """
-# The interpreter as such: one in a virtual environment finds its modules by the path it is called by.
+# The interpreter itself: one in a virtual environment finds its modules by the path with which it is called.
 PYTHON = os.path.realpath(sys.executable)
 
 
+def filled(environment: Variables, **values: str) -> Variables:
+    """`environment` with `values` for the names in braces."""
+    return {name: value and value.format(**values) for name, value in environment.items()}
+
+
 def shown(sandbox: Sandbox, folder: Path | None = None) -> bytes:
+    """What the handler `SHOW` returns if the right code runs in the right place."""
     folder = folder or sandbox.task
     return f'["app", "{SOURCE}/streaming_runtime", "{folder}", "{folder}"]'.encode()
 
 
-STARTS: dict[str, tuple[tuple[str, ...], dict[str, str | None], bytes | None]] = {
-    "_HANDLER alone": ((), {}, None),
+STARTS: dict[str, tuple[tuple[str, ...], Variables, bytes | None]] = {
+    "only _HANDLER": ((), {}, None),
     "handler as argument": (("app.other",), {"_HANDLER": None}, b'"other"'),
     "argument before _HANDLER": (("app.other",), {"_HANDLER": "nothing.at_all"}, b'"other"'),
     "handler in a folder": (("package/inner.handler",), {}, b'"inner"'),
-    "exec wrapper": ((PYTHON, "/var/runtime/bootstrap.py"), {"PYTHON": "/no/such/python"}, None),
-    "exec wrapper, interpreter alone": ((PYTHON,), {"PYTHON": None, "PATH": "/usr/bin:/bin"}, None),
-    "exec wrapper, interpreter on PATH": (("python3", "/var/runtime/bootstrap.py"), {"PATH": "{bin}"}, None),
-    "python3 on PATH": ((), {"PYTHON": None, "PATH": "{bin}"}, None),
-    "empty PYTHON": ((), {"PYTHON": "", "PATH": "{bin}"}, None),
-    "PYTHON as a name": ((), {"PYTHON": "python3", "PATH": "{bin}"}, None),
-    "PYTHON as an absolute path": ((), {"PYTHON": PYTHON}, None),
-    "PYTHON as a relative path": ((), {"PYTHON": "bin/python3"}, None),
-    "PYTHON as a relative path with a dot": ((), {"PYTHON": "./bin/python3"}, None),
-    "relative folder on PATH": ((), {"PYTHON": None, "PATH": "bin:{bin}"}, None),
+    "exec wrapper": ((PYTHON, "/var/runtime/bootstrap.py"), {INTERPRETER: "/no/such/python"}, None),
+    "exec wrapper without a script": ((PYTHON,), {INTERPRETER: None, "PATH": "/usr/bin:/bin"}, None),
+    "handler and another argument": (("app.other", "/var/runtime/bootstrap.py"), {}, b'"other"'),
+    "PYTHON is ignored": ((), {"PYTHON": "/no/such/python"}, None),
+    "python3 on PATH": ((), {INTERPRETER: None, "PATH": "{bin}"}, None),
+    "empty variable": ((), {INTERPRETER: "", "PATH": "{bin}"}, None),
+    "variable with a name": ((), {INTERPRETER: "python3", "PATH": "{bin}"}, None),
+    "variable with an absolute path": ((), {INTERPRETER: PYTHON}, None),
+    "variable with a relative path": ((), {INTERPRETER: "bin/python3"}, None),
+    "variable with a relative path with a dot": ((), {INTERPRETER: "./bin/python3"}, None),
+    "relative PATH entry": ((), {INTERPRETER: None, "PATH": "bin:{bin}"}, None),
     "PYTHONSAFEPATH": ((), {"PYTHONSAFEPATH": "1"}, None),
     "CDPATH": ((), {"CDPATH": "/:{bin}"}, None),
 }
 
 
 @pytest.mark.parametrize(("arguments", "environment", "body"), STARTS.values(), ids=list(STARTS))
-def test_the_handler_runs_however_bootstrap_is_started(
-    sandbox: Sandbox, arguments: tuple[str, ...], environment: dict[str, str | None], body: bytes | None
+def test_start_finds_the_handler(
+    sandbox: Sandbox, arguments: tuple[str, ...], environment: Variables, body: bytes | None
 ) -> None:
     path = _python_on_path(sandbox.task)
     (sandbox.task / "package").mkdir()
@@ -61,22 +71,34 @@ def test_the_handler_runs_however_bootstrap_is_started(
         SHOW,
         event(),
         command=(BOOTSTRAP, *arguments),
-        environment={name: value and value.replace("{bin}", path) for name, value in environment.items()},
+        environment=filled(environment, bin=path),
     )
     assert ended.bodies == [body or shown(sandbox)]
 
 
-PREFERRED: dict[str, tuple[tuple[str, ...], dict[str, str | None], bool]] = {
-    "beside it": ((), {"PYTHON": None}, True),
-    "before the one on PATH": (("app.handler",), {"PYTHON": None, "PATH": "{bin}"}, True),
-    "not before PYTHON": ((), {"PYTHON": PYTHON}, False),
-    "not before the one of Lambda": ((PYTHON, "/var/runtime/bootstrap.py"), {"PYTHON": None}, False),
+@pytest.mark.parametrize("name", ["python3", "./python3", "bin/python3"])
+def test_relative_argument_is_the_handler(sandbox: Sandbox, name: str) -> None:
+    """Only an absolute path is the interpreter that an exec wrapper gets."""
+    path = _python_on_path(sandbox.task)
+    ended = sandbox.run(
+        SHOW, event(), command=(BOOTSTRAP, name, "/var/runtime/bootstrap.py"), environment={"PATH": path}
+    )
+    assert ended.targets == [INIT_ERROR]
+    assert f"'{name}'" in json.loads(ended.bodies[0])["errorMessage"]
+
+
+PREFERRED: dict[str, tuple[tuple[str, ...], Variables, bool]] = {
+    "in the package": ((), {INTERPRETER: None}, True),
+    "before a general PYTHON": ((), {INTERPRETER: None, "PYTHON": PYTHON}, True),
+    "before PATH": (("app.handler",), {INTERPRETER: None, "PATH": "{bin}"}, True),
+    "after the variable": ((), {INTERPRETER: PYTHON}, False),
+    "after Lambda's own": ((PYTHON, "/var/runtime/bootstrap.py"), {INTERPRETER: None}, False),
 }
 
 
 @pytest.mark.parametrize(("arguments", "environment", "bundled"), PREFERRED.values(), ids=list(PREFERRED))
-def test_the_interpreter_of_the_package_is_preferred(
-    sandbox: Sandbox, arguments: tuple[str, ...], environment: dict[str, str | None], bundled: bool
+def test_bundled_interpreter_is_preferred(
+    sandbox: Sandbox, arguments: tuple[str, ...], environment: Variables, bundled: bool
 ) -> None:
     path = _python_on_path(sandbox.task)
     folder = _project(sandbox, "package")
@@ -88,49 +110,47 @@ def test_the_interpreter_of_the_package_is_preferred(
         'import os\ndef handler(event, context):\n    return "BUNDLED" in os.environ\n',
         event(),
         command=(str(folder / "bootstrap"), *arguments),
-        environment={name: value and value.replace("{bin}", path) for name, value in environment.items()},
+        environment=filled(environment, bin=path),
     )
     assert ended.bodies == [b"true" if bundled else b"false"]
 
 
-MISSING: dict[str, tuple[tuple[str, ...], dict[str, str | None], str]] = {
-    "absolute": ((), {"PYTHON": "/no/such/python"}, "/no/such/python"),
-    "relative": ((), {"PYTHON": "no/such/python"}, "no/such/python"),
-    "name": ((), {"PYTHON": "no-such-python"}, "no-such-python"),
-    "handler as argument": (("app.handler",), {"PYTHON": "no-such-python"}, "no-such-python"),
+MISSING: dict[str, tuple[tuple[str, ...], Variables, str]] = {
+    "absolute": ((), {INTERPRETER: "/no/such/python"}, "/no/such/python"),
+    "relative": ((), {INTERPRETER: "no/such/python"}, "no/such/python"),
+    "name": ((), {INTERPRETER: "no-such-python"}, "no-such-python"),
+    "handler as argument": (("app.handler",), {INTERPRETER: "no-such-python"}, "no-such-python"),
     "exec wrapper": (("/no/such/python", "/var/runtime/bootstrap.py"), {}, "/no/such/python"),
-    "nothing on PATH": ((), {"PYTHON": None, "PATH": "/no/such/folder:{tools}"}, "python3"),
+    "empty PATH": ((), {INTERPRETER: None, "PATH": "/no/such/folder:{tools}"}, "python3"),
 }
 
 
 @pytest.mark.parametrize(("arguments", "environment", "named"), MISSING.values(), ids=list(MISSING))
-def test_a_missing_interpreter_is_named_and_the_status_is_127(
-    sandbox: Sandbox, arguments: tuple[str, ...], environment: dict[str, str | None], named: str
+def test_missing_interpreter_exits_127(
+    sandbox: Sandbox, arguments: tuple[str, ...], environment: Variables, named: str
 ) -> None:
     tools = sandbox.task / "tools"
     tools.mkdir()
     ended = sandbox.run(
         SHOW,
         command=(BOOTSTRAP, *arguments),
-        environment={name: value and value.replace("{tools}", str(tools)) for name, value in environment.items()},
+        environment=filled(environment, tools=str(tools)),
     )
     assert ended.status == 127
-    assert ended.errors == f"bootstrap: no Python interpreter '{named}'; put python3 on PATH or set PYTHON\n"
+    assert ended.errors == f"bootstrap: no Python interpreter '{named}'; put python3 on PATH or set {INTERPRETER}\n"
     assert (ended.requests, ended.output) == ([], "")
 
 
-@pytest.mark.parametrize("shell", ["sh", "bash"])  # the two that are /bin/sh where this runs
-def test_an_interpreter_that_cannot_be_executed_is_named(sandbox: Sandbox, shell: str) -> None:
-    ended = sandbox.run(SHOW, command=(shell, BOOTSTRAP), environment={"PYTHON": "./app.py"})
+@pytest.mark.parametrize("shell", ["sh", "bash"])  # on Lambda, /bin/sh is bash
+def test_non_executable_interpreter_is_named(sandbox: Sandbox, shell: str) -> None:
+    ended = sandbox.run(SHOW, command=(shell, BOOTSTRAP), environment={INTERPRETER: "./app.py"})
     assert ended.status in {126, 127}
     assert "./app.py" in ended.errors
 
 
 @pytest.mark.parametrize("name", ["src", "a folder with spaces", "-dash", "it's $HOME"])
 @pytest.mark.parametrize("root", [None, ""], ids=["unset", "empty"])
-def test_without_a_task_root_the_handler_is_looked_for_beside_bootstrap(
-    sandbox: Sandbox, name: str, root: str | None
-) -> None:
+def test_task_root_defaults_to_own_folder(sandbox: Sandbox, name: str, root: str | None) -> None:
     folder = _project(sandbox, name)
     ended = sandbox.run("", event(), command=(str(folder / "bootstrap"),), environment={"LAMBDA_TASK_ROOT": root})
     assert ended.bodies == [f'["{name}", "{folder}"]'.encode()]
@@ -148,11 +168,9 @@ def test_without_a_task_root_the_handler_is_looked_for_beside_bootstrap(
     ],
 )
 @pytest.mark.parametrize("cdpath", [None, "/tmp:other"], ids=["", "CDPATH"])
-def test_bootstrap_may_be_called_by_any_relative_path(
-    sandbox: Sandbox, cwd: str, command: tuple[str, ...], cdpath: str | None
-) -> None:
+def test_relative_bootstrap_path(sandbox: Sandbox, cwd: str, command: tuple[str, ...], cdpath: str | None) -> None:
     folder = _project(sandbox, "src")
-    (sandbox.task / "other" / "src").mkdir(parents=True)  # where CDPATH would lead
+    (sandbox.task / "other" / "src").mkdir(parents=True)  # CDPATH would lead there
     ended = sandbox.run(
         "",
         event(),
@@ -163,7 +181,7 @@ def test_bootstrap_may_be_called_by_any_relative_path(
     assert ended.bodies == [f'["src", "{folder}"]'.encode()]
 
 
-def test_the_functions_own_modules_come_before_all_others(sandbox: Sandbox) -> None:
+def test_function_modules_come_first(sandbox: Sandbox) -> None:
     packages = sandbox.task / "packages"
     packages.mkdir()
     for folder in (packages, sandbox.task):
@@ -176,7 +194,7 @@ def test_the_functions_own_modules_come_before_all_others(sandbox: Sandbox) -> N
     assert ended.bodies == [f'["{sandbox.task.name}", "{sandbox.task}", 1]'.encode()]
 
 
-def test_path_files_of_the_function_count_and_what_lambda_provides_comes_last(sandbox: Sandbox) -> None:
+def test_path_files_and_runtime_dir_order(sandbox: Sandbox) -> None:
     provided, vendored = sandbox.task / "provided", sandbox.task / "vendored"
     for folder in (provided, vendored):
         folder.mkdir()
@@ -193,7 +211,7 @@ def test_path_files_of_the_function_count_and_what_lambda_provides_comes_last(sa
 
 
 @pytest.mark.parametrize("method", ["spawn", "forkserver", "fork"])
-def test_a_process_that_multiprocessing_starts_runs_no_runtime_of_its_own(sandbox: Sandbox, method: str) -> None:
+def test_multiprocessing_child_runs_no_runtime(sandbox: Sandbox, method: str) -> None:
     code = f"""
         import multiprocessing, os
         def child(pipe):
@@ -211,13 +229,13 @@ def test_a_process_that_multiprocessing_starts_runs_no_runtime_of_its_own(sandbo
     assert [request.method for request in ended.requests] == ["GET", "POST", "GET"]
 
 
-def test_bootstrap_may_be_a_symbolic_link(sandbox: Sandbox) -> None:
+def test_symlinked_bootstrap(sandbox: Sandbox) -> None:
     link = sandbox.task / "link"
     link.symlink_to(BOOTSTRAP)
     assert sandbox.run(SHOW, event(), command=(str(link),)).bodies == [shown(sandbox)]
 
 
-def test_modules_named_like_those_of_the_standard_library_do_not_keep_the_runtime_from_starting(
+def test_stdlib_named_modules_do_not_shadow(
     sandbox: Sandbox,
 ) -> None:
     folder = _project(sandbox, "src")
@@ -229,14 +247,14 @@ def test_modules_named_like_those_of_the_standard_library_do_not_keep_the_runtim
     assert ended.bodies == [f'["src", "{folder}"]'.encode()]
 
 
-def test_a_task_root_that_does_not_exist_is_an_error_of_the_start(sandbox: Sandbox) -> None:
+def test_missing_task_root_fails_init(sandbox: Sandbox) -> None:
     ended = sandbox.run(SHOW, environment={"LAMBDA_TASK_ROOT": "/no/such/folder"})
     assert ended.status == 1
     assert [request.target for request in ended.requests] == ["/2018-06-01/runtime/init/error"]
     assert b"No such file or directory: '/no/such/folder'" in ended.requests[0].body
 
 
-def test_bootstrap_replaces_the_shell(sandbox: Sandbox) -> None:
+def test_bootstrap_execs_python(sandbox: Sandbox) -> None:
     running = sandbox.start("import os\ndef handler(e, c):\n    return os.getpid()\n", event())
     assert running.end().bodies == [b"%d" % running.process.pid]
 
@@ -249,7 +267,7 @@ def _python_on_path(task: Path) -> str:
 
 
 def _project(sandbox: Sandbox, name: str) -> Path:
-    """A copy of the project's source in a folder of this name, with a handler that shows where it is."""
+    """A copy of the runtime in a folder with this name, with a handler that shows where it is."""
     folder = sandbox.task / name
     shutil.copytree(SOURCE, folder, ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "app.py").write_text(
@@ -258,7 +276,7 @@ def _project(sandbox: Sandbox, name: str) -> Path:
     return folder
 
 
-# The script of AWS's documentation on wrappers, but for its comments.
+# The script in AWS's documentation on wrappers, without its comments.
 SAMPLE_WRAPPER = """#!/bin/bash
 args=("$@")
 extra_args=("-X" "importtime")
@@ -271,7 +289,7 @@ WRAPPERS: dict[str, tuple[str, bytes]] = {
         '#!/bin/sh\nexport ORIGINAL="$_HANDLER"\nexport _HANDLER=wrapped.handler\nexec "$@"\n',
         b'["wrapped", false, null, "app.handler"]',
     ),
-    "another shell's start": ('#!/bin/sh\nset -- "$@"\n"$@" &\nwait $!\n', b'["app", false, null, null]'),
+    "shell that stays": ('#!/bin/sh\nset -- "$@"\n"$@" &\nwait $!\n', b'["app", false, null, null]'),
 }
 WRAPPED_STARTS: dict[str, tuple[str, ...]] = {
     "_HANDLER": (),
@@ -292,10 +310,10 @@ WRAPPED = """
 @pytest.mark.parametrize("arguments", WRAPPED_STARTS.values(), ids=list(WRAPPED_STARTS))
 @pytest.mark.parametrize(("script", "body"), WRAPPERS.values(), ids=list(WRAPPERS))
 @pytest.mark.parametrize("name", ["wrapper", "a wrapper's $HOME"])
-def test_a_wrapper_in_the_runtimes_own_slot_starts_it_however_bootstrap_was_started(
+def test_nested_wrapper_starts_the_runtime(
     sandbox: Sandbox, script: str, body: bytes, arguments: tuple[str, ...], name: str
 ) -> None:
-    wrapper = _script(sandbox.task / name, script)
+    wrapper = sandbox.script(name, script)
     (sandbox.task / "wrapped.py").write_text("import app\nWRAPPED = __name__\n" + textwrap.dedent(WRAPPED))
     ended = sandbox.run(
         WRAPPED, event(), command=(BOOTSTRAP, *arguments), environment={"STREAMING_RUNTIME_EXEC_WRAPPER": wrapper}
@@ -305,10 +323,8 @@ def test_a_wrapper_in_the_runtimes_own_slot_starts_it_however_bootstrap_was_star
 
 
 @pytest.mark.parametrize("arguments", WRAPPED_STARTS.values(), ids=list(WRAPPED_STARTS))
-def test_a_wrapper_may_lie_on_path_and_sees_the_command_it_is_to_run(
-    sandbox: Sandbox, arguments: tuple[str, ...]
-) -> None:
-    _script(sandbox.task / "wrapper", '#!/bin/sh\nprintf "%s\\n" "$@" >&2\nexec "$@"\n')
+def test_nested_wrapper_on_path_gets_the_command(sandbox: Sandbox, arguments: tuple[str, ...]) -> None:
+    sandbox.script("wrapper", '#!/bin/sh\nprintf "%s\\n" "$@" >&2\nexec "$@"\n')
     environment = {"STREAMING_RUNTIME_EXEC_WRAPPER": "wrapper", "PATH": f"{sandbox.task}:{os.defpath}"}
     ended = sandbox.run(WRAPPED, event(), command=(BOOTSTRAP, *arguments), environment=environment)
     python, *rest = ended.errors.splitlines()[:4]
@@ -317,12 +333,12 @@ def test_a_wrapper_may_lie_on_path_and_sees_the_command_it_is_to_run(
     assert len(ended.bodies) == 1
 
 
-def test_an_empty_wrapper_is_none(sandbox: Sandbox) -> None:
+def test_empty_wrapper_is_ignored(sandbox: Sandbox) -> None:
     ended = sandbox.run(WRAPPED, event(), environment={"STREAMING_RUNTIME_EXEC_WRAPPER": ""})
     assert ended.bodies == [b'["app", false, null, null]']
 
 
-def test_a_wrapper_that_is_bootstrap_itself_is_not_called_without_end(sandbox: Sandbox) -> None:
+def test_wrapper_recursion_is_avoided(sandbox: Sandbox) -> None:
     ended = sandbox.run(WRAPPED, event(), environment={"STREAMING_RUNTIME_EXEC_WRAPPER": BOOTSTRAP})
     assert ended.bodies == [b'["app", false, null, null]']
 
@@ -330,9 +346,7 @@ def test_a_wrapper_that_is_bootstrap_itself_is_not_called_without_end(sandbox: S
 @pytest.mark.parametrize("shell", ["sh", "bash"])
 @pytest.mark.parametrize("arguments", WRAPPED_STARTS.values(), ids=list(WRAPPED_STARTS))
 @pytest.mark.parametrize("wrapper", ["/no/such/wrapper", "no/such/wrapper", "no-such-wrapper"])
-def test_a_missing_wrapper_is_named_and_the_status_is_127(
-    sandbox: Sandbox, wrapper: str, arguments: tuple[str, ...], shell: str
-) -> None:
+def test_missing_wrapper_exits_127(sandbox: Sandbox, wrapper: str, arguments: tuple[str, ...], shell: str) -> None:
     ended = sandbox.run(
         WRAPPED,
         event(),
@@ -346,7 +360,7 @@ def test_a_missing_wrapper_is_named_and_the_status_is_127(
 
 @pytest.mark.parametrize("shell", ["sh", "bash"])
 @pytest.mark.parametrize("kind", ["file", "folder"])
-def test_a_wrapper_that_cannot_be_executed_is_named(sandbox: Sandbox, kind: str, shell: str) -> None:
+def test_non_executable_wrapper_is_named(sandbox: Sandbox, kind: str, shell: str) -> None:
     path = sandbox.task / "wrapper"
     if kind == "file":
         path.write_text('#!/bin/sh\nexec "$@"\n')
@@ -359,13 +373,7 @@ def test_a_wrapper_that_cannot_be_executed_is_named(sandbox: Sandbox, kind: str,
     assert ended.requests == []
 
 
-def _script(path: Path, text: str) -> str:
-    path.write_text(text)
-    path.chmod(0o755)
-    return str(path)
-
-
-def test_the_runtime_starts_as_a_module_too(sandbox: Sandbox) -> None:
+def test_runtime_starts_as_module(sandbox: Sandbox) -> None:
     command = (sys.executable, "-m", "streaming_runtime")
     ended = sandbox.run(
         "def handler(e, c):\n    yield 'x'\n", event(), command=command, environment={"PYTHONPATH": str(SOURCE)}

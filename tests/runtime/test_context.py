@@ -1,4 +1,4 @@
-"""The Lambda context and the invocation's environment, attribute for attribute what awslambdaric gives."""
+"""The Lambda context and the environment of an invocation, attribute by attribute as awslambdaric sets them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import time
 from typing import Any
 
 import pytest
-from tests.runtime.conftest import ARN, REQUEST_ID, Answer, Sandbox, event
+from tests.helpers.sandbox import Sandbox
+from tests.helpers.scripted_api import ARN, REQUEST_ID, Answer, event
 
 from streaming_runtime import context
 from streaming_runtime.context import LambdaContext
@@ -41,7 +42,7 @@ CLIENT: dict[str, Any] = {
 }
 
 
-def test_every_attribute_has_the_value_that_the_platform_gave(sandbox: Sandbox) -> None:
+def test_context_attributes(sandbox: Sandbox) -> None:
     trace = {"traceparent": "00-1-2-01", "tracestate": "a=1", "baggage": "k=v", "other": "x"}
     answer = event(
         Lambda_Runtime_Client_Context=json.dumps({**CLIENT, "w3c": trace}),
@@ -65,7 +66,7 @@ def test_every_attribute_has_the_value_that_the_platform_gave(sandbox: Sandbox) 
     }
 
 
-def test_what_the_platform_does_not_give_is_none(sandbox: Sandbox) -> None:
+def test_context_attributes_when_absent(sandbox: Sandbox) -> None:
     ended = sandbox.run(SHOW, event(Lambda_Runtime_Invoked_Function_Arn=None))
     assert json.loads(ended.bodies[0]) == {
         "aws_request_id": REQUEST_ID,
@@ -96,7 +97,7 @@ CLIENT_CONTEXTS: dict[str, tuple[str, Any]] = {
 
 
 @pytest.mark.parametrize(("text", "seen"), CLIENT_CONTEXTS.values(), ids=list(CLIENT_CONTEXTS))
-def test_a_client_context_is_an_object_or_none(sandbox: Sandbox, text: str, seen: Any) -> None:
+def test_client_context_parsing(sandbox: Sandbox, text: str, seen: Any) -> None:
     ended = sandbox.run(SHOW, event(Lambda_Runtime_Client_Context=text))
     assert json.loads(ended.bodies[0])["client_context"] == seen
 
@@ -104,25 +105,25 @@ def test_a_client_context_is_an_object_or_none(sandbox: Sandbox, text: str, seen
 TRACES: dict[str, tuple[Any, dict[str, str]]] = {
     "not a dict": ("00-1-2-01", {}),
     "null": (None, {}),
-    "values that are no text": ({"traceparent": 1, "baggage": "k=v"}, {"baggage": "k=v"}),
+    "values of other types": ({"traceparent": 1, "baggage": "k=v"}, {"baggage": "k=v"}),
 }
 
 
 @pytest.mark.parametrize(("trace", "seen"), TRACES.values(), ids=list(TRACES))
-def test_of_a_trace_context_only_text_of_known_names_is_seen(trace: Any, seen: dict[str, str]) -> None:
+def test_trace_context_keeps_known_text(trace: Any, seen: dict[str, str]) -> None:
     client_context = {"w3c": trace, "custom": {}}
     context = LambdaContext("id", 0, client_context=client_context)
     assert context.w3c() == seen
     assert client_context == {"custom": {}}
 
 
-def test_the_trace_context_that_a_handler_gets_is_a_copy() -> None:
+def test_trace_context_is_a_copy() -> None:
     context = LambdaContext("id", 0, client_context={"w3c": {"baggage": "k=v"}})
     context.w3c().clear()
     assert context.w3c() == {"baggage": "k=v"}
 
 
-def test_the_remaining_time_runs_down_to_zero_and_no_further(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_remaining_time_stops_at_zero(monkeypatch: pytest.MonkeyPatch) -> None:
     context = LambdaContext("id", 1_700_000_000_000)
     for now, left in ((1_699_999_999.0, 1000), (1_699_999_999.9995, 1), (1_700_000_000.0, 0), (1_800_000_000.0, 0)):
         monkeypatch.setattr(time, "time", lambda now=now: now)
@@ -130,8 +131,8 @@ def test_the_remaining_time_runs_down_to_zero_and_no_further(monkeypatch: pytest
         assert type(context.get_remaining_time_in_millis()) is int
 
 
-def test_a_context_shows_its_attributes_in_awslambdarics_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(context, "_function_attributes", {})  # it is read from the environment once
+def test_context_repr_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(context, "_function_attributes", {})  # the environment is read once
     for name, value in FUNCTION.items():
         monkeypatch.setenv(name, value)
     assert repr(LambdaContext("id", 0, ARN, None, {"cognitoIdentityId": "i"}, "blue")) == (
@@ -150,7 +151,8 @@ TRACE_IDS: tuple[tuple[Answer, bytes], ...] = (
 )
 
 
-def test_the_trace_id_is_in_the_environment_for_the_invocation_it_belongs_to(sandbox: Sandbox) -> None:
+def test_trace_id_per_invocation(sandbox: Sandbox) -> None:
+    """It is in the environment only during the invocation that it belongs to."""
     code = "import os\ndef handler(e, c):\n    return os.environ.get('_X_AMZN_TRACE_ID')\n"
     ended = sandbox.run(
         code, *(answer for answer, _ in TRACE_IDS), event(), environment={"_X_AMZN_TRACE_ID": "of the parent"}

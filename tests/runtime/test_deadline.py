@@ -1,12 +1,10 @@
-"""The end in order shortly before Lambda's own: where it comes, what it leaves, and what it does not touch."""
+"""The deadline shortly before Lambda's own: where it can come, what it leaves behind, and what it does not touch."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
-import select
 import signal
 import time
 from collections.abc import Callable
@@ -15,39 +13,37 @@ from typing import cast
 
 import pytest
 from _pytest.mark.structures import ParameterSet
-from tests.runtime.conftest import PATIENCE, UNTRACED, Deaf, Ended, Running, Sandbox, due, event, response_head
+from tests.helpers.protocol import DEADLINE_MESSAGE, ERROR_TYPE
+from tests.helpers.sandbox import EARLY, MARGIN, UNTRACED, Ended, Sandbox
+from tests.helpers.scripted_api import INIT_ERROR, Deaf, due, event, response_head
 
 from streaming_runtime import deadline
 from streaming_runtime.deadline import SENDING, Deadline
 
-MARGIN = "STREAMING_RUNTIME_DEADLINE_MARGIN_MS"
-# Bytes of an item that no system's buffers hold: who sends it waits for the other side.
+# An item of so many bytes fits into no system's buffers: its sender waits until the other side reads.
 ENOUGH = 20_000_000
-# More than any deadline here: the time is up when half of it is over.
-HUGE = {MARGIN: "3600000"}
-MESSAGE = r"the invocation was not over (\d+) ms before Lambda's deadline"
 
 
 def check_error(ended: Ended, number: int) -> None:
-    """The invocation failed before anything was sent."""
+    """Fail unless the invocation failed before anything was sent."""
     post = ended.posts[number]
     assert post.target.endswith("/error")
-    assert post.headers["lambda-runtime-function-error-type"] == "StreamDeadlineExceeded"
-    assert re.fullmatch(MESSAGE, json.loads(post.body)["errorMessage"])
+    assert post.headers[ERROR_TYPE] == "StreamDeadlineExceeded"
+    assert re.fullmatch(DEADLINE_MESSAGE, json.loads(post.body)["errorMessage"])
 
 
 def check_trailers(ended: Ended, number: int, body: bytes) -> None:
-    """The response broke off behind `body`."""
+    """Fail unless the response failed after `body`."""
     post = ended.posts[number]
     assert post.target.endswith("/response")
     assert post.body == body
-    assert post.trailers["lambda-runtime-function-error-type"] == "StreamDeadlineExceeded"
+    assert post.trailers[ERROR_TYPE] == "StreamDeadlineExceeded"
 
 
 def check_each_place(sandbox: Sandbox, code: str) -> None:
-    """The deadline comes in the handler, before the first item, between two, and behind the last."""
-    kinds = ["plain", "before", "between", "behind"]
-    ended = sandbox.run(code, *(due(json.dumps(kind).encode()) for kind in kinds), environment=HUGE)
+    """Let the deadline come in the handler, before the first item, between two items, and after the last."""
+    kinds = ["plain", "before", "between", "after"]
+    ended = sandbox.run(code, *(due(json.dumps(kind).encode()) for kind in kinds), environment=EARLY)
     assert len(ended.posts) == 4
     check_error(ended, 0)
     check_error(ended, 1)
@@ -55,23 +51,21 @@ def check_each_place(sandbox: Sandbox, code: str) -> None:
     check_trailers(ended, 3, b"x")
     assert ended.output.count("[ERROR] StreamDeadlineExceeded: ") == 4
     assert ended.output.count("# here") == 4
-    # First the `finally` block, then the report.
+    # The `finally` block runs before the report.
     assert ended.output.startswith("cleaned up\n[ERROR]")
     assert ended.output.count("cleaned up\n[ERROR]") == 4
 
 
-def log_until(running: Running, text: bytes) -> bytes:
-    """What the runtime logs, up to and with `text`."""
-    assert running.process.stdout is not None
-    descriptor, log = running.process.stdout.fileno(), b""
-    while text not in log:
-        assert select.select([descriptor], [], [], PATIENCE)[0], log
-        log += os.read(descriptor, 65536)
-    return log
+WAITS = {
+    "sync": ("def", "time.sleep(60)"),
+    "async": ("async def", "await asyncio.sleep(60)"),
+    "blocking async": ("async def", "time.sleep(60)"),
+}
+waits = pytest.mark.parametrize(("definition", "wait"), WAITS.values(), ids=list(WAITS))
 
 
 def slow_but(values: dict[str, str], *names: str) -> list[ParameterSet]:
-    """`values` as parameters, of which all but those of these `names` are left to the whole suite."""
+    """Make parameters of `values`, of which only those with these `names` run in `make check`."""
     return [
         pytest.param(value, id=name, marks=[] if name in names else [pytest.mark.slow])
         for name, value in values.items()
@@ -85,11 +79,11 @@ SYNC_WAITS = {
     "receive": "pair[0].recv(1)",
     "select": "select.select([pair[0]], [], [])",
     "read": "os.read(pipe[0], 1)",
-    # Not with the log: if the deadline comes as the process starts, nobody ends that, and it would keep the log open.
+    # Without the log: if the deadline comes while the process starts, it is not ended and would keep the log open.
     "process": "subprocess.run(['sleep', '60'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)",
     "queue": "queue.get()",
     "loop": "compute()",
-    "asyncio of its own": "asyncio.run(asyncio.sleep(60))",
+    "own event loop": "asyncio.run(asyncio.sleep(60))",
 }
 SYNC = """
     import asyncio, os, queue, select, socket, subprocess, threading, time
@@ -98,8 +92,8 @@ SYNC = """
     def handler(kind, context):
         return globals()[kind]()
     def compute():
-        # Not within the try block: an exception that a signal raises just when a loop jumps back to its start passes
-        # the block by if that begins there, Ctrl-C's too (Python 3.12 and 3.13).
+        # Outside the try block: in Python 3.12 and 3.13, an exception that a signal raises while a loop jumps back to
+        # its start is not caught by a block that begins there. This holds for Ctrl-C too.
         while True:
             time.monotonic()
     def plain():
@@ -114,14 +108,14 @@ SYNC = """
         yield b"x"
         plain()
         yield b"y"
-    def behind():
+    def after():
         yield b"x"
         plain()
     """
 
 
 @pytest.mark.parametrize("wait", slow_but(SYNC_WAITS, "sleep", "loop"))
-def test_sync_code_is_raised_in_where_it_waits(sandbox: Sandbox, wait: str) -> None:
+def test_deadline_in_sync_code(sandbox: Sandbox, wait: str) -> None:
     check_each_place(sandbox, SYNC.format(wait=wait))
 
 
@@ -134,7 +128,7 @@ ASYNC_WAITS = {
     "task": "await asyncio.create_task(asyncio.sleep(60))",
     "shield": "await asyncio.shield(asyncio.sleep(60))",
     "gather": "await asyncio.gather(asyncio.sleep(60), asyncio.sleep(60))",
-    "loop that yields to others": "while True: await asyncio.sleep(0)",
+    "yielding loop": "while True: await asyncio.sleep(0)",
     "blocking": "time.sleep(60)",
     "blocking computation": "compute()",
     "blocking task": "await asyncio.create_task(block())",
@@ -148,8 +142,8 @@ ASYNC = """
     async def block():
         time.sleep(60)
     def compute():
-        # Not within the try block: an exception that a signal raises just when a loop jumps back to its start passes
-        # the block by if that begins there, Ctrl-C's too (Python 3.12 and 3.13).
+        # Outside the try block: in Python 3.12 and 3.13, an exception that a signal raises while a loop jumps back to
+        # its start is not caught by a block that begins there. This holds for Ctrl-C too.
         while True:
             time.monotonic()
     async def plain():
@@ -165,51 +159,37 @@ ASYNC = """
         yield b"x"
         await plain()
         yield b"y"
-    async def behind():
+    async def after():
         yield b"x"
         await plain()
     """
 
 
 @pytest.mark.parametrize("wait", slow_but(ASYNC_WAITS, "sleep", "blocking"))
-def test_async_code_is_cancelled_where_it_waits_and_raised_in_where_it_blocks(sandbox: Sandbox, wait: str) -> None:
+def test_deadline_in_async_code(sandbox: Sandbox, wait: str) -> None:
+    """Code that awaits is cancelled, and the exception is raised in code that blocks."""
     check_each_place(sandbox, ASYNC.format(wait=wait))
 
 
-BESIDE = {
-    "task": "task = asyncio.create_task(block())",
-    "callback": "asyncio.get_running_loop().call_soon(time.sleep, 60)",
+BLOCKING = {
+    "task": "task = asyncio.create_task(block())\n    await asyncio.sleep(5)",
+    "callback": "asyncio.get_running_loop().call_soon(time.sleep, 60)\n    await asyncio.sleep(5)",
+    "task group": "async with asyncio.TaskGroup() as group:\n        group.create_task(block())",
 }
 
 
-@pytest.mark.parametrize("blocking", BESIDE.values(), ids=list(BESIDE))
-def test_a_handler_beside_which_something_blocks_the_event_loop_is_ended_too(sandbox: Sandbox, blocking: str) -> None:
-    code = f"""
-        import asyncio, time
-        async def block():
-            time.sleep(60)
-        async def handler(event, context):
-            {blocking}
-            await asyncio.sleep(5)
-        """
-    ended = sandbox.run(code, due(), environment=HUGE)
-    check_error(ended, 0)
+@pytest.mark.traced
+@pytest.mark.parametrize("blocking", BLOCKING.values(), ids=list(BLOCKING))
+def test_deadline_while_the_loop_is_blocked(sandbox: Sandbox, blocking: str) -> None:
+    """A handler is ended although it is other code that blocks the event loop."""
+    code = (
+        "import asyncio, time\nasync def block():\n    time.sleep(60)\n"
+        f"async def handler(event, context):\n    {blocking}\n"
+    )
+    check_error(sandbox.run(code, due(), environment=EARLY), 0)
 
 
-def test_the_deadline_in_a_task_group_is_reported_by_its_name(sandbox: Sandbox) -> None:
-    code = """
-        import asyncio, time
-        async def block():
-            time.sleep(60)
-        async def handler(event, context):
-            async with asyncio.TaskGroup() as group:
-                group.create_task(block())
-        """
-    ended = sandbox.run(code, due(), environment=HUGE)
-    check_error(ended, 0)
-
-
-def test_a_task_group_that_waits_is_cancelled(sandbox: Sandbox) -> None:
+def test_deadline_in_waiting_task_group(sandbox: Sandbox) -> None:
     code = """
         import asyncio
         async def child():
@@ -221,25 +201,25 @@ def test_a_task_group_that_waits_is_cancelled(sandbox: Sandbox) -> None:
             async with asyncio.TaskGroup() as group:
                 group.create_task(child())
         """
-    ended = sandbox.run(code, due(), environment=HUGE)
+    ended = sandbox.run(code, due(), environment=EARLY)
     check_error(ended, 0)
     assert ended.output.startswith("cleaned up\n")
 
 
 ENDLESS = {
     "sync": "def handler(e, c):\n    try:\n        while True:\n            yield b'x'\n",
-    "async that never suspends": "async def handler(e, c):\n    try:\n        while True:\n            yield b'x'\n",
+    "async without suspending": "async def handler(e, c):\n    try:\n        while True:\n            yield b'x'\n",
     "iterator in C": "import itertools\ndef handler(e, c):\n    try:\n        yield from itertools.repeat(b'x')\n",
 }
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("code", ENDLESS.values(), ids=list(ENDLESS))
-def test_a_stream_without_end_is_ended_between_two_whole_chunks(sandbox: Sandbox, code: str) -> None:
-    # coverage.py holds a lock at times, which an exception that comes just then would leave locked.
+def test_endless_stream_ends_between_chunks(sandbox: Sandbox, code: str) -> None:
+    # coverage.py sometimes holds a lock, which the deadline's exception would leave locked.
     code += "    finally:\n        print('cleaned up')\n"
-    soon = due(milliseconds=100)  # in four times as long it sends more than h11 reads in a second
-    ended = sandbox.run(code, soon, soon, environment=HUGE | UNTRACED)
+    soon = due(milliseconds=100)  # in 400 ms it would send more than h11 reads in a second
+    ended = sandbox.run(code, soon, soon, environment=EARLY | UNTRACED)
     assert len(ended.posts) == 2
     for number, post in enumerate(ended.posts):
         check_trailers(ended, number, b"x" * len(post.body))
@@ -248,14 +228,8 @@ def test_a_stream_without_end_is_ended_between_two_whole_chunks(sandbox: Sandbox
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("definition", "wait"),
-    [("def", "time.sleep(60)"), ("async def", "await asyncio.sleep(60)"), ("async def", "time.sleep(60)")],
-    ids=["sync", "async", "async that blocks"],
-)
-def test_an_event_stream_ends_with_an_event_of_type_error_and_trailers(
-    sandbox: Sandbox, definition: str, wait: str
-) -> None:
+@waits
+def test_event_stream_ends_with_error_event(sandbox: Sandbox, definition: str, wait: str) -> None:
     code = f"""
         import asyncio, time
         from streaming_runtime import EventSourceResponse
@@ -267,13 +241,13 @@ def test_an_event_stream_ends_with_an_event_of_type_error_and_trailers(
             {wait}
             yield
         """
-    ended = sandbox.run(code, due(b"0"), due(b"1"), environment=HUGE)
+    ended = sandbox.run(code, due(b"0"), due(b"1"), environment=EARLY)
     check_error(ended, 0)
     post = ended.posts[1]
     _, _, body = post.body.partition(bytes(8))
     found = re.fullmatch(
         rb'data: one\n\nevent: error\ndata: {"errorType": "StreamDeadlineExceeded", "errorMessage": "%b"}\n\n'
-        % MESSAGE.encode(),
+        % DEADLINE_MESSAGE.encode(),
         body,
     )
     assert found
@@ -282,7 +256,7 @@ def test_an_event_stream_ends_with_an_event_of_type_error_and_trailers(
     assert b"%x\r\n%b\r\n0\r\nLambda-Runtime-Function-Error-Type: " % (len(last), last) in post.raw
 
 
-def test_the_last_words_of_a_stream_are_for_the_deadline_alone(sandbox: Sandbox) -> None:
+def test_other_errors_send_no_error_event(sandbox: Sandbox) -> None:
     code = """
         from streaming_runtime import EventSourceResponse
         def handler(event, context):
@@ -296,9 +270,10 @@ def test_the_last_words_of_a_stream_are_for_the_deadline_alone(sandbox: Sandbox)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sync", "async", "sync event stream", "async event stream"])
-def test_what_a_client_does_not_take_is_broken_off(sandbox: Sandbox, kind: str) -> None:
+def test_slow_reader_times_out(sandbox: Sandbox, kind: str) -> None:
+    """A client that stops reading does not keep the invocation: the connection is aborted."""
     code = f"""
-        import asyncio  # lest the runtime does while the time passes, which may take all of it
+        import asyncio  # before the time starts, since it could take all of it
         from streaming_runtime import EventSourceResponse, StreamingResponse
         def handler(event, context):
             if event == 2:
@@ -312,24 +287,24 @@ def test_what_a_client_does_not_take_is_broken_off(sandbox: Sandbox, kind: str) 
                 print("cleaned up")
         """
     deaf = Deaf()
-    # Time enough to make an event of so much text.
-    running = sandbox.start(code, due(b"1", 2000), event(b"2"), posts=[deaf], environment=HUGE)
-    log = log_until(running, b"cleaned up\n")
+    # The time must be enough to encode so much text.
+    running = sandbox.start(code, due(b"1", 2000), event(b"2"), posts=[deaf], environment=EARLY)
+    log = running.log_until(b"cleaned up\n")
     deaf.released.set()
     ended = running.end()
-    assert re.match(rb"\[ERROR\] StreamDeadlineExceeded: " + MESSAGE.encode() + rb"\r", log)
+    assert re.match(rb"\[ERROR\] StreamDeadlineExceeded: " + DEADLINE_MESSAGE.encode() + rb"\r", log)
     assert log.count(b"[ERROR]") == 1
     assert b"Caused by RuntimeApiError: " in log
     assert not ended.posts[0].whole
     assert ended.bodies[1] == b'"served"'
 
 
-def test_a_response_whose_end_the_api_does_not_confirm_is_broken_off(sandbox: Sandbox) -> None:
+def test_unconfirmed_response_times_out(sandbox: Sandbox) -> None:
     deaf = Deaf()
     running = sandbox.start(
-        "def handler(e, c):\n    return e\n", due(b"1"), event(b"2"), posts=[deaf], environment=HUGE
+        "def handler(e, c):\n    return e\n", due(b"1"), event(b"2"), posts=[deaf], environment=EARLY
     )
-    log = log_until(running, b"\n")
+    log = running.log_until(b"\n")
     deaf.released.set()
     assert log.startswith(b"[ERROR] StreamDeadlineExceeded: ")
     assert running.end().bodies[1] == b"2"
@@ -337,10 +312,8 @@ def test_a_response_whose_end_the_api_does_not_confirm_is_broken_off(sandbox: Sa
 
 @pytest.mark.traced
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("definition", "wait"), [("def", "time.sleep(60)"), ("async def", "await asyncio.sleep(60)")], ids=["sync", "async"]
-)
-def test_a_heartbeat_that_a_client_does_not_take_is_broken_off(sandbox: Sandbox, definition: str, wait: str) -> None:
+@pytest.mark.parametrize(("definition", "wait"), [*WAITS.values()][:2], ids=[*WAITS][:2])
+def test_blocked_heartbeat_times_out(sandbox: Sandbox, definition: str, wait: str) -> None:
     code = f"""
         import asyncio, os, select, socket, time
         from streaming_runtime import EventSourceResponse
@@ -351,7 +324,7 @@ def test_a_heartbeat_that_a_client_does_not_take_is_broken_off(sandbox: Sandbox,
                 print("closed")
         {definition} events():
             while True:
-                # Until the heartbeat finds no room for a ping.
+                # Wait until the buffer has no room for another ping.
                 while not connection or select.select([], connection, [], 0)[1]:
                     time.sleep(0.001)
                     find_connection()
@@ -371,9 +344,9 @@ def test_a_heartbeat_that_a_client_does_not_take_is_broken_off(sandbox: Sandbox,
             return EventSourceResponse(Events(), 0.0001) if event == 1 else "served"
         """
     deaf = Deaf()
-    running = sandbox.start(code, due(b"1", 2000), event(b"2"), posts=[deaf], environment=HUGE)
+    running = sandbox.start(code, due(b"1", 2000), event(b"2"), posts=[deaf], environment=EARLY)
     try:
-        log = log_until(running, b"closed\n")
+        log = running.log_until(b"closed\n")
     finally:
         deaf.released.set()
     assert log.startswith(b"[ERROR] StreamDeadlineExceeded: ")
@@ -382,15 +355,15 @@ def test_a_heartbeat_that_a_client_does_not_take_is_broken_off(sandbox: Sandbox,
 
 NOT_ARMED: dict[str, tuple[dict[str, str], int]] = {
     "turned off": ({MARGIN: "0"}, 200),
-    "turned off in more digits": ({MARGIN: "000"}, 200),
-    "deadline in the past": (HUGE, -1000),
+    "turned off by 000": ({MARGIN: "000"}, 200),
+    "deadline in the past": (EARLY, -1000),
 }
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("environment", "milliseconds"), NOT_ARMED.values(), ids=list(NOT_ARMED))
 @pytest.mark.parametrize("definition", ["def", "async def"])
-def test_without_margin_or_time_nothing_is_interrupted(
+def test_no_deadline_without_margin_or_time(
     sandbox: Sandbox, definition: str, environment: dict[str, str], milliseconds: int
 ) -> None:
     code = f"""
@@ -405,30 +378,30 @@ def test_without_margin_or_time_nothing_is_interrupted(
     assert ended.bodies == [b"[0.0, 0.0]"]
 
 
-# At most half of the time, in whole milliseconds, of which both ends are rounded.
+# What is left is at most half of the time, in whole milliseconds; both ends are rounded.
 MARGINS: dict[str, tuple[dict[str, str], int, int, int]] = {
     "default": ({}, 1300, 300, 500),
     "set": ({MARGIN: "250"}, 700, 50, 250),
-    "more than the time there is": (HUGE, 600, 50, 301),
+    "more than all the time": (EARLY, 600, 50, 301),
     "more than half of it": ({MARGIN: "500"}, 600, 50, 301),
 }
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("environment", "milliseconds", "least", "most"), MARGINS.values(), ids=list(MARGINS))
-def test_the_time_left_is_the_margin_or_half_of_what_there_was(
+def test_margin_is_at_most_half_the_time(
     sandbox: Sandbox, environment: dict[str, str], milliseconds: int, least: int, most: int
 ) -> None:
     code = "import time\ndef handler(e, c):\n    time.sleep(60)\n"
     ended = sandbox.run(code, due(milliseconds=milliseconds), environment=environment)
     check_error(ended, 0)
-    found = re.match(MESSAGE, json.loads(ended.posts[0].body)["errorMessage"])
+    found = re.match(DEADLINE_MESSAGE, json.loads(ended.posts[0].body)["errorMessage"])
     assert found
     assert least <= int(found[1]) <= most
 
 
-def test_the_timer_is_set_to_the_margin_before_the_deadline(sandbox: Sandbox) -> None:
-    """Long ones, that it may be told to a thousandth: both times run on between the two calls."""
+def test_timer_is_set_to_the_margin(sandbox: Sandbox) -> None:
+    """The times are long, so that the two calls, between which time passes, agree to a thousandth."""
     code = """
         import signal
         def handler(event, context):
@@ -441,9 +414,9 @@ def test_the_timer_is_set_to_the_margin_before_the_deadline(sandbox: Sandbox) ->
 
 @pytest.mark.own_interpreter
 @pytest.mark.parametrize("value", ["", "-1", "0.5", "1e3", " 500", "half a second", "٣x", "²"])
-def test_a_margin_that_is_no_number_is_an_init_error(sandbox: Sandbox, value: str) -> None:
+def test_non_numeric_margin_fails_init(sandbox: Sandbox, value: str) -> None:
     ended = sandbox.run("def handler(e, c):\n    pass\n", event(), environment={MARGIN: value})
-    assert [request.target for request in ended.requests] == ["/2018-06-01/runtime/init/error"]
+    assert ended.targets == [INIT_ERROR]
     report = json.loads(ended.posts[0].body)
     message = f"{MARGIN} must be milliseconds, or 0 for no deadline, not {value!r}"
     assert (report["errorType"], report["errorMessage"]) == ("ValueError", message)
@@ -451,9 +424,9 @@ def test_a_margin_that_is_no_number_is_an_init_error(sandbox: Sandbox, value: st
 
 @pytest.mark.slow
 @pytest.mark.parametrize("definition", ["def", "async def"])
-def test_the_timer_of_an_invocation_does_not_reach_the_next(sandbox: Sandbox, definition: str) -> None:
+def test_timer_does_not_reach_next_invocation(sandbox: Sandbox, definition: str) -> None:
     code = f"""
-        import asyncio  # lest the runtime does while the time passes, which may take all of it
+        import asyncio  # before the time starts, since it could take all of it
         import signal
         contexts = []
         {definition} handler(event, context):
@@ -466,7 +439,7 @@ def test_the_timer_of_an_invocation_does_not_reach_the_next(sandbox: Sandbox, de
                     pass
                 return armed
         """
-    ended = sandbox.run(code, due(b"1"), due(b"2"), event(b"3"), environment=HUGE)
+    ended = sandbox.run(code, due(b"1"), due(b"2"), event(b"3"), environment=EARLY)
     assert ended.bodies[0] == b"null"
     assert json.loads(ended.bodies[1])["errorType"] == "ValueError"
     assert ended.bodies[2] == b"[0.0, 0.0]"
@@ -474,7 +447,7 @@ def test_the_timer_of_an_invocation_does_not_reach_the_next(sandbox: Sandbox, de
 
 
 @pytest.mark.parametrize("definition", ["def", "async def"])
-def test_a_handler_that_uses_the_signal_keeps_it(sandbox: Sandbox, definition: str) -> None:
+def test_handlers_own_sigalrm_is_kept(sandbox: Sandbox, definition: str) -> None:
     code = f"""
         import signal
         alarms = []
@@ -487,26 +460,29 @@ def test_a_handler_that_uses_the_signal_keeps_it(sandbox: Sandbox, definition: s
                 pass
             return [len(alarms), signal.getsignal(signal.SIGALRM) is own]
         """
-    assert sandbox.run(code, due(), environment=HUGE).bodies == [b"[1, true]"]
-
-
-RETRIES = {
-    "sync": "def handler(e, c):\n    while True:\n        try:\n            time.sleep(60)\n",
-    "async": "async def handler(e, c):\n    while True:\n        try:\n            await asyncio.sleep(60)\n",
-    "async that blocks": "async def handler(e, c):\n    while True:\n        try:\n            time.sleep(60)\n",
-}
+    assert sandbox.run(code, due(), environment=EARLY).bodies == [b"[1, true]"]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("code", RETRIES.values(), ids=list(RETRIES))
-def test_a_loop_that_retries_on_errors_is_left(sandbox: Sandbox, code: str) -> None:
-    retry = "        except Exception:\n            print('once more')\n"
-    ended = sandbox.run("import asyncio, time\n" + code + retry, due(), environment=HUGE)
+@waits
+def test_retry_loop_is_ended(sandbox: Sandbox, definition: str, wait: str) -> None:
+    """`except Exception` does not catch the deadline's exception, so a loop that tries again ends."""
+    code = f"""
+        import asyncio, time
+        {definition} handler(event, context):
+            while True:
+                try:
+                    {wait}
+                except Exception:
+                    print("once more")
+        """
+    ended = sandbox.run(code, due(), environment=EARLY)
     check_error(ended, 0)
     assert "once more" not in ended.output
 
 
-def test_the_exception_is_public_and_no_exception_of_the_common_kind(sandbox: Sandbox) -> None:
+def test_deadline_exception_bases(sandbox: Sandbox) -> None:
+    """The exception is public, and `except Exception` does not catch it."""
     code = """
         import sys
         import streaming_runtime
@@ -519,20 +495,11 @@ def test_the_exception_is_public_and_no_exception_of_the_common_kind(sandbox: Sa
     assert json.loads(ended.bodies[0]) == [False, ["StreamDeadlineExceeded", "BaseException", "object"]]
 
 
-SWALLOWED = {
-    "sync": ("def", "time.sleep(60)"),
-    "async": ("async def", "await asyncio.sleep(60)"),
-    "async that blocks": ("async def", "time.sleep(60)"),
-}
-
-
 @pytest.mark.traced
 @pytest.mark.slow
-@pytest.mark.parametrize(("definition", "wait"), SWALLOWED.values(), ids=list(SWALLOWED))
+@waits
 @pytest.mark.parametrize("before", [False, True], ids=["first", "later"])
-def test_a_stream_that_swallows_the_deadline_is_ended_at_its_next_item(
-    sandbox: Sandbox, definition: str, wait: str, before: bool
-) -> None:
+def test_swallowed_deadline_ends_next_item(sandbox: Sandbox, definition: str, wait: str, before: bool) -> None:
     code = f"""
         import asyncio, time
         {definition} handler(event, context):
@@ -545,23 +512,15 @@ def test_a_stream_that_swallows_the_deadline_is_ended_at_its_next_item(
             for _ in range(100):
                 yield "x"
         """
-    ended = sandbox.run(code, due(), due(), environment=HUGE)
+    ended = sandbox.run(code, due(), due(), environment=EARLY)
     check_trailers(ended, 0, b"beforex" if before else b"x")
     check_trailers(ended, 1, b"beforex" if before else b"x")
 
 
-CLOSING = {
-    "sync": ("iter", "def", "close", "time.sleep(60)"),
-    "async": ("aiter", "async def", "aclose", "await asyncio.sleep(60)"),
-    "async that blocks": ("aiter", "async def", "aclose", "time.sleep(60)"),
-}
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize(("iterate", "definition", "close", "wait"), CLOSING.values(), ids=list(CLOSING))
-def test_what_hangs_while_it_is_closed_is_ended_and_the_response_left_whole(
-    sandbox: Sandbox, iterate: str, definition: str, close: str, wait: str
-) -> None:
+@waits
+def test_hanging_close_leaves_response_whole(sandbox: Sandbox, definition: str, wait: str) -> None:
+    iterate, close = ("iter", "close") if definition == "def" else ("aiter", "aclose")
     code = f"""
         import asyncio, time
         from streaming_runtime import StreamingResponse
@@ -575,18 +534,14 @@ def test_what_hangs_while_it_is_closed_is_ended_and_the_response_left_whole(
         def handler(event, context):
             return StreamingResponse(Items())
         """
-    ended = sandbox.run(code, due(), due(), environment=HUGE)
+    ended = sandbox.run(code, due(), due(), environment=EARLY)
     assert [(post.body[-1:], post.whole, post.trailers) for post in ended.posts] == [(b"x", True, {})] * 2
     assert ended.output.count("[ERROR] StreamDeadlineExceeded: ") == ended.output.count("# here") == 2
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("definition", "wait"),
-    [("def", "time.sleep(60)"), ("async def", "await asyncio.sleep(60)"), ("async def", "time.sleep(60)")],
-    ids=["sync", "async", "async that blocks"],
-)
-def test_what_hangs_after_its_own_error_is_ended(sandbox: Sandbox, definition: str, wait: str) -> None:
+@waits
+def test_hang_after_error_is_ended(sandbox: Sandbox, definition: str, wait: str) -> None:
     code = f"""
         import asyncio, time
         {definition} handler(event, context):
@@ -596,7 +551,7 @@ def test_what_hangs_after_its_own_error_is_ended(sandbox: Sandbox, definition: s
             finally:
                 {wait}
         """
-    ended = sandbox.run(code, due(), due(), environment=HUGE)
+    ended = sandbox.run(code, due(), due(), environment=EARLY)
     check_trailers(ended, 0, b"x")
     check_trailers(ended, 1, b"x")
     assert ended.output.count("Caused by ValueError: it broke") == 2
@@ -604,7 +559,7 @@ def test_what_hangs_after_its_own_error_is_ended(sandbox: Sandbox, definition: s
 
 @pytest.mark.slow
 @pytest.mark.parametrize("definition", ["def", "async def"])
-def test_a_report_that_takes_long_to_make_is_not_broken_off(sandbox: Sandbox, definition: str) -> None:
+def test_slow_error_report_is_completed(sandbox: Sandbox, definition: str) -> None:
     code = f"""
         import sys, time
         class SlowLog:
@@ -614,10 +569,10 @@ def test_a_report_that_takes_long_to_make_is_not_broken_off(sandbox: Sandbox, de
                 pass
         {definition} handler(event, context):
             sys.stdout = SlowLog()
-            while True:  # the time is up while the runtime sends, nearly always
+            while True:  # nearly always, the time is up while the runtime sends
                 yield b"x"
         """
-    ended = sandbox.run(code, due(), environment=HUGE)
+    ended = sandbox.run(code, due(), environment=EARLY)
     check_trailers(ended, 0, b"x" * len(ended.posts[0].body))
 
 
@@ -627,9 +582,7 @@ def test_a_report_that_takes_long_to_make_is_not_broken_off(sandbox: Sandbox, de
     [("def", "time.sleep(0.12)"), ("async def", "await asyncio.sleep(0)")],
     ids=["sync", "async"],
 )
-def test_a_finally_block_is_not_interrupted_after_a_send_was_broken_off(
-    sandbox: Sandbox, definition: str, wait: str
-) -> None:
+def test_finally_block_after_broken_send(sandbox: Sandbox, definition: str, wait: str) -> None:
     code = f"""
         import asyncio, time
         {definition} handler(event, context):
@@ -644,9 +597,9 @@ def test_a_finally_block_is_not_interrupted_after_a_send_was_broken_off(
                     print("end")
         """
     deaf = Deaf()
-    running = sandbox.start(code, due(milliseconds=2000), posts=[deaf], environment=HUGE)
+    running = sandbox.start(code, due(milliseconds=2000), posts=[deaf], environment=EARLY)
     try:
-        log = log_until(running, b"end\n")
+        log = running.log_until(b"end\n")
     finally:
         deaf.released.set()
     running.end()
@@ -654,25 +607,25 @@ def test_a_finally_block_is_not_interrupted_after_a_send_was_broken_off(
     assert b"cleaned up" in log
 
 
-# A send that came to an end late must not count against the report that follows it.
-def test_the_report_has_as_much_time_as_any_send() -> None:
-    broken_off: list[None] = []
-    deadline = Deadline(int(time.time() * 1000) + 1000, lambda: broken_off.append(None))
+def test_report_gets_full_send_time() -> None:
+    """A send that ended late does not count against the report that follows it."""
+    aborted: list[None] = []
+    deadline = Deadline(int(time.time() * 1000) + 1000, lambda: aborted.append(None))
     deadline.doing = SENDING
     deadline.expire(None)
     deadline.settle(deadline.exceeded())  # the item was sent after all
     deadline.doing = SENDING
     deadline.expire(None)
-    assert not broken_off
+    assert not aborted
     deadline.expire(None)
-    assert broken_off
+    assert aborted
 
 
-# Encoding is the handler's code, and not a part of sending.
 @pytest.mark.parametrize("definition", ["def", "async def"])
-def test_what_hangs_while_an_item_is_encoded_is_raised_in(sandbox: Sandbox, definition: str) -> None:
+def test_deadline_while_encoding_an_item(sandbox: Sandbox, definition: str) -> None:
+    """Encoding is the handler's code and not a part of sending, so the exception is raised in it."""
     code = f"""
-        import asyncio  # lest the runtime does while the time passes, which may take all of it
+        import asyncio  # before the time starts, since it could take all of it
         import time
         from streaming_runtime import StreamingResponse
         class Response(StreamingResponse):
@@ -685,15 +638,14 @@ def test_what_hangs_while_an_item_is_encoded_is_raised_in(sandbox: Sandbox, defi
             yield 0
             yield 1
         """
-    ended = sandbox.run(code, due(), environment=HUGE)
-    assert ended.posts[0].trailers["lambda-runtime-function-error-type"] == "StreamDeadlineExceeded"
+    ended = sandbox.run(code, due(), environment=EARLY)
+    assert ended.posts[0].trailers[ERROR_TYPE] == "StreamDeadlineExceeded"
     assert ended.output.count("# here") == 1
 
 
 @pytest.mark.slow
-def test_the_deadline_does_not_come_between_the_start_of_a_heartbeat_and_whoever_is_to_stop_it(
-    sandbox: Sandbox,
-) -> None:
+def test_deadline_while_heartbeat_starts(sandbox: Sandbox) -> None:
+    """It does not come between the start of the thread and the code that stops it."""
     code = """
         import threading, time
         from streaming_runtime import EventSourceResponse
@@ -707,17 +659,17 @@ def test_the_deadline_does_not_come_between_the_start_of_a_heartbeat_and_whoever
             threading.Thread.start = start_slowly
             return EventSourceResponse(["x"], ping=60)
         """
-    ended = sandbox.run(code, due(b"1"), event(b"2"), environment=HUGE)
+    ended = sandbox.run(code, due(b"1"), event(b"2"), environment=EARLY)
     assert ended.bodies[1] == b'["MainThread"]'
     check_trailers(ended, 0, ended.bodies[0])
 
 
-def test_a_signal_that_comes_late_reaches_nobody() -> None:
+def test_late_signal_is_ignored() -> None:
     assert deadline._current is None
     deadline._on_alarm(signal.SIGALRM, None)
 
 
-def test_a_task_is_cancelled_though_a_call_for_the_one_before_came_too_late() -> None:
+def test_late_cancel_call_does_not_block_next() -> None:
     called: list[Callable[[], object]] = []
     loop = cast(asyncio.AbstractEventLoop, SimpleNamespace(call_soon_threadsafe=called.append))
     watched = Deadline(int(time.time() * 1000) + 1000, lambda: None)
@@ -728,20 +680,20 @@ def test_a_task_is_cancelled_though_a_call_for_the_one_before_came_too_late() ->
     assert len(called) == 2
 
 
-def test_an_event_loop_that_waits_is_not_raised_in() -> None:
+def test_waiting_loop_is_not_raised_in() -> None:
     called: list[Callable[[], object]] = []
     loop = SimpleNamespace(call_soon_threadsafe=called.append)
     watched = Deadline(int(time.time() * 1000) + 1000, lambda: None)
     watched.watch(cast(asyncio.AbstractEventLoop, loop), None)
     watched.doing = deadline.HANDLER
-    # A frame of the event loop's own, as the signal finds it while that waits.
+    # A frame of the event loop itself, in which the signal arrives while the loop waits.
     frame = cast(FrameType, SimpleNamespace(f_globals={"__name__": "selectors"}))
     watched.expire(frame)
     watched.expire(frame)
     assert len(called) == 1
 
 
-def test_the_deadline_in_the_very_moment_in_which_the_handler_is_done_is_reported(sandbox: Sandbox) -> None:
+def test_deadline_as_handler_returns(sandbox: Sandbox) -> None:
     code = """
         from streaming_runtime import StreamDeadlineExceeded, invocation
         leave = invocation._HandlersCode.__exit__
@@ -759,12 +711,12 @@ def test_the_deadline_in_the_very_moment_in_which_the_handler_is_done_is_reporte
     assert ended.output.startswith("[ERROR] StreamDeadlineExceeded: late")
 
 
-def test_the_deadline_does_not_come_between_the_call_of_async_code_and_its_task(sandbox: Sandbox) -> None:
+def test_deadline_before_task_runs(sandbox: Sandbox) -> None:
     code = """
         import asyncio, time
         begin = asyncio.BaseEventLoop.run_until_complete
         def begin_late(loop, task):
-            time.sleep(0.3)  # the time is up here, where there is a task that has not run yet
+            time.sleep(0.3)  # the time is up here, while the task has not run yet
             return begin(loop, task)
         async def wait():
             await asyncio.sleep(60)
@@ -774,6 +726,6 @@ def test_the_deadline_does_not_come_between_the_call_of_async_code_and_its_task(
             asyncio.BaseEventLoop.run_until_complete = begin_late if event == 1 else begin
             return wait() if event == 1 else look()
         """
-    ended = sandbox.run(code, due(b"1"), event(b"2"), environment=HUGE)
+    ended = sandbox.run(code, due(b"1"), event(b"2"), environment=EARLY)
     check_error(ended, 0)
     assert ended.bodies[1] == b"1"

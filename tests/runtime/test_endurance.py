@@ -1,4 +1,4 @@
-"""Twenty thousand invocations in one process: nothing grows, and no invocation sees anything of another."""
+"""Twenty thousand invocations in one process: nothing grows, and no invocation sees data of another."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from tests.runtime.conftest import ACCEPTED, PATIENCE, SOURCE, UNTRACED, Sandbox
+from tests.helpers.sandbox import SOURCE, UNTRACED, Sandbox
+from tests.helpers.scripted_api import ACCEPTED, LIMIT
 
 INVOCATIONS, WARM = 20_000, 2_000
 
@@ -69,7 +70,7 @@ EVENTS = ("sync", "asynchronous", "events", "metadata", "early", "late", "value"
 
 
 class EndlessApi:
-    """Serves one connection after the other; knows of HTTP no more than it needs."""
+    """Serves one connection after the other, with as little HTTP as the runtime needs."""
 
     def __init__(self) -> None:
         self.pid = 0
@@ -86,7 +87,7 @@ class EndlessApi:
     def close(self) -> None:
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
-        self._thread.join(PATIENCE)
+        self._thread.join(LIMIT)
         self._listener.close()
 
     def _serve(self) -> None:
@@ -100,7 +101,7 @@ class EndlessApi:
                 if not self._exchange(connection, number):
                     return
         with contextlib.suppress(OSError):
-            self._listener.accept()[0].close()  # no more: the runtime ends
+            self._listener.accept()[0].close()  # which ends the runtime
 
     def _exchange(self, connection: socket.socket, number: int) -> bool:
         data = b""
@@ -109,7 +110,7 @@ class EndlessApi:
             if not came:
                 return False
             data += came
-        # The runtime waits for its event: what is there now stays there.
+        # The runtime waits for its event, so that nothing changes while it is measured.
         if number in (WARM, INVOCATIONS - 1):
             self.measured[number] = measure(self.pid)
         kind = EVENTS[number % len(EVENTS)]
@@ -140,7 +141,7 @@ class EndlessApi:
         expected = seen.replace('"', '\\"') if kind in ("early", "value") else seen
         right = expected.encode() in data and f"/id-{number}/" in target
         if kind == "asynchronous":
-            right = right and b"\r\n 1 1\r\n0\r\n\r\n" in data  # one event loop, no task but this
+            right = right and b"\r\n 1 1\r\n0\r\n\r\n" in data  # one event loop, and only this task
         if not right:
             self.wrong.append((number, data))
 
@@ -155,11 +156,11 @@ def is_whole(data: bytes) -> bool:
 
 
 def measure(pid: int) -> tuple[int, int, int]:
-    """Descriptors, threads and KiB of resident memory of a process."""
+    """The descriptors, threads and KiB of resident memory of a process."""
     folder = Path(f"/proc/{pid}")
-    given_up = time.monotonic() + PATIENCE
+    given_up = time.monotonic() + LIMIT
     while len(os.listdir(folder / "task")) > 1 and time.monotonic() < given_up:
-        time.sleep(0.01)  # one that has been joined may still be on its way out
+        time.sleep(0.01)  # a thread that was joined may still be ending
     memory = next(line for line in (folder / "status").read_text().splitlines() if line.startswith("VmRSS:"))
     return len(os.listdir(folder / "fd")), len(os.listdir(folder / "task")), int(memory.split()[1])
 
@@ -167,11 +168,11 @@ def measure(pid: int) -> tuple[int, int, int]:
 @pytest.mark.slow
 @pytest.mark.own_interpreter
 @pytest.mark.timeout(240)
-@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="reads /proc, which is Linux's")
-def test_nothing_grows_and_nothing_is_shared_in_twenty_thousand_invocations(sandbox: Sandbox) -> None:
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="reads /proc, which only Linux has")
+def test_twenty_thousand_invocations(sandbox: Sandbox) -> None:
     api = EndlessApi()
     command = ("sh", "-c", 'exec "$0" > log', str(SOURCE / "bootstrap"))
-    # coverage.py keeps something of every thread that there was.
+    # coverage.py keeps memory for every thread.
     environment = {"AWS_LAMBDA_RUNTIME_API": api.host} | UNTRACED
     running = sandbox.start(HANDLER, command=command, environment=environment)
     api.pid = running.process.pid
@@ -181,7 +182,7 @@ def test_nothing_grows_and_nothing_is_shared_in_twenty_thousand_invocations(sand
     finally:
         running.process.kill()
         api.close()
-    assert errors.count(b"\n") == 1, errors  # that the server gave no more
+    assert errors.count(b"\n") == 1, errors  # the message that the server has closed the connection
     assert api.wrong == []
     assert sum(api.posts.values()) == INVOCATIONS
     assert api.posts["error"] == sum(EVENTS[n % len(EVENTS)] == "early" for n in range(INVOCATIONS))

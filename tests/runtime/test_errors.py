@@ -1,33 +1,16 @@
-"""How failures are reported: to `/error` before the first byte, in trailers afterwards; `/init/error` at the start."""
+"""Error reports: to `/error` before the first byte, in trailers afterwards, and to `/init/error` at the start."""
 
 from __future__ import annotations
 
-import base64
 import json
-from typing import Any
 
 import pytest
-from tests.runtime.conftest import ARN, REQUEST_ID, Answer, Sandbox, event, refusal, response_head
-
-ERROR_TARGET = f"/2018-06-01/runtime/invocation/{REQUEST_ID}/error"
-
-
-def trailers(report: dict[str, Any]) -> bytes:
-    """The end of a response that failed midway, as it has to be on the wire."""
-    body = base64.b64encode(json.dumps(report).encode()).decode()
-    return (
-        "0\r\n"
-        f"Lambda-Runtime-Function-Error-Type: {report['errorType']}\r\n"
-        f"Lambda-Runtime-Function-Error-Body: {body}\r\n"
-        "\r\n"
-    ).encode()
+from tests.helpers.protocol import ERROR_TYPE, error_report, error_trailers
+from tests.helpers.sandbox import Sandbox
+from tests.helpers.scripted_api import ARN, ERROR, INIT_ERROR, REQUEST_ID, Answer, event, refusal, response_head
 
 
-def error_report(kind: str, message: str, *stack_trace: str) -> dict[str, Any]:
-    return {"errorMessage": message, "errorType": kind, "requestId": REQUEST_ID, "stackTrace": list(stack_trace)}
-
-
-def test_an_error_before_the_first_item_is_posted_as_one_byte_for_byte(sandbox: Sandbox) -> None:
+def test_error_report_bytes(sandbox: Sandbox) -> None:
     ended = sandbox.run("def handler(e, c):\n    raise ValueError('it broke')\n", event())
     path = str(sandbox.task / "app.py")
     frame = f"""  File "{path}", line 2, in handler\n    raise ValueError('it broke')\n"""
@@ -39,7 +22,7 @@ def test_an_error_before_the_first_item_is_posted_as_one_byte_for_byte(sandbox: 
         "paths": [path],
     }
     head = (
-        f"POST {ERROR_TARGET} HTTP/1.1\r\n"
+        f"POST {ERROR} HTTP/1.1\r\n"
         f"Host: {ended.host}\r\n"
         "Content-Type: application/json\r\n"
         "Lambda-Runtime-Function-Error-Type: ValueError\r\n"
@@ -55,7 +38,7 @@ BEFORE = {
     "async handler": ("async def handler(e, c):\n    1 / 0\n", "ZeroDivisionError", "division by zero"),
     "generator": ("def handler(e, c):\n    1 / 0\n    yield\n", "ZeroDivisionError", "division by zero"),
     "async generator": ("async def handler(e, c):\n    1 / 0\n    yield\n", "ZeroDivisionError", "division by zero"),
-    "behind metadata": (
+    "content with metadata": (
         "from streaming_runtime import StreamingResponse\n"
         "def handler(e, c):\n    return StreamingResponse(1 / 0 for _ in 'a')\n",
         "ZeroDivisionError",
@@ -71,7 +54,7 @@ BEFORE = {
         "TypeError",
         "a stream is made of bytes or str, not dict",
     ),
-    "content that is no stream": (
+    "content that cannot be streamed": (
         "from streaming_runtime import StreamingResponse\ndef handler(e, c):\n    return StreamingResponse(5)\n",
         "TypeError",
         "'int' object is not iterable",
@@ -91,7 +74,7 @@ BEFORE = {
         "ValueError",
         "not a header name: 1",
     ),
-    "cookies as one text": (
+    "cookies as one str": (
         "def handler(e, c):\n    return {'statusCode': 200, 'cookies': 'a=1'}\n",
         "ValueError",
         "cookies must be a list of str, one for each cookie",
@@ -106,7 +89,7 @@ BEFORE = {
         "Error",
         "Invalid base64-encoded string: number of data characters (1) cannot be 1 more than a multiple of 4",
     ),
-    "no JSON value": (
+    "value without JSON form": (
         "def handler(e, c):\n    return {1, 2}\n",
         "Runtime.MarshalError",
         "Unable to marshal response: Object of type set is not JSON serializable; "
@@ -117,12 +100,12 @@ BEFORE = {
         "ValueError",
         "\ud800",
     ),
-    "message that cannot be made": (
+    "failing __str__": (
         "class Odd(Exception):\n    def __str__(self):\n        1 / 0\ndef handler(e, c):\n    raise Odd\n",
         "Odd",
         "<no message: __str__ raised ZeroDivisionError>",
     ),
-    "working directory that is gone": (
+    "deleted working directory": (
         "import os\ndef handler(e, c):\n    os.mkdir('gone')\n    os.chdir('gone')\n"
         "    os.rmdir(os.getcwd())\n    raise ValueError('it broke')\n",
         "ValueError",
@@ -138,22 +121,19 @@ BEFORE = {
 
 @pytest.mark.traced
 @pytest.mark.parametrize(("code", "kind", "message"), BEFORE.values(), ids=list(BEFORE))
-def test_a_failure_before_the_first_item_is_posted_and_nothing_else_and_the_next_invocation_served(
-    sandbox: Sandbox, code: str, kind: str, message: str
-) -> None:
+def test_failure_before_first_item(sandbox: Sandbox, code: str, kind: str, message: str) -> None:
+    """It is posted, nothing else is sent, and the next invocation is served."""
     ended = sandbox.run(code, event(), event(b"not JSON"))
-    assert [post.target for post in ended.posts] == [ERROR_TARGET, ERROR_TARGET]
+    assert [post.target for post in ended.posts] == [ERROR, ERROR]
     report = json.loads(ended.posts[0].body)
     assert (report["errorType"], report["errorMessage"], report["requestId"]) == (kind, message, REQUEST_ID)
-    assert ended.posts[0].headers["lambda-runtime-function-error-type"] == kind
+    assert ended.posts[0].headers[ERROR_TYPE] == kind
     assert json.loads(ended.posts[1].body)["errorType"] == "Runtime.UnmarshalError"
     assert ended.output.startswith(f"[ERROR] {kind}")
 
 
 @pytest.mark.parametrize(("name", "header"), [("Föhn", r"F\xf6hn"), ("A\\r\\nB", r"A\r\nB")])
-def test_the_type_of_an_error_is_escaped_where_a_header_cannot_hold_it(
-    sandbox: Sandbox, name: str, header: str
-) -> None:
+def test_error_type_is_escaped_in_headers(sandbox: Sandbox, name: str, header: str) -> None:
     code = f"""
         failure = type("{name}", (Exception,), {{}})
         def handler(event, context):
@@ -162,11 +142,11 @@ def test_the_type_of_an_error_is_escaped_where_a_header_cannot_hold_it(
             raise failure
         """
     ended = sandbox.run(code, event(), event(b"1"))
-    assert ended.posts[0].headers["lambda-runtime-function-error-type"] == header
-    assert ended.posts[1].trailers["lambda-runtime-function-error-type"] == header
+    assert ended.posts[0].headers[ERROR_TYPE] == header
+    assert ended.posts[1].trailers[ERROR_TYPE] == header
 
 
-def test_bad_json_is_an_error_of_the_runtimes_with_an_xray_cause(sandbox: Sandbox) -> None:
+def test_unmarshal_error_has_xray_cause(sandbox: Sandbox) -> None:
     ended = sandbox.run("def handler(e, c):\n    pass\n", event(b"{"))
     message = "Unable to unmarshal input: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"
     assert json.loads(ended.posts[0].body) == error_report("Runtime.UnmarshalError", message)
@@ -174,7 +154,7 @@ def test_bad_json_is_an_error_of_the_runtimes_with_an_xray_cause(sandbox: Sandbo
     assert cause["exceptions"] == [{"message": message, "type": "LambdaValidationError", "stack": []}]
 
 
-def test_an_xray_cause_that_no_header_can_hold_is_left_out(sandbox: Sandbox) -> None:
+def test_oversized_xray_cause_is_dropped(sandbox: Sandbox) -> None:
     ended = sandbox.run("def handler(e, c):\n    raise ValueError('x' * 1024 * 1024)\n", event())
     assert "lambda-runtime-function-xray-error-cause" not in ended.posts[0].headers
     assert len(json.loads(ended.posts[0].body)["errorMessage"]) == 1024 * 1024
@@ -185,11 +165,11 @@ def test_an_xray_cause_that_no_header_can_hold_is_left_out(sandbox: Sandbox) -> 
     ["def handler(e, c):\n    yield b'x'\n    1 / 0\n", "async def handler(e, c):\n    yield b'x'\n    1 / 0\n"],
     ids=["sync", "async"],
 )
-def test_an_error_after_the_first_item_goes_into_trailers(sandbox: Sandbox, code: str) -> None:
+def test_error_trailer_bytes(sandbox: Sandbox, code: str) -> None:
     ended = sandbox.run(code, event(), event())
     frame = f"""  File "{sandbox.task / "app.py"}", line 3, in handler\n    1 / 0\n"""
     report = error_report("ZeroDivisionError", "division by zero", frame)
-    expected = response_head(ended.host) + b"1\r\nx\r\n" + trailers(report)
+    expected = response_head(ended.host) + b"1\r\nx\r\n" + error_trailers(report)
     assert [post.raw for post in ended.posts] == [expected, expected]
     assert ended.output.count("[ERROR] ZeroDivisionError: division by zero\r") == 2
 
@@ -197,24 +177,24 @@ def test_an_error_after_the_first_item_goes_into_trailers(sandbox: Sandbox, code
 AFTER = {
     "int": ("    yield b'x'\n    yield 1\n", b"1\r\nx\r\n", "a stream is made of bytes or str, not int"),
     "None": ("    yield b'x'\n    yield None\n", b"1\r\nx\r\n", "a stream is made of bytes or str, not NoneType"),
-    "behind an empty item": ("    yield b''\n    yield None\n", b"", "a stream is made of bytes or str, not NoneType"),
+    "after an empty item": ("    yield b''\n    yield None\n", b"", "a stream is made of bytes or str, not NoneType"),
 }
 
 
 @pytest.mark.parametrize(("body", "chunks", "message"), AFTER.values(), ids=list(AFTER))
 @pytest.mark.parametrize("kind", ["def", "async def"])
-def test_an_item_of_the_wrong_type_after_the_first_goes_into_trailers_and_the_generator_is_closed(
+def test_wrong_item_after_first_closes_generator(
     sandbox: Sandbox, kind: str, body: str, chunks: bytes, message: str
 ) -> None:
     code = f"{kind} handler(e, c):\n  try:\n{body}  finally:\n    print('closed')\n"
     ended = sandbox.run(code, event())
     assert [post.raw for post in ended.posts] == [
-        response_head(ended.host) + chunks + trailers(error_report("TypeError", message))
+        response_head(ended.host) + chunks + error_trailers(error_report("TypeError", message))
     ]
     assert ended.output == f"[ERROR] TypeError: {message}\rTraceback (most recent call last):\nclosed\n"
 
 
-def test_invocations_are_served_one_after_the_other_whatever_failed_before(sandbox: Sandbox) -> None:
+def test_failures_do_not_affect_the_next(sandbox: Sandbox) -> None:
     code = """
         def handler(event, context):
             if event == 0:
@@ -233,33 +213,32 @@ def test_invocations_are_served_one_after_the_other_whatever_failed_before(sandb
         ("response", True),
         ("response", False),
     ]
-    # One connection an invocation: its event, then its response.
+    # Each invocation has its own connection: for the event, then for the response.
     assert [request.connection for request in ended.requests] == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7]
 
 
 @pytest.mark.parametrize("argument", ["", "0", "3"])
 @pytest.mark.parametrize("kind", ["def", "async def"])
 @pytest.mark.parametrize("started", [False, True])
-def test_an_exit_in_the_handler_is_reported_and_ends_the_process_as_failed(
-    sandbox: Sandbox, kind: str, argument: str, started: bool
-) -> None:
+def test_exit_is_reported_and_ends_process(sandbox: Sandbox, kind: str, argument: str, started: bool) -> None:
     code = f"import sys\n{kind} handler(e, c):\n    if {started}:\n        yield b'x'\n    sys.exit({argument})\n"
     ended = sandbox.run(code, event(), event())
-    assert [request.method for request in ended.requests] == ["GET", "POST"]
+    assert ended.methods == ["GET", "POST"]
     reported = ended.posts[0].trailers if started else ended.posts[0].headers
-    assert reported["lambda-runtime-function-error-type"] == "SystemExit"
+    assert reported[ERROR_TYPE] == "SystemExit"
     assert ended.status == (3 if argument == "3" else 1)
     assert ended.errors == ""
 
 
 @pytest.mark.parametrize("kind", ["def", "async def"])
-def test_an_exit_in_a_handler_that_returns_is_reported(sandbox: Sandbox, kind: str) -> None:
+def test_exit_before_stream_is_reported(sandbox: Sandbox, kind: str) -> None:
     ended = sandbox.run(f"{kind} handler(e, c):\n    raise SystemExit('enough')\n", event())
-    assert [post.target for post in ended.posts] == [ERROR_TARGET]
+    assert [post.target for post in ended.posts] == [ERROR]
     assert (ended.status, ended.errors) == (1, "enough\n")
 
 
-def test_a_signals_handler_may_end_the_process_with_any_status_while_it_waits(sandbox: Sandbox) -> None:
+def test_signal_handler_sets_exit_status(sandbox: Sandbox) -> None:
+    """A signal handler of the function may end the process with any status while it waits for the next event."""
     code = """
         import signal, sys
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
@@ -279,7 +258,7 @@ INIT = {
         "Runtime.ImportModuleError",
         "Unable to import module 'app': No module named 'no_such_module'",
     ),
-    "no such module": (
+    "unknown module": (
         "",
         "nothing.handler",
         "Runtime.ImportModuleError",
@@ -323,29 +302,27 @@ INIT = {
     ),
     "exception": ("raise KeyError('TABLE')\n", "app.handler", "KeyError", "'TABLE'"),
     "exit": ("import sys\nsys.exit(0)\n", "app.handler", "SystemExit", "0"),
-    "bare": ("raise BaseException('odd')\n", "app.handler", "BaseException", "odd"),
+    "BaseException": ("raise BaseException('odd')\n", "app.handler", "BaseException", "odd"),
 }
 
 
 @pytest.mark.parametrize(("code", "name", "kind", "message"), INIT.values(), ids=list(INIT))
-def test_a_function_that_cannot_be_made_ready_posts_an_init_error_and_exits(
-    sandbox: Sandbox, code: str, name: str, kind: str, message: str
-) -> None:
+def test_failed_init_is_reported(sandbox: Sandbox, code: str, name: str, kind: str, message: str) -> None:
     ended = sandbox.run(code, event(), environment={"_HANDLER": name})
-    assert [request.target for request in ended.requests] == ["/2018-06-01/runtime/init/error"]
+    assert ended.targets == [INIT_ERROR]
     report = json.loads(ended.posts[0].body)
     assert (report["errorType"], report["errorMessage"], report["requestId"]) == (kind, message, "")
     assert (ended.status, ended.errors) == (1, "")
     assert ended.output.startswith(f"[ERROR] {kind}: {message}")
 
 
-def test_an_init_error_is_posted_byte_for_byte_with_the_frames_of_the_users_code(sandbox: Sandbox) -> None:
+def test_init_error_bytes(sandbox: Sandbox) -> None:
     ended = sandbox.run("raise KeyError('TABLE')\n")
     frame = f"""  File "{sandbox.task / "app.py"}", line 1, in <module>\n    raise KeyError('TABLE')\n"""
     report = {"errorMessage": "'TABLE'", "errorType": "KeyError", "requestId": "", "stackTrace": [frame]}
     body = json.dumps(report).encode()
     head = (
-        "POST /2018-06-01/runtime/init/error HTTP/1.1\r\n"
+        f"POST {INIT_ERROR} HTTP/1.1\r\n"
         f"Host: {ended.host}\r\n"
         "Content-Type: application/json\r\n"
         "Lambda-Runtime-Function-Error-Type: KeyError\r\n"
@@ -355,12 +332,12 @@ def test_an_init_error_is_posted_byte_for_byte_with_the_frames_of_the_users_code
     assert [request.raw for request in ended.requests] == [head + body]
 
 
-def test_a_syntax_error_shows_the_line(sandbox: Sandbox) -> None:
+def test_syntax_error_shows_line(sandbox: Sandbox) -> None:
     report = json.loads(sandbox.run("x = 1\nx = (\n").posts[0].body)
     assert report["stackTrace"] == [f'  File "{sandbox.task / "app.py"}" Line 2\n    x = (\n']
 
 
-def test_an_init_error_that_is_refused_ends_the_process_too(sandbox: Sandbox) -> None:
+def test_refused_init_error_ends_process(sandbox: Sandbox) -> None:
     ended = sandbox.run("1 / 0\n", posts=[refusal("403 Forbidden", b"no")])
     assert len(ended.requests) == 1
     assert ended.status == 1
@@ -375,11 +352,9 @@ def test_an_init_error_that_is_refused_ends_the_process_too(sandbox: Sandbox) ->
     ],
     ids=["response", "error"],
 )
-def test_a_post_that_is_refused_is_logged_and_the_next_invocation_served(
-    sandbox: Sandbox, code: str, event_body: bytes, message: str
-) -> None:
+def test_refused_post_is_logged(sandbox: Sandbox, code: str, event_body: bytes, message: str) -> None:
     ended = sandbox.run(code, event(event_body), event(), posts=[refusal("413 Content Too Large", b"too big")])
-    assert [request.method for request in ended.requests] == ["GET", "POST", "GET", "POST", "GET"]
+    assert ended.methods == ["GET", "POST", "GET", "POST", "GET"]
     assert f"[ERROR] RuntimeApiError: {message}" in ended.output.splitlines()
 
 
@@ -390,9 +365,7 @@ BAD_HEADERS: dict[str, tuple[Answer, str]] = {
 
 
 @pytest.mark.parametrize(("answer", "message"), BAD_HEADERS.values(), ids=list(BAD_HEADERS))
-def test_a_context_that_is_not_json_is_an_error_of_the_invocation(
-    sandbox: Sandbox, answer: Answer, message: str
-) -> None:
+def test_malformed_context_header(sandbox: Sandbox, answer: Answer, message: str) -> None:
     ended = sandbox.run("def handler(e, c):\n    return c.invoked_function_arn\n", answer, event())
     report = json.loads(ended.posts[0].body)
     assert report["errorType"] == "Runtime.LambdaContextUnmarshalError"

@@ -1,9 +1,8 @@
-"""Server-sent events: their form, judged by a parser of its own; what may be an item; and the heartbeats between."""
+"""Server-sent events: their form, read by a parser that follows the standard; their items; and heartbeats."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -13,14 +12,14 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.runtime.conftest import Reset, Sandbox, event, response_head
-from tests.runtime.test_errors import error_report, trailers
-from tests.runtime.test_json import REMEDY
+from tests.helpers.chunks import DELIMITER, METADATA_TYPE, chunk, chunked, complete_chunks
+from tests.helpers.protocol import ERROR_TYPE, JSON_REMEDY, error_report, error_trailers
+from tests.helpers.sandbox import Sandbox
+from tests.helpers.scripted_api import Reset, event, response_head
 
 from streaming_runtime import EventSourceResponse, ServerSentEvent
 from streaming_runtime.event_stream import Heartbeat
 
-HTTP = "application/vnd.awslambda.http-integration-response"
 METADATA = (
     b'{"statusCode":200,"headers":{"content-type":"text/event-stream; charset=utf-8",'
     b'"cache-control":"no-store","x-accel-buffering":"no"}}'
@@ -28,30 +27,20 @@ METADATA = (
 PING = b": ping\n\n"
 
 
-def chunk(data: bytes) -> bytes:
-    return b"%x\r\n%b\r\n" % (len(data), data)
-
-
 def head(host: str, metadata: bytes = METADATA) -> bytes:
     """All that is sent before the first event."""
-    return response_head(host, HTTP) + chunk(metadata) + chunk(bytes(8))
+    return response_head(host, METADATA_TYPE) + chunk(metadata) + chunk(DELIMITER)
 
 
-def chunks(host: str, raw: bytes) -> list[bytes]:
-    """The payload's chunks of a response that is whole, byte for byte in the one form there is."""
+def payload_chunks(host: str, raw: bytes) -> list[bytes]:
+    """The payload's chunks of a complete response."""
     assert raw.startswith(head(host))
-    position, found = len(head(host)), []
-    while (size := int(raw[position : (line := raw.index(b"\r\n", position))], 16)) > 0:
-        found.append(raw[line + 2 : line + 2 + size])
-        assert raw[position : line + 4 + size] == chunk(found[-1])
-        position = line + 4 + size
-    assert raw[position:] == b"0\r\n\r\n"
-    return found
+    return complete_chunks(raw.removeprefix(head(host)))
 
 
 @dataclass
 class Stream:
-    """What a browser makes of a stream, by the letter of the standard.
+    """What a browser reads from a stream, by the letter of the standard.
 
     https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation
     """
@@ -88,17 +77,17 @@ def interpret(stream: bytes) -> Stream:
 
 
 ENCODED: dict[str, tuple[ServerSentEvent, bytes]] = {
-    "nothing": (ServerSentEvent(), b"\n"),
+    "no field": (ServerSentEvent(), b"\n"),
     "text": (ServerSentEvent("a"), b"data: a\n\n"),
-    "no text": (ServerSentEvent(""), b"data: \n\n"),
+    "empty text": (ServerSentEvent(""), b"data: \n\n"),
     "text that begins with a space": (ServerSentEvent(" a:b"), b"data:  a:b\n\n"),
     "text that ends with a line break": (ServerSentEvent("a\n"), b"data: a\ndata: \n\n"),
     "line feed": (ServerSentEvent("a\nb"), b"data: a\ndata: b\n\n"),
     "carriage return": (ServerSentEvent("a\rb"), b"data: a\ndata: b\n\n"),
-    "both": (ServerSentEvent("a\r\nb"), b"data: a\ndata: b\n\n"),
-    "both the other way round": (ServerSentEvent("a\n\rb"), b"data: a\ndata: \ndata: b\n\n"),
+    "CRLF": (ServerSentEvent("a\r\nb"), b"data: a\ndata: b\n\n"),
+    "LF and CR": (ServerSentEvent("a\n\rb"), b"data: a\ndata: \ndata: b\n\n"),
     "empty lines": (ServerSentEvent("\n\n"), b"data: \ndata: \ndata: \n\n"),
-    "what is a line break elsewhere": (
+    "line breaks of Unicode": (
         ServerSentEvent("a\u2028b\u2029c\x0bd\x0ce\x1cf\x85g"),
         "data: a\u2028b\u2029c\x0bd\x0ce\x1cf\x85g\n\n".encode(),
     ),
@@ -113,9 +102,9 @@ ENCODED: dict[str, tuple[ServerSentEvent, bytes]] = {
     "event without data": (ServerSentEvent(event="add"), b"event: add\n\n"),
     "empty event": (ServerSentEvent(event=""), b"event: \n\n"),
     "id": (ServerSentEvent(id="1"), b"id: 1\n\n"),
-    "id that is a number": (ServerSentEvent(id=0), b"id: 0\n\n"),
+    "numeric id": (ServerSentEvent(id=0), b"id: 0\n\n"),
     "empty id": (ServerSentEvent(id=""), b"id: \n\n"),
-    "id with an odd line break": (ServerSentEvent(id="a\u2028b\x85"), "id: a\u2028b\x85\n\n".encode()),
+    "id with a line break of Unicode": (ServerSentEvent(id="a\u2028b\x85"), "id: a\u2028b\x85\n\n".encode()),
     "retry": (ServerSentEvent(retry=0), b"retry: 0\n\n"),
     "comment": (ServerSentEvent(comment="a\r\nb\rc\nd"), b": a\n: b\n: c\n: d\n\n"),
     "empty comment": (ServerSentEvent(comment=""), b": \n\n"),
@@ -127,7 +116,7 @@ ENCODED: dict[str, tuple[ServerSentEvent, bytes]] = {
 
 
 @pytest.mark.parametrize(("sent", "encoded"), ENCODED.values(), ids=list(ENCODED))
-def test_an_event_is_its_fields_in_order_and_an_empty_line(sent: ServerSentEvent, encoded: bytes) -> None:
+def test_event_encoding(sent: ServerSentEvent, encoded: bytes) -> None:
     assert sent.encode() == encoded
 
 
@@ -145,21 +134,20 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         f"retry {retry!r}": ({"retry": retry}, ValueError, f"retry must be milliseconds, not {retry!r}")
         for retry in (True, False, -1, 1.5, "1000")
     },
-    "data that is no JSON value": ({"data": {1}}, TypeError, f"Object of type set is not JSON serializable{REMEDY}"),
+    "data without JSON form": ({"data": {1}}, TypeError, f"Object of type set is not JSON serializable{JSON_REMEDY}"),
     "bytes": ({"data": b"a"}, TypeError, "data of an event must be a str or a JSON value, not bytes"),
 }
 
 
 @pytest.mark.parametrize(("fields", "kind", "message"), REFUSED.values(), ids=list(REFUSED))
-def test_a_field_that_would_not_arrive_as_it_is_is_refused(
-    fields: dict[str, Any], kind: type[Exception], message: str
-) -> None:
+def test_invalid_field_is_refused(fields: dict[str, Any], kind: type[Exception], message: str) -> None:
+    """A field that a browser would read differently is refused."""
     with pytest.raises(kind, match=f"^{re.escape(message)}$"):
         ServerSentEvent(**fields).encode()
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("-inf"), Decimal("Infinity"), Decimal("NaN")], ids=str)
-def test_a_number_that_a_browser_could_not_parse_is_refused(number: float | Decimal) -> None:
+def test_non_json_number_is_refused(number: float | Decimal) -> None:
     with pytest.raises(ValueError, match=r"^Out of range float values are not JSON compliant"):
         ServerSentEvent([number]).encode()
 
@@ -182,7 +170,7 @@ def normal(text: str) -> str:
 
 @pytest.mark.slow
 @given(st.lists(EVENTS))
-def test_whatever_goes_into_events_a_browser_gets(events: list[ServerSentEvent]) -> None:
+def test_events_round_trip_through_a_browser(events: list[ServerSentEvent]) -> None:
     expected = Stream()
     last_id = ""
     for sent in events:
@@ -204,20 +192,14 @@ JSON = st.recursive(
 
 
 @given(JSON)
-def test_a_json_value_is_the_data_of_one_event(value: Any) -> None:
+def test_json_data_round_trip(value: Any) -> None:
     [(kind, data, _)] = interpret(ServerSentEvent(value).encode()).events
     assert (kind, json.loads(data)) == ("message", value)
 
 
-@pytest.mark.parametrize("ping", [-1, -0.001])
-def test_a_ping_below_zero_is_refused(ping: float) -> None:
-    with pytest.raises(ValueError, match=f"ping must be seconds, not {ping}"):
-        EventSourceResponse([], ping)
-
-
-@pytest.mark.parametrize("ping", [float("nan"), float("inf"), 1e10])
-def test_a_ping_that_no_clock_can_wait_for_is_refused(ping: float) -> None:
-    with pytest.raises(ValueError, match="ping must be seconds"):
+@pytest.mark.parametrize("ping", [-1, -0.001, float("nan"), float("inf"), 1e10])
+def test_invalid_ping_is_refused(ping: float) -> None:
+    with pytest.raises(ValueError, match=f"ping must be seconds, not {re.escape(str(ping))}"):
         EventSourceResponse([], ping)
 
 
@@ -226,7 +208,7 @@ ITEMS = "[ServerSentEvent({'a': 'ö'}, id=1), {'data': 'x', 'event': 'add', 'ret
 
 @pytest.mark.parametrize("outer", ["def", "async def"])
 @pytest.mark.parametrize("inner", ["def", "async def"])
-def test_each_item_is_a_chunk_behind_the_headers_of_an_event_stream(sandbox: Sandbox, inner: str, outer: str) -> None:
+def test_event_stream_bytes(sandbox: Sandbox, inner: str, outer: str) -> None:
     code = f"""
         from streaming_runtime import EventSourceResponse, ServerSentEvent
         {outer} handler(event, context):
@@ -242,23 +224,21 @@ def test_each_item_is_a_chunk_behind_the_headers_of_an_event_stream(sandbox: San
         b"data: two\ndata: lines\n\n",
         b"\n",
     ]
-    assert [post.raw for post in ended.posts] == [
-        head(ended.host) + b"".join(map(chunk, expected)) + b"0\r\n\r\n",
-    ]
+    assert [post.raw for post in ended.posts] == [head(ended.host) + chunked(*expected)]
     assert ended.output == ""
 
 
-def test_one_text_is_one_event(sandbox: Sandbox) -> None:
+def test_single_text_is_one_event(sandbox: Sandbox) -> None:
     code = """
         from streaming_runtime import EventSourceResponse
         def handler(event, context):
             return EventSourceResponse("text")
         """
     ended = sandbox.run(code, event())
-    assert ended.posts[0].raw == head(ended.host) + chunk(b"data: text\n\n") + b"0\r\n\r\n"
+    assert ended.posts[0].raw == head(ended.host) + chunked(b"data: text\n\n")
 
 
-def test_status_headers_and_cookies_are_the_handlers(sandbox: Sandbox) -> None:
+def test_handler_sets_status_headers_cookies(sandbox: Sandbox) -> None:
     code = """
         from streaming_runtime import EventSourceResponse
         def handler(event, context):
@@ -270,7 +250,7 @@ def test_status_headers_and_cookies_are_the_handlers(sandbox: Sandbox) -> None:
         b'{"statusCode":203,"headers":{"cache-control":"no-cache","x-accel-buffering":"yes",'
         b'"content-type":"text/plain","x-a":""},"cookies":["a=1","b=2"]}'
     )
-    assert [post.raw for post in ended.posts] == [head(ended.host, metadata) + b"0\r\n\r\n"]
+    assert [post.raw for post in ended.posts] == [head(ended.host, metadata) + chunked()]
 
 
 WRONG: dict[str, tuple[str, str, str]] = {
@@ -288,15 +268,19 @@ WRONG: dict[str, tuple[str, str, str]] = {
         "TypeError",
         "an event has no field 2; to send a dict as JSON, use ServerSentEvent(data=…)",
     ),
-    "no JSON": ("{'data': {1}}", "TypeError", f"Object of type set is not JSON serializable{REMEDY}"),
+    "data without JSON form": (
+        "{'data': {1}}",
+        "TypeError",
+        f"Object of type set is not JSON serializable{JSON_REMEDY}",
+    ),
     "line break": (
         "{'id': 'a\\nb'}",
         "ValueError",
         "id of an event must be one line without NUL, not 'a\\nb'",
     ),
     "retry": ("{'retry': True}", "ValueError", "retry must be milliseconds, not True"),
-    "event that is no text": ("{'event': 5}", "TypeError", "event of an event must be a str, not int"),
-    "comment that is no text": ("{'comment': 5}", "TypeError", "comment of an event must be a str, not int"),
+    "event of another type": ("{'event': 5}", "TypeError", "event of an event must be a str, not int"),
+    "comment of another type": ("{'comment': 5}", "TypeError", "comment of an event must be a str, not int"),
 }
 
 
@@ -304,7 +288,7 @@ WRONG: dict[str, tuple[str, str, str]] = {
 @pytest.mark.slow
 @pytest.mark.parametrize(("item", "kind", "message"), WRONG.values(), ids=list(WRONG))
 @pytest.mark.parametrize("definition", ["def", "async def"])
-def test_a_wrong_item_is_an_error_before_the_first_event_and_in_trailers_behind_it(
+def test_wrong_event_before_and_after_first(
     sandbox: Sandbox, definition: str, item: str, kind: str, message: str
 ) -> None:
     code = f"""
@@ -324,16 +308,16 @@ def test_a_wrong_item_is_an_error_before_the_first_event_and_in_trailers_behind_
     report = json.loads(error.body)
     assert error.target.endswith("/error")
     assert (report["errorType"], report["errorMessage"]) == (kind, message)
-    assert response.body == METADATA + bytes(8) + b"data: one\n\n"
+    assert response.body == METADATA + DELIMITER + b"data: one\n\n"
     report = error_report(kind, message, *report["stackTrace"])
-    assert response.raw == head(ended.host) + chunk(b"data: one\n\n") + trailers(report)
+    assert response.raw == head(ended.host) + chunk(b"data: one\n\n") + error_trailers(report)
     assert ended.output.count("\nclosed\n") == 2
 
 
 WAITS = {
     "sync": ("def", "gate.read(1)"),
     "async": ("async def", "await asyncio.to_thread(gate.read, 1)"),
-    "async that blocks the event loop": ("async def", "gate.read(1)"),
+    "blocking async": ("async def", "gate.read(1)"),
 }
 HEARTBEAT = """
     import asyncio, threading
@@ -369,42 +353,41 @@ def waiting(definition: str, wait: str) -> str:
     )
 
 
-@pytest.mark.parametrize(("definition", "wait"), WAITS.values(), ids=list(WAITS))
+waits = pytest.mark.parametrize(("definition", "wait"), WAITS.values(), ids=list(WAITS))
+
+
+@waits
 @pytest.mark.parametrize("where", ["first", "later", "last"])
-def test_a_comment_comes_while_the_handler_waits(sandbox: Sandbox, definition: str, wait: str, where: str) -> None:
-    fifo = sandbox.task / "gate"
-    os.mkfifo(fifo)
+def test_ping_while_handler_waits(sandbox: Sandbox, definition: str, wait: str, where: str) -> None:
+    gate = sandbox.gate()
     running = sandbox.start(waiting(definition, wait), event(json.dumps(where).encode()), event(b'"threads"'))
-    with fifo.open("wb", buffering=0) as gate:
-        # The handler waits at the gate: what is sent meanwhile is the heartbeat's.
+    with gate:
+        # The handler waits at the gate: only the heartbeat sends anything.
         running.api.wait_until((PING if where == "first" else b"data: one\n\n\r\n8\r\n" + PING), request=1)
         gate.write(b".")
         ended = running.end()
-    sent = chunks(ended.host, ended.posts[0].raw)
+    sent = payload_chunks(ended.host, ended.posts[0].raw)
     expected = {"first": [b"data: one\n\n"], "later": [b"data: one\n\n", b"data: two\n\n"], "last": [b"data: one\n\n"]}
     assert [item for item in sent if item != PING] == expected[where]
-    # On a busy machine there may be another one before the first event.
+    # On a busy machine there may also be a ping before the first event.
     assert sent[0 if where == "first" else sent.index(b"data: one\n\n") + 1] == PING
     assert json.loads(ended.bodies[1]) == ["MainThread"]
     assert ended.output == ""
 
 
-@pytest.mark.parametrize(("definition", "wait"), WAITS.values(), ids=list(WAITS))
-def test_the_head_goes_out_with_a_ping_so_that_an_error_behind_it_goes_into_trailers(
-    sandbox: Sandbox, definition: str, wait: str
-) -> None:
-    fifo = sandbox.task / "gate"
-    os.mkfifo(fifo)
+@waits
+def test_error_after_ping_goes_into_trailers(sandbox: Sandbox, definition: str, wait: str) -> None:
+    gate = sandbox.gate()
     running = sandbox.start(waiting(definition, wait), event(b'"failing"'), event(b'"threads"'))
-    with fifo.open("wb", buffering=0) as gate:
+    with gate:
         sent = running.api.wait_until(PING, request=1)
         assert sent.startswith(head(running.api.host) + chunk(PING))
         gate.write(b".")
         ended = running.end()
     response, threads = ended.posts
     assert response.raw.startswith(head(ended.host) + chunk(PING))
-    assert response.body.replace(PING, b"") == METADATA + bytes(8)
-    assert response.trailers["lambda-runtime-function-error-type"] == "ValueError"
+    assert response.body.replace(PING, b"") == METADATA + DELIMITER
+    assert response.trailers[ERROR_TYPE] == "ValueError"
     assert json.loads(threads.body) == ["MainThread"]
 
 
@@ -417,12 +400,10 @@ def test_the_head_goes_out_with_a_ping_so_that_an_error_behind_it_goes_into_trai
         ("EventSourceResponse(events(), ping=0)", ["MainThread"]),
         ("StreamingResponse(events())", ["MainThread"]),
     ],
-    ids=["default", "set", "None", "0", "no event stream"],
+    ids=["default", "set", "None", "0", "plain stream"],
 )
 @pytest.mark.parametrize("definition", ["def", "async def"])
-def test_a_heartbeat_has_a_thread_only_where_there_is_one_and_only_as_long(
-    sandbox: Sandbox, definition: str, response: str, names: list[str]
-) -> None:
+def test_heartbeat_thread_lifetime(sandbox: Sandbox, definition: str, response: str, names: list[str]) -> None:
     code = f"""
         import json, threading
         from streaming_runtime import EventSourceResponse, StreamingResponse
@@ -434,17 +415,14 @@ def test_a_heartbeat_has_a_thread_only_where_there_is_one_and_only_as_long(
             yield names()
         """
     ended = sandbox.run(code, event(b"1"), event(b"2"))
-    assert ended.bodies[0].partition(bytes(8))[2] in (json.dumps(names).encode(), b"data: %b\n\n" % _json(names))
+    shown = json.dumps(names).encode()
+    assert ended.bodies[0].partition(DELIMITER)[2] in (shown, b"data: %b\n\n" % shown)
     assert json.loads(json.loads(ended.bodies[1])) == ["MainThread"]
 
 
-def _json(value: object) -> bytes:
-    return json.dumps(value).encode()
-
-
 ENDS = {
-    "whole": "yield 'x'",
-    "error at once": "yield 1 / 0",
+    "complete": "yield 'x'",
+    "error first": "yield 1 / 0",
     "error later": "yield 'x'; 1 / 0",
     "wrong item": "yield 'x'; yield 1",
 }
@@ -452,7 +430,7 @@ ENDS = {
 
 @pytest.mark.parametrize("body", ENDS.values(), ids=list(ENDS))
 @pytest.mark.parametrize("definition", ["def", "async def"])
-def test_the_heartbeat_has_ended_when_the_content_is_closed(sandbox: Sandbox, definition: str, body: str) -> None:
+def test_heartbeat_ends_before_close(sandbox: Sandbox, definition: str, body: str) -> None:
     prefix = "async " if definition == "async def" else ""
     code = f"""
         import threading
@@ -471,18 +449,17 @@ def test_the_heartbeat_has_ended_when_the_content_is_closed(sandbox: Sandbox, de
 
 
 BROKEN = {
-    "an event": ("yield 'x'", "[ERROR] RuntimeApiError: the response was broken off\r"),
-    "the end": ("return", "[ERROR] RuntimeApiError: the response was broken off\r"),
-    "an error": ("raise ValueError('it broke')", "[ERROR] ValueError: it broke\r"),
+    "event": ("yield 'x'", "[ERROR] RuntimeApiError: the response was broken off\r"),
+    "end": ("return", "[ERROR] RuntimeApiError: the response was broken off\r"),
+    "error": ("raise ValueError('it broke')", "[ERROR] ValueError: it broke\r"),
 }
 
 
 @pytest.mark.traced
 @pytest.mark.parametrize(("then", "logged"), BROKEN.values(), ids=list(BROKEN))
 @pytest.mark.parametrize("definition", ["def", "async def"])
-def test_a_connection_that_breaks_under_a_ping_is_one_error_of_whoever_sends_next(
-    sandbox: Sandbox, definition: str, then: str, logged: str
-) -> None:
+def test_broken_connection_during_ping(sandbox: Sandbox, definition: str, then: str, logged: str) -> None:
+    """It is one error, of the code that sends next."""
     code = f"""
         import threading
         from streaming_runtime import EventSourceResponse
@@ -492,14 +469,14 @@ def test_a_connection_that_breaks_under_a_ping_is_one_error_of_whoever_sends_nex
             try:
                 for thread in threading.enumerate():
                     if thread.name == "heartbeat":
-                        thread.join()  # it ends when a ping has failed
+                        thread.join()  # it ends with a ping that fails
                 {then}
                 yield
             finally:
                 print("closed")
         """
     ended = sandbox.run(code, event(b"1"), event(b"2"), posts=[Reset(at=PING)])
-    assert [request.method for request in ended.requests] == ["GET", "POST", "GET", "POST", "GET"]
+    assert ended.methods == ["GET", "POST", "GET", "POST", "GET"]
     assert ended.bodies[1] == b'"served"'
     assert ended.output.count("[ERROR]") == 1
     assert logged in ended.output
@@ -509,8 +486,8 @@ def test_a_connection_that_breaks_under_a_ping_is_one_error_of_whoever_sends_nex
 
 @pytest.mark.slow
 @pytest.mark.parametrize("definition", ["def", "async def"])
-def test_pings_and_events_do_not_run_into_each_other(sandbox: Sandbox, definition: str) -> None:
-    # Of sizes around those from which a chunk is sent in pieces.
+def test_pings_and_events_do_not_interleave(sandbox: Sandbox, definition: str) -> None:
+    # The sizes are around that from which a chunk is sent in pieces.
     code = f"""
         from streaming_runtime import EventSourceResponse
         def handler(event, context):
@@ -520,13 +497,13 @@ def test_pings_and_events_do_not_run_into_each_other(sandbox: Sandbox, definitio
                 yield {{"id": number, "data": "x" * (number % 7 * 5000)}}
         """
     ended = sandbox.run(code, event())
-    sent = chunks(ended.host, ended.posts[0].raw)
+    sent = payload_chunks(ended.host, ended.posts[0].raw)
     events = [b"id: %d\ndata: %b\n\n" % (number, b"x" * (number % 7 * 5000)) for number in range(600)]
     assert [item for item in sent if item != PING] == events
     assert PING in sent
 
 
-def test_a_heartbeat_writes_nothing_to_a_stream_that_has_ended() -> None:
+def test_no_ping_after_the_end() -> None:
     written: list[bytes] = []
     stream: Any = SimpleNamespace(ended=True, write=lambda data, payload: written.append(data))
     Heartbeat(stream, 0.0).stop()

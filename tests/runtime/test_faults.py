@@ -1,13 +1,7 @@
-"""Every kind of failure at every place: what the platform receives, what the log says, and how it goes on.
-
-Whatever happens, three things hold: nothing is posted to `/error` once a response has begun, no text of a trailer is
-within a body, and no chunk but the last is empty. `invariants` proves them on the bytes of each test that runs the
-bootstrap.
-"""
+"""Every kind of failure in every place: what the platform receives, what the log says, and how the runtime goes on."""
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import re
@@ -17,15 +11,17 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
-from tests.runtime.conftest import (
+from tests.helpers.protocol import ERROR_TYPE, report_of
+from tests.helpers.sandbox import Sandbox
+from tests.helpers.scripted_api import (
     ACCEPTED,
+    ERROR,
+    LIMIT,
     REQUEST_ID,
+    RESPONSE,
     Answer,
     Deaf,
-    Ended,
-    Request,
     Reset,
-    Sandbox,
     event,
     event_head,
     refusal,
@@ -33,67 +29,23 @@ from tests.runtime.conftest import (
 
 from streaming_runtime import errors
 
-RESPONSE = f"/2018-06-01/runtime/invocation/{REQUEST_ID}/response"
-ERROR = f"/2018-06-01/runtime/invocation/{REQUEST_ID}/error"
 SERVED = event(b'"serve"')
 
-
-def chunks(body: bytes) -> tuple[list[bytes], bytes | None]:
-    """The chunks of a body as they are on the wire, and what follows the last; None where it broke off."""
-    found: list[bytes] = []
-    while body:
-        line, separator, rest = body.partition(b"\r\n")
-        if not separator:
-            return found, None
-        size = int(line, 16)
-        if size == 0:
-            return found, rest
-        found.append(rest[:size])
-        if len(rest) < size + 2:
-            return found, None
-        assert rest[size : size + 2] == b"\r\n"
-        body = rest[size + 2 :]
-    return found, None
-
-
-def invariants(ended: Ended) -> None:
-    """What must hold of all that was sent, whatever has happened."""
-    begun = False
-    for request in ended.requests:
-        if request.method == "GET":
-            begun = False
-            continue
-        if request.target.endswith("/error"):
-            assert not begun, "an error was posted after the response had begun"
-            continue
-        begun = True
-        head, separator, body = request.raw.partition(b"\r\n\r\n")
-        assert not separator or b"Transfer-Encoding: chunked" in head
-        parts, end = chunks(body)
-        assert all(parts)
-        assert b"Lambda-Runtime-Function-Error" not in b"".join(parts)
-        if end is not None:
-            *trailers, empty, nothing = end.split(b"\r\n")
-            assert (empty, nothing) == (b"", b"")
-            names = [line.partition(b":")[0] for line in trailers]
-            assert names in ([], [b"Lambda-Runtime-Function-Error-Type", b"Lambda-Runtime-Function-Error-Body"])
-
-
-KINDS: dict[str, tuple[str, str, str]] = {  # statement, type and message as they are reported
+KINDS: dict[str, tuple[str, str, str]] = {  # the statement, and the type and message that are reported
     "exception": ("raise ValueError('it broke')", "ValueError", "it broke"),
     "recursion": ("(lambda f: f(f))(lambda f: f(f))", "RecursionError", "maximum recursion depth exceeded"),
     "memory": ("raise MemoryError", "MemoryError", ""),
     "stop iteration": ("next(iter(()))", "StopIteration", ""),
     "generator exit": ("raise GeneratorExit('odd')", "GeneratorExit", "odd"),
     "cancellation": ("import asyncio; raise asyncio.CancelledError('odd')", "CancelledError", "odd"),
-    "bare": ("raise BaseException('odd')", "BaseException", "odd"),
+    "BaseException": ("raise BaseException('odd')", "BaseException", "odd"),
     "broken pipe": ("raise BrokenPipeError('of the handler')", "BrokenPipeError", "of the handler"),
     "group": ("raise ExceptionGroup('many', [ValueError(1)])", "ExceptionGroup", "many (1 sub-exception)"),
     "exit": ("raise SystemExit(7)", "SystemExit", "7"),
     "interrupt": ("raise KeyboardInterrupt", "KeyboardInterrupt", ""),
 }
 DEADLY = {"exit": 7, "interrupt": -signal.SIGINT}
-PLACES = {  # where the statement stands, and how much of the body is sent before
+PLACES = {  # the handler around the statement, and what is sent of the body before it
     "in the handler": ("KIND handler(e, c):\n    if e == 'serve':\n        return b'served'\n    STATEMENT\n", None),
     "before the first item": (
         "KIND items():\n    STATEMENT\n    yield b'x'\ndef handler(e, c):\n"
@@ -119,33 +71,31 @@ PLACES = {  # where the statement stands, and how much of the body is sent befor
 @pytest.mark.parametrize("kind", ["def", "async def"])
 @pytest.mark.parametrize(("place", "sent"), PLACES.values(), ids=list(PLACES))
 @pytest.mark.parametrize("fault", KINDS)
-def test_whatever_is_raised_anywhere_is_reported_once_and_the_next_invocation_served_or_the_process_ended(
-    sandbox: Sandbox, fault: str, place: str, sent: bytes | None, kind: str
-) -> None:
+def test_any_fault_anywhere(sandbox: Sandbox, fault: str, place: str, sent: bytes | None, kind: str) -> None:
+    """It is reported once; then the next invocation is served, or the process ends."""
     statement, name, message = KINDS[fault]
     if fault == "stop iteration" and (kind == "async def" or ("yield" in place and "CLOSE" not in place)):
-        # Python's own rule for generators and coroutines.
+        # Python replaces it in generators and coroutines.
         wrapper = {"def": "generator", "async def": "async generator" if "items():" in place else "coroutine"}[kind]
         name, message = "RuntimeError", f"{wrapper} raised StopIteration"
     names = ("__aiter__", "aclose") if kind == "async def" else ("__iter__", "close")
     code = place.replace("ITER", names[0]).replace("CLOSE", names[1])
     ended = sandbox.run(code.replace("KIND", kind).replace("STATEMENT", statement), event(), SERVED)
-    invariants(ended)
     first, *others = ended.posts
     if sent is None:
         assert first.target == ERROR
-        assert first.headers["lambda-runtime-function-error-type"] == name
-        report = json.loads(first.body)
+        assert first.headers[ERROR_TYPE] == name
+        report = report_of(first)
     else:
         assert first.target == RESPONSE
         assert first.body.endswith(sent)
         assert first.whole
-        if "CLOSE" in place:  # the response was whole by then
+        if "CLOSE" in place:  # the response was complete by then
             assert first.trailers == {}
             report = {"errorType": name, "errorMessage": message, "requestId": REQUEST_ID}
         else:
-            assert first.trailers["lambda-runtime-function-error-type"] == name
-            report = json.loads(base64.b64decode(first.trailers["lambda-runtime-function-error-body"]))
+            assert first.trailers[ERROR_TYPE] == name
+            report = report_of(first)
     assert (report["errorType"], report["requestId"]) == (name, REQUEST_ID)
     assert report["errorMessage"].startswith(message)
     assert ended.output.count(f"[ERROR] {name}{message and ': '}{message}") == 1
@@ -153,7 +103,7 @@ def test_whatever_is_raised_anywhere_is_reported_once_and_the_next_invocation_se
         assert (others, ended.status) == ([], DEADLY[fault])
     else:
         assert [post.body for post in others] == [b"served"]
-        assert ended.status == 1  # the script's end
+        assert ended.status == 1  # since the server closes the connection at the end of the script
 
 
 SWALLOWING = """
@@ -176,11 +126,8 @@ SWALLOWING = """
 
 
 @pytest.mark.parametrize(("name", "what"), [("sync", "generator"), ("asynchronous", "async generator")])
-def test_a_generator_that_does_not_let_itself_be_closed_is_logged_and_left(
-    sandbox: Sandbox, name: str, what: str
-) -> None:
+def test_generator_ignoring_close(sandbox: Sandbox, name: str, what: str) -> None:
     ended = sandbox.run(SWALLOWING, event(b'"%b"' % name.encode()), SERVED, posts=[Reset(at=b"marker")])
-    invariants(ended)
     assert f"[ERROR] RuntimeError: {what} ignored GeneratorExit\r" in ended.output
     assert ended.posts[1].body == b"served"
 
@@ -200,9 +147,9 @@ STREAM = """
         yield b"last"
     """
 BREAKS: dict[str, tuple[bytes, Reset | Answer, str]] = {
-    "reset within the head": (b"{}", Reset(at=b"POST"), "Runtime API at "),
-    "reset behind the head": (b"{}", Reset(at=b"first"), "Runtime API at "),
-    "reset within a chunk": (b"{}", Reset(at=b"xxxx"), "Runtime API at "),
+    "reset in the head": (b"{}", Reset(at=b"POST"), "Runtime API at "),
+    "reset after the head": (b"{}", Reset(at=b"first"), "Runtime API at "),
+    "reset in a chunk": (b"{}", Reset(at=b"xxxx"), "Runtime API at "),
     "reset at the last chunk": (b"{}", Reset(at=b"\r\n0\r\n\r\n"), "Runtime API at "),
     "reset at the trailers": (b'"broken"', Reset(at=b"Error-Body: "), "Runtime API at "),
     "reset at the error": (b'"fail"', Reset(at=b"POST"), "Runtime API at "),
@@ -213,8 +160,8 @@ BREAKS: dict[str, tuple[bytes, Reset | Answer, str]] = {
     "garbage": (b"{}", Answer((b"\x15\x03\x01\r\n\r\n",)), "Runtime API at "),
     "garbage to an error": (b'"fail"', Answer((b"\x15\x03\x01\r\n\r\n",)), "Runtime API at "),
     "closed without an answer": (b"{}", Answer((), close=True), "Runtime API at "),
-    "closed within the head": (b"{}", Answer((b"HTTP/1.1 202 Acc",), close=True), "Runtime API at "),
-    "closed within the body": (
+    "closed in the head": (b"{}", Answer((b"HTTP/1.1 202 Acc",), close=True), "Runtime API at "),
+    "closed in the body": (
         b"{}",
         Answer((b"HTTP/1.1 202 Accepted\r\nContent-Length: 9\r\n\r\n{",), close=True),
         "Runtime API at ",
@@ -224,12 +171,9 @@ BREAKS: dict[str, tuple[bytes, Reset | Answer, str]] = {
 
 @pytest.mark.own_interpreter
 @pytest.mark.parametrize(("body", "post", "message"), BREAKS.values(), ids=list(BREAKS))
-def test_a_post_that_breaks_is_logged_and_the_next_invocation_served_on_a_new_connection(
-    sandbox: Sandbox, body: bytes, post: Reset | Answer, message: str
-) -> None:
+def test_broken_post_is_logged(sandbox: Sandbox, body: bytes, post: Reset | Answer, message: str) -> None:
     ended = sandbox.run(STREAM, event(body), SERVED, posts=[post])
-    invariants(ended)
-    assert [request.method for request in ended.requests] == ["GET", "POST", "GET", "POST", "GET"]
+    assert ended.methods == ["GET", "POST", "GET", "POST", "GET"]
     assert ended.posts[1].body == b"served"
     assert ended.requests[2].connection == ended.requests[1].connection + 1
     kinds = re.findall(r"^\[ERROR\] (\w+): (.*?)\r", ended.output, re.MULTILINE)
@@ -238,7 +182,7 @@ def test_a_post_that_breaks_is_logged_and_the_next_invocation_served_on_a_new_co
     assert len(kinds) == (1 if body == b"{}" else 2)
 
 
-SIGNALLED = {  # what the runtime does when the signal comes
+SIGNALLED = {  # what the runtime is doing when the signal comes
     "sending the first item": ("yield b'x' * 20_000_000", b"POST"),
     "sending another": ("yield b'first'\n    yield b'x' * 20_000_000", b"first"),
     "waiting for the answer": ("yield b'first'", b"0\r\n\r\n"),
@@ -248,9 +192,8 @@ SIGNALLED = {  # what the runtime does when the signal comes
 @pytest.mark.traced
 @pytest.mark.parametrize("kind", ["def", "async def"])
 @pytest.mark.parametrize(("items", "seen"), SIGNALLED.values(), ids=list(SIGNALLED))
-def test_what_a_handler_of_signals_raises_in_the_middle_of_a_response_breaks_that_off(
-    sandbox: Sandbox, items: str, seen: bytes, kind: str
-) -> None:
+def test_signal_handler_error_mid_response(sandbox: Sandbox, items: str, seen: bytes, kind: str) -> None:
+    """An exception that the function's own signal handler raises ends the response, and only that."""
     code = (
         "import os, signal\ndef fail(*_):\n    raise LookupError('signalled')\n"
         "signal.signal(signal.SIGUSR1, fail)\n"
@@ -260,7 +203,7 @@ def test_what_a_handler_of_signals_raises_in_the_middle_of_a_response_breaks_tha
     deaf = Deaf()
     running = sandbox.start(code, event(), SERVED, posts=[deaf])
     running.api.wait_until(seen[:1] if seen == b"POST" else b"POST", request=1)
-    wait_until_it_waits(running.process.pid)
+    wait_until_blocked(running.process.pid)
     running.process.send_signal(signal.SIGUSR1)
     deaf.released.set()
     ended = running.end()
@@ -269,27 +212,27 @@ def test_what_a_handler_of_signals_raises_in_the_middle_of_a_response_breaks_tha
     assert ended.posts[1].body == b"served"
 
 
-def wait_until_it_waits(pid: int) -> None:
-    """Waits until the main thread of a process has nothing to do but to wait for the other side."""
-    waits = 0
-    while waits < 20:  # looks in a row
+def wait_until_blocked(pid: int) -> None:
+    """Wait until the main thread of a process can only wait for the other side."""
+    deadline, blocked = time.monotonic() + LIMIT, 0
+    while blocked < 20:  # looks in a row
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        waits = waits + 1 if state == "S" else 0
+        blocked = blocked + 1 if state == "S" else 0
+        assert time.monotonic() < deadline, state
         os.sched_yield()
 
 
 @pytest.mark.parametrize("close", [False, True])
-def test_after_a_broken_response_a_next_that_is_refused_ends_the_process(sandbox: Sandbox, close: bool) -> None:
+def test_refused_next_after_broken_response(sandbox: Sandbox, close: bool) -> None:
     forbidden = Answer(refusal("403 Forbidden", b"InvalidStateTransition").pieces, close)
     ended = sandbox.run(STREAM, event(), forbidden, SERVED, posts=[Reset(at=b"first")])
-    invariants(ended)
-    assert [request.method for request in ended.requests] == ["GET", "POST", "GET"]
+    assert ended.methods == ["GET", "POST", "GET"]
     assert ended.status == 1
     assert ended.errors == "streaming_runtime: no next invocation: status 403, b'InvalidStateTransition'\n"
 
 
 @pytest.mark.slow
-def test_an_answer_that_never_ends_is_given_up_at_the_deadline(sandbox: Sandbox) -> None:
+def test_endless_answer_times_out(sandbox: Sandbox) -> None:
     deadline = str(int(time.time() * 1000) + 3000)
     ended = sandbox.run(
         STREAM,
@@ -297,13 +240,12 @@ def test_an_answer_that_never_ends_is_given_up_at_the_deadline(sandbox: Sandbox)
         SERVED,
         posts=[Answer((b"HTTP/1.1 202 Accepted\r\nContent-Length: 9\r\n\r\n{",)), ACCEPTED],
     )
-    invariants(ended)
     assert "[ERROR] StreamDeadlineExceeded: the invocation was not over " in ended.output
     assert ended.posts[-1].body == b"served"
 
 
 BYTE_BY_BYTE = {
-    "length": event(b'"serve"').pieces[0],
+    "content length": event(b'"serve"').pieces[0],
     "chunked": event_head() + b'Transfer-Encoding: chunked\r\n\r\n3\r\n"se\r\n4;a=b\r\nrve"\r\n0\r\nX: y\r\n\r\n',
     "lower-case names": event(b'"serve"').pieces[0].replace(b"Lambda-Runtime-Aws", b"lambda-runtime-aws"),
     "interim responses": b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 102 P\r\nA: b\r\n\r\n" + event(b'"serve"').pieces[0],
@@ -311,17 +253,16 @@ BYTE_BY_BYTE = {
 
 
 @pytest.mark.parametrize("data", BYTE_BY_BYTE.values(), ids=list(BYTE_BY_BYTE))
-def test_an_invocation_may_come_byte_by_byte(sandbox: Sandbox, data: bytes) -> None:
+def test_event_byte_by_byte(sandbox: Sandbox, data: bytes) -> None:
     ended = sandbox.run(STREAM, Answer(tuple(data[i : i + 1] for i in range(len(data)))), SERVED)
-    invariants(ended)
     assert ended.bodies == [b"served", b"served"]
     assert ended.posts[0].target == RESPONSE
 
 
-IDS = {
+REQUEST_IDS = {
     "space": "a b",
     "percent": "50%",
-    "encoded already": "%2F",
+    "already encoded": "%2F",
     "slash": "../../x",
     "query and fragment": "a?b#c",
     "latin-1": "zw\xf6lf",
@@ -332,13 +273,13 @@ IDS = {
 
 
 @pytest.mark.own_interpreter
-@pytest.mark.parametrize("request_id", IDS.values(), ids=list(IDS))
-def test_a_request_id_of_any_bytes_comes_back_as_one_segment_of_the_path(sandbox: Sandbox, request_id: str) -> None:
+@pytest.mark.parametrize("request_id", REQUEST_IDS.values(), ids=list(REQUEST_IDS))
+def test_request_id_of_any_bytes(sandbox: Sandbox, request_id: str) -> None:
+    """Whatever bytes it has, it comes back as one segment of the path."""
     head = event_head(Lambda_Runtime_Aws_Request_Id="{id}").replace(b"{id}", request_id.encode("latin-1"))
     code = "def handler(e, c):\n    yield c.aws_request_id\n    if e:\n        raise ValueError\n"
     answers = [Answer((head + b"Content-Length: %d\r\n\r\n%b" % (len(body), body),)) for body in (b"0", b"1", b"{")]
     ended = sandbox.run(code, *answers)
-    invariants(ended)
     segments = [post.raw.partition(b" HTTP/1.1\r\n")[0].decode("ascii").split("/") for post in ended.posts]
     assert [(len(parts), parts[-1]) for parts in segments] == [(6, "response"), (6, "response"), (6, "error")]
     assert {unquote(parts[4], "latin-1") for parts in segments} == {request_id}
@@ -347,16 +288,16 @@ def test_a_request_id_of_any_bytes_comes_back_as_one_segment_of_the_path(sandbox
     assert json.loads(ended.bodies[2])["requestId"] == request_id
 
 
-TRACES = [
-    "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1",
-    "=;=",
-    "a b\tc",
-    "x" * 60_000,
-]
+TRACES = {
+    "usual": "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1",
+    "signs": "=;=",
+    "blanks": "a b\tc",
+    "long": "x" * 60_000,
+}
 
 
-@pytest.mark.parametrize("trace", TRACES, ids=["usual", "signs", "blanks", "long"])
-def test_a_trace_id_of_any_text_reaches_the_environment_and_the_children(sandbox: Sandbox, trace: str) -> None:
+@pytest.mark.parametrize("trace", TRACES.values(), ids=list(TRACES))
+def test_trace_id_reaches_children(sandbox: Sandbox, trace: str) -> None:
     code = """
         import os, subprocess, sys
         def handler(event, context):
@@ -365,7 +306,6 @@ def test_a_trace_id_of_any_text_reaches_the_environment_and_the_children(sandbox
             return [os.environ["_X_AMZN_TRACE_ID"], seen]
         """
     ended = sandbox.run(code, event(Lambda_Runtime_Trace_Id=trace))
-    invariants(ended)
     assert [json.loads(body) for body in ended.bodies] == [[trace, trace]]
 
 
@@ -375,9 +315,8 @@ def test_a_trace_id_of_any_text_reaches_the_environment_and_the_children(sandbox
     ["0", "1", str(2**31), str(2**53), str(2**63 - 1), str(2**64), "9" * 400, "9" * 5000],
     ids=lambda text: text[:25],
 )
-def test_a_deadline_of_any_size_is_served_or_named(sandbox: Sandbox, deadline: str) -> None:
+def test_deadline_header_of_any_size(sandbox: Sandbox, deadline: str) -> None:
     ended = sandbox.run(STREAM, event(b'"serve"', Lambda_Runtime_Deadline_Ms=deadline))
-    invariants(ended)
     served = len(deadline) <= 20
     assert ended.bodies == ([b"served"] if served else [])
     assert ended.errors.startswith("streaming_runtime: invocation with a deadline") is not served
@@ -388,9 +327,8 @@ def test_a_deadline_of_any_size_is_served_or_named(sandbox: Sandbox, deadline: s
     [b"[" * 200_000, b'{"a":' * 200_000, b"\xff", b""],
     ids=["lists", "objects", "not UTF-8", "empty"],
 )
-def test_an_event_that_cannot_be_read_is_an_error_of_the_invocation(sandbox: Sandbox, body: bytes) -> None:
+def test_unreadable_event(sandbox: Sandbox, body: bytes) -> None:
     ended = sandbox.run(STREAM, event(body), SERVED)
-    invariants(ended)
     assert [post.target for post in ended.posts] == [ERROR, RESPONSE]
     report = json.loads(ended.posts[0].body)
     assert (report["errorType"], report["stackTrace"]) == ("Runtime.UnmarshalError", [])
@@ -399,20 +337,18 @@ def test_an_event_that_cannot_be_read_is_an_error_of_the_invocation(sandbox: San
 
 RESPONSES = {
     "status below": ("StreamingResponse([b'x'], 199)", "status code must be an int from 200 to 599, not 199"),
-    "status that is no number": ("StreamingResponse([], None)", "status code must be an int from 200 to 599, not None"),
+    "status None": ("StreamingResponse([], None)", "status code must be an int from 200 to 599, not None"),
     "status set later": ("later('status_code', 600)", "status code must be an int from 200 to 599, not 600"),
     "header set later": ("later('headers', {'x': 'a\\r\\nb: c'})", "value of header 'x' holds a control character: "),
     "cookie set later": ("later('cookies', ['ü€'])", "value of header 'set-cookie' holds a character beyond latin-1: "),
-    "hop-by-hop set later": ("later('headers', {'TE': 'x'})", "header 'TE' belongs to the connection, "),
+    "hop-by-hop header set later": ("later('headers', {'TE': 'x'})", "header 'TE' belongs to the connection, "),
     "too large": ("later('cookies', ['x' * 16_384])", "status, headers and cookies take "),
 }
 
 
 @pytest.mark.own_interpreter
 @pytest.mark.parametrize(("value", "message"), RESPONSES.values(), ids=list(RESPONSES))
-def test_metadata_that_may_not_be_sent_is_an_error_before_anything_is_sent(
-    sandbox: Sandbox, value: str, message: str
-) -> None:
+def test_invalid_metadata_is_an_early_error(sandbox: Sandbox, value: str, message: str) -> None:
     code = (
         "from streaming_runtime import StreamingResponse\n"
         "def later(name, value):\n    response = StreamingResponse([b'x'])\n    setattr(response, name, value)\n"
@@ -420,14 +356,13 @@ def test_metadata_that_may_not_be_sent_is_an_error_before_anything_is_sent(
         f"def handler(e, c):\n    return b'served' if e == 'serve' else {value}\n"
     )
     ended = sandbox.run(code, event(), SERVED)
-    invariants(ended)
     assert [post.target for post in ended.posts] == [ERROR, RESPONSE]
     report = json.loads(ended.posts[0].body)
     assert report["errorType"] == "ValueError"
     assert report["errorMessage"].startswith(message)
 
 
-STDOUT = {
+LOST_OUTPUT = {
     "closed": "sys.stdout.close()",
     "without flush": "sys.stdout = type('Writer', (), {'write': lambda self, text: None})()",
     "None": "sys.stdout = None",
@@ -437,23 +372,20 @@ STDOUT = {
 }
 
 
-@pytest.mark.parametrize("statement", STDOUT.values(), ids=list(STDOUT))
-@pytest.mark.parametrize("failing", [False, True], ids=["well", "failing"])
-def test_a_handler_that_loses_its_standard_output_is_served_all_the_same(
-    sandbox: Sandbox, statement: str, failing: bool
-) -> None:
+@pytest.mark.parametrize("statement", LOST_OUTPUT.values(), ids=list(LOST_OUTPUT))
+@pytest.mark.parametrize("failing", [False, True], ids=["returning", "failing"])
+def test_lost_standard_output(sandbox: Sandbox, statement: str, failing: bool) -> None:
     code = (
         f"import os, sys\ndef handler(e, c):\n    if e == 'serve':\n        return b'served'\n    {statement}\n"
         f"    if {failing}:\n        raise ValueError\n    return b'first'\n"
     )
     ended = sandbox.run(code, event(), SERVED)
-    invariants(ended)
     assert [post.target for post in ended.posts] == [ERROR if failing else RESPONSE, RESPONSE]
     assert ended.posts[1].body == b"served"
 
 
-def traced(code: str) -> list[str]:
-    """The stack trace of what `code` raises, the first line of each entry, without the frame of this file."""
+def stack_trace(code: str) -> list[str]:
+    """The first line of each entry of the stack trace that `code` leads to, without the frame of this file."""
     raised: list[BaseException] = []
     try:
         exec(compile(code, "user.py", "exec"), {})
@@ -462,7 +394,7 @@ def traced(code: str) -> list[str]:
     try:
         report = errors.report(raised.pop(), "id")
     except BaseException as failure:
-        # Not as its cause: pytest would look into what must not be looked into.
+        # Not as its cause, since pytest would then inspect an exception that breaks when it is inspected.
         pytest.fail(f"report raised {type(failure).__name__}", pytrace=False)
     assert json.loads(json.dumps(report)) == report
     lines = [entry.splitlines()[0] for entry in report["stackTrace"]]
@@ -488,20 +420,20 @@ CHAINS = {
         "a, b = ValueError('a'), ValueError('b')\na.__cause__, b.__cause__ = b, a\nraise a",
         ["3", "Caused by ValueError: b"],
     ),
-    "itself": ("a = ValueError('a')\na.__cause__ = a\nraise a", ["3"]),
+    "own cause": ("a = ValueError('a')\na.__cause__ = a\nraise a", ["3"]),
     "group": (
         "raise ExceptionGroup('g', [ValueError(1), ExceptionGroup('h', [KeyError(2)])])",
         ["1", "Holds ValueError: 1", "Holds ExceptionGroup: h (1 sub-exception)", "Holds KeyError: 2"],
     ),
-    "false in itself": (
+    "false": (
         "class Falsy(Exception):\n    def __bool__(self): return False\nraise ValueError from Falsy('f')",
         ["3", "Caused by Falsy: f"],
     ),
-    "neither true nor false": (
+    "failing __bool__": (
         "class Odd(Exception):\n    def __bool__(self): raise RuntimeError\nraise ValueError from Odd('o')",
         ["3", "Caused by Odd: o"],
     ),
-    "empty in itself": (
+    "length zero": (
         "class Errors(Exception):\n    def __len__(self): return 0\nraise ValueError from Errors('e')",
         ["3", "Caused by Errors: e"],
     ),
@@ -509,70 +441,47 @@ CHAINS = {
 
 
 @pytest.mark.parametrize(("code", "expected"), CHAINS.values(), ids=list(CHAINS))
-def test_a_stack_trace_tells_what_is_behind_an_exception_and_within_it(code: str, expected: list[str]) -> None:
-    assert traced(code) == expected
+def test_stack_trace_of_chained_errors(code: str, expected: list[str]) -> None:
+    assert stack_trace(code) == expected
 
 
-def test_a_stack_trace_tells_of_twenty_exceptions_at_most() -> None:
+def test_stack_trace_is_limited() -> None:
     code = "e = None\nfor n in range(5000):\n    f = ValueError(n)\n    f.__cause__ = e\n    e = f\nraise e"
-    assert len([entry for entry in traced(code) if entry.startswith("Caused by")]) == 19
+    assert len([entry for entry in stack_trace(code) if entry.startswith("Caused by")]) == 19
 
 
-LIARS = {
-    "cause": ("__cause__ = property(lambda self: 1 / 0)", "Liar", "x"),
-    "context": ("__context__ = __suppress_context__ = property(lambda self: 1 / 0)", "Liar", "x"),
-    "traceback": ("__traceback__ = property(lambda self: 1 / 0)", "Liar", "x"),
-    "class": ("__class__ = property(lambda self: int)", "Liar", "x"),
-    "text that is none": ("__str__ = lambda self: 5", "Liar", "<no message: __str__ raised TypeError>"),
-    "text without end": ("__str__ = lambda self: str(self)", "Liar", "<no message: __str__ raised RecursionError>"),
-    "text that exits": ("__str__ = lambda self: exit()", "Liar", "<no message: __str__ raised SystemExit>"),
-    "attributes that fail": ("__getattr__ = lambda self, name: 1 / 0", "Liar", "x"),
-    "comparison that fails": ("__eq__ = lambda self, other: 1 / 0\n    __hash__ = None", "Liar", "x"),
-    "a subclass as text": ("__str__ = lambda self: type('T', (str,), {})('t')", "Liar", "t"),
+MISLEADING = {
+    "cause": ("__cause__ = property(lambda self: 1 / 0)", "x"),
+    "context": ("__context__ = __suppress_context__ = property(lambda self: 1 / 0)", "x"),
+    "traceback": ("__traceback__ = property(lambda self: 1 / 0)", "x"),
+    "class": ("__class__ = property(lambda self: int)", "x"),
+    "__str__ of another type": ("__str__ = lambda self: 5", "<no message: __str__ raised TypeError>"),
+    "endless __str__": ("__str__ = lambda self: str(self)", "<no message: __str__ raised RecursionError>"),
+    "exiting __str__": ("__str__ = lambda self: exit()", "<no message: __str__ raised SystemExit>"),
+    "failing __getattr__": ("__getattr__ = lambda self, name: 1 / 0", "x"),
+    "failing __eq__": ("__eq__ = lambda self, other: 1 / 0\n    __hash__ = None", "x"),
+    "subclass of str": ("__str__ = lambda self: type('T', (str,), {})('t')", "t"),
 }
 
 
 @pytest.mark.parametrize("started", [False, True])
-@pytest.mark.parametrize(("lie", "kind", "message"), LIARS.values(), ids=list(LIARS))
-def test_an_exception_that_lies_is_reported(sandbox: Sandbox, lie: str, kind: str, message: str, started: bool) -> None:
+@pytest.mark.parametrize(("attribute", "message"), MISLEADING.values(), ids=list(MISLEADING))
+def test_misleading_exception(sandbox: Sandbox, attribute: str, message: str, started: bool) -> None:
+    """An exception whose attributes fail or mislead is reported by its type, and the next invocation is served."""
     code = (
-        f"import sys\nfrom sys import exit\nclass Liar(Exception):\n    {lie}\n"
+        f"import sys\nfrom sys import exit\nclass Misleading(Exception):\n    {attribute}\n"
         f"def handler(e, c):\n    if e == 'serve' or {started}:\n        yield b'served'\n"
-        "    if e != 'serve':\n        raise Liar('x')\n"
+        "    if e != 'serve':\n        raise Misleading('x')\n"
     )
     ended = sandbox.run(code, event(), SERVED)
-    invariants(ended)
     first, second = ended.posts
-    if started:
-        report = json.loads(base64.b64decode(first.trailers["lambda-runtime-function-error-body"]))
-    else:
-        report = json.loads(first.body)
-    assert (report["errorType"], report["errorMessage"]) == (kind, message)
+    assert (first.target, bool(first.trailers)) == ((RESPONSE, True) if started else (ERROR, False))
+    report = report_of(first)
+    assert (report["errorType"], report["errorMessage"]) == ("Misleading", message)
     assert second.body == b"served"
 
 
-VIOLATIONS = {
-    "an error behind a response": [(RESPONSE, b"1\r\nx\r\n0\r\n\r\n"), (ERROR, b"{}")],
-    "trailers in a body": [(RESPONSE, b"22\r\nLambda-Runtime-Function-Error-Type\r\n0\r\n\r\n")],
-    "another trailer": [(RESPONSE, b"0\r\nX: y\r\n\r\n")],
-    "something behind the end": [(RESPONSE, b"0\r\n\r\n0\r\n\r\n")],
-}
-
-
-@pytest.mark.parametrize("sent", VIOLATIONS.values(), ids=list(VIOLATIONS))
-def test_the_invariants_find_what_they_are_for(sent: list[tuple[str, bytes]]) -> None:
-    head = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
-    with pytest.raises(AssertionError):
-        invariants(Ended("", [Request(0, head + body, "POST", target) for target, body in sent], 0, "", ""))
-
-
-def test_the_chunks_of_a_body_are_taken_apart() -> None:
-    assert chunks(b"1\r\nx\r\n0\r\n\r\n") == ([b"x"], b"\r\n")
-    assert chunks(b"2\r\nx") == ([b"x"], None)
-    assert chunks(b"0\r\nA: b\r\n\r\n") == ([], b"A: b\r\n\r\n")
-
-
-LONG = {  # an exception, and what is left of it in the trailers
+LONG = {  # statements whose report is longer than the trailers may be
     "frames": "raised(200)",
     "message": "raise ValueError('m' * 100_000)",
     "type": "raise type('T' * 5_000, (Exception,), {})",
@@ -581,9 +490,8 @@ LONG = {  # an exception, and what is left of it in the trailers
 
 @pytest.mark.traced
 @pytest.mark.parametrize("statement", LONG.values(), ids=list(LONG))
-def test_trailers_are_no_longer_than_a_server_of_gos_takes_and_the_log_tells_all(
-    sandbox: Sandbox, statement: str
-) -> None:
+def test_trailer_size_limit(sandbox: Sandbox, statement: str) -> None:
+    """Trailers are no longer than Go's HTTP server accepts, and the log holds the whole report."""
     frames = "\n".join(f"def f{n}():\n    f{n + 1}()" for n in range(200))
     code = (
         f"{frames}\ndef f200():\n    raise KeyError('innermost')\ndef raised(_):\n    f0()\n"
@@ -592,23 +500,25 @@ def test_trailers_are_no_longer_than_a_server_of_gos_takes_and_the_log_tells_all
     ended = sandbox.run(code, event(), event())
     for post in ended.posts:
         assert len(post.raw.rpartition(b"\r\n0\r\n")[2]) <= 4096
-        report = json.loads(base64.b64decode(post.trailers["lambda-runtime-function-error-body"]))
+        report = report_of(post)
         assert set(report) == {"errorMessage", "errorType", "requestId", "stackTrace"}
         if "raised" in statement:
             assert report["stackTrace"][-1].endswith("raise KeyError('innermost')\n")
     assert max(ended.output.count("in f"), ended.output.count("m"), ended.output.count("T")) > 200
 
 
-def test_trailers_with_the_last_chunk_are_as_long_as_may_be_and_no_longer() -> None:
+def test_trailers_use_the_limit() -> None:
+    """Together with the last chunk they are as long as allowed, and no longer."""
+
     def length(kind: str, message: str) -> int:
         return len(errors.trailers({"errorMessage": message, "errorType": kind, "requestId": "", "stackTrace": []}))
 
-    # Base64 makes steps of four bytes, and the type stands beside it as it is.
+    # Base64 makes steps of four bytes; the type fills them, since it is sent as it is.
     lengths = {length("T" * kind, "m" * message) for kind in range(1, 9) for message in range(2500, 3100)}
     assert max(lengths) == 4096
 
 
-def test_a_generator_within_another_that_broke_off_is_closed_before_the_next_invocation(sandbox: Sandbox) -> None:
+def test_inner_generator_closed_before_next(sandbox: Sandbox) -> None:
     code = """
         import asyncio
         async def inner():
@@ -633,7 +543,7 @@ def test_a_generator_within_another_that_broke_off_is_closed_before_the_next_inv
     assert printed == ["inner begins", "inner ends", "next"]
 
 
-def test_an_exit_in_another_task_is_reported(sandbox: Sandbox) -> None:
+def test_exit_in_another_task(sandbox: Sandbox) -> None:
     code = """
         import asyncio, sys
         async def watchdog():
@@ -644,13 +554,13 @@ def test_an_exit_in_another_task_is_reported(sandbox: Sandbox) -> None:
             await asyncio.sleep(30)
         """
     ended = sandbox.run(code, event(), SERVED)
-    invariants(ended)
-    assert [post.trailers["lambda-runtime-function-error-type"] for post in ended.posts] == ["SystemExit"]
+    assert [post.trailers[ERROR_TYPE] for post in ended.posts] == ["SystemExit"]
     assert (ended.status, ended.output.count("[ERROR] SystemExit")) == (7, 1)
 
 
 @pytest.mark.parametrize("place", ["before", "after"])
-def test_a_handler_that_closes_the_runtimes_descriptor_costs_one_invocation(sandbox: Sandbox, place: str) -> None:
+def test_closed_runtime_descriptor(sandbox: Sandbox, place: str) -> None:
+    """A handler that closes the runtime's own descriptor costs one invocation, not the process."""
     code = (
         "import os\ndef handler(e, c):\n    if e == 'serve':\n        return b'served'\n"
         f"    return {place}()\n"

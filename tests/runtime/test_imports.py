@@ -1,4 +1,4 @@
-"""The cold start's budget: what is imported before a handler asks for it."""
+"""The cold start's budget: the modules that are imported before a handler needs them."""
 
 from __future__ import annotations
 
@@ -7,29 +7,30 @@ import subprocess
 import sys
 
 import pytest
-from tests.runtime.conftest import SOURCE, Sandbox, event
+from tests.helpers.sandbox import SOURCE, Sandbox
+from tests.helpers.scripted_api import event
 
 HEAVY = {"asyncio", "concurrent", "dataclasses", "email", "http", "http.client", "inspect", "ssl", "typing", "urllib"}
-# What the runtime needs of the standard library; some versions of Python import something heavy for these.
+# The runtime needs these modules of the standard library; some versions of Python import something heavy for them.
 NEEDED = {"binascii", "json", "os", "sys", "time"}
-# What waits for a handler that needs it, or has a smaller module in its place.
+# These are imported when a handler needs them, or a smaller module replaces them.
 NOT_NEEDED = {"asyncio", "logging", "signal", "socket", "threading", "traceback"}
 
 
 def imported_by(python: str, program: str) -> set[str]:
-    """The modules that an interpreter holds after `program`; -S leaves out what site-packages import at the start."""
+    """The modules that an interpreter has imported after `program`; -S leaves site-packages out."""
     command = (python, "-B", "-I", "-S", "-c", f"import sys\n{program}\nprint(*sys.modules)")
     return set(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=60).stdout.split())
 
 
-def test_importing_the_package_pulls_in_nothing_heavy() -> None:
+def test_import_is_light() -> None:
     modules = imported_by(sys.executable, f"sys.path.insert(0, {str(SOURCE)!r})\nimport streaming_runtime")
     assert "streaming_runtime" in modules
     assert HEAVY & modules == set()
 
 
-@pytest.mark.parametrize("failing", [False, True], ids=["well", "after an error"])
-def test_a_sync_handler_is_served_without_anything_heavy(sandbox: Sandbox, failing: bool) -> None:
+@pytest.mark.parametrize("failing", [False, True], ids=["at first", "after an error"])
+def test_sync_handler_imports_nothing_heavy(sandbox: Sandbox, failing: bool) -> None:
     code = f"""
         import sys
         def handler(event, context):
@@ -38,14 +39,14 @@ def test_a_sync_handler_is_served_without_anything_heavy(sandbox: Sandbox, faili
                 raise ValueError
             yield " ".join(sys.modules)
         """
-    ended = sandbox.run(code, event(b"1"), event(b"2"), environment={"PYTHON": sandbox.python_without_site()})
+    ended = sandbox.run(code, event(b"1"), event(b"2"), python=sandbox.python_without_site())
     modules = set(ended.bodies[-1].decode().split())
     assert "streaming_runtime.invocation" in modules
     assert HEAVY & modules <= imported_by(sandbox.python, "import " + ", ".join(sorted(NEEDED)))
     assert not NOT_NEEDED & modules
 
 
-def test_an_async_handler_brings_asyncio_in(sandbox: Sandbox) -> None:
+def test_async_handler_imports_asyncio(sandbox: Sandbox) -> None:
     code = """
         import sys
         before = "asyncio" in sys.modules

@@ -1,4 +1,4 @@
-"""What a handler's result becomes as JSON: awslambdaric's encoding of decimals, and what has no JSON form."""
+"""The JSON form of a handler's result: awslambdaric's encoding of decimals, and values without JSON form."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from uuid import UUID
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.runtime.conftest import Sandbox, event, response_head
+from tests.helpers.protocol import JSON_REMEDY
+from tests.helpers.sandbox import Sandbox
+from tests.helpers.scripted_api import event, response_head
 
 from streaming_runtime.errors import RuntimeFault
 from streaming_runtime.response import reply_to
@@ -38,7 +40,7 @@ VALUES: dict[str, tuple[object, str]] = {
     "exponent": (Decimal("1E+2"), "1E+2"),
     "negative zero": (Decimal("-0"), "-0"),
     "tiny": (Decimal("1E-400"), "1E-400"),
-    "more digits than a float has": (
+    "more digits than a float": (
         Decimal("0.1234567890123456789012345678901234567890"),
         "0.1234567890123456789012345678901234567890",
     ),
@@ -52,7 +54,7 @@ VALUES: dict[str, tuple[object, str]] = {
     "nested": ({"a": [Decimal("1.0"), {"b": (Decimal("2.0"), "x")}]}, '{"a": [1.0, {"b": [2.0, "x"]}]}'),
     "between NaNs": ([Decimal("NaN"), Decimal("1.0"), Decimal("NaN"), Decimal("2.0")], "[NaN, 1.0, NaN, 2.0]"),
     "beside empty text": (["", Decimal("1.0"), ""], '["", 1.0, ""]'),
-    "beside text that looks like a mark": (
+    "beside text like a placeholder": (
         ["0" * 32, Decimal("1.0"), '"' + "0" * 32 + '"', Decimal("2.0")],
         '["' + "0" * 32 + '", 1.0, "\\"' + "0" * 32 + '\\"", 2.0]',
     ),
@@ -63,7 +65,7 @@ VALUES: dict[str, tuple[object, str]] = {
     "large int": (2**70, "1180591620717411303424"),
     "not ASCII": ({"ä": "\u2028😀"}, '{"ä": "\u2028😀"}'),
     "control characters": ("\0\x1f\x7f\n", '"\\u0000\\u001f\x7f\\n"'),
-    "bytes within": ({"a": b"\xc3\xa4"}, '{"a": "ä"}'),
+    "bytes inside": ({"a": b"\xc3\xa4"}, '{"a": "ä"}'),
     "enum": (Colour.RED, "1"),
     "keys": ({None: 1, True: 2, 1.5: 3, 4: 5}, '{"null": 1, "true": 2, "1.5": 3, "4": 5}'),
     "ordered": (OrderedDict([("b", 1), ("a", 2)]), '{"b": 1, "a": 2}'),
@@ -71,7 +73,7 @@ VALUES: dict[str, tuple[object, str]] = {
 
 
 @pytest.mark.parametrize(("value", "expected"), VALUES.values(), ids=list(VALUES))
-def test_a_json_value_is_encoded_with_all_of_its_digits(value: object, expected: str) -> None:
+def test_json_encoding(value: object, expected: str) -> None:
     assert encoded(value) == expected
 
 
@@ -80,7 +82,8 @@ class Point(NamedTuple):
     y: int
 
 
-def test_a_named_tuple_is_an_array_as_any_tuple_is_and_no_object_as_with_awslambdaric() -> None:
+def test_named_tuple_is_an_array() -> None:
+    """As any tuple is. With awslambdaric it is an object."""
     assert encoded([Point(1, 2)]) == "[[1, 2]]"
 
 
@@ -89,14 +92,13 @@ CIRCLE.append(CIRCLE)
 DEEP: list[Any] = []
 for _ in range(200_000):
     DEEP = [DEEP]
-REMEDY = "; make it a JSON value first, such as a date by isoformat()"
 REFUSED: dict[str, tuple[object, str]] = {
-    "datetime": ({"at": datetime(2026, 1, 1)}, f"Object of type datetime is not JSON serializable{REMEDY}"),
-    "date": ([date(2026, 1, 1)], f"Object of type date is not JSON serializable{REMEDY}"),
-    "set": ({"a": {1}}, f"Object of type set is not JSON serializable{REMEDY}"),
-    "bytes that are no text": ({"a": b"\xff"}, "'utf-8' codec can't decode byte 0xff"),
-    "UUID": (UUID(int=0), f"Object of type UUID is not JSON serializable{REMEDY}"),
-    "complex beside decimals": ([Decimal(1), 1j], f"Object of type complex is not JSON serializable{REMEDY}"),
+    "datetime": ({"at": datetime(2026, 1, 1)}, f"Object of type datetime is not JSON serializable{JSON_REMEDY}"),
+    "date": ([date(2026, 1, 1)], f"Object of type date is not JSON serializable{JSON_REMEDY}"),
+    "set": ({"a": {1}}, f"Object of type set is not JSON serializable{JSON_REMEDY}"),
+    "bytes beyond UTF-8": ({"a": b"\xff"}, "'utf-8' codec can't decode byte 0xff"),
+    "UUID": (UUID(int=0), f"Object of type UUID is not JSON serializable{JSON_REMEDY}"),
+    "complex beside decimals": ([Decimal(1), 1j], f"Object of type complex is not JSON serializable{JSON_REMEDY}"),
     "key": ({(1, 2): 3}, "keys must be str, int, float, bool or None, not tuple"),
     "decimal as a key": ({Decimal(1): 3}, "keys must be str, int, float, bool or None, not "),
     "circle": (CIRCLE, "Circular reference detected"),
@@ -108,7 +110,7 @@ REFUSED: dict[str, tuple[object, str]] = {
 
 
 @pytest.mark.parametrize(("value", "message"), REFUSED.values(), ids=list(REFUSED))
-def test_what_has_no_json_form_is_refused_with_a_remedy(value: object, message: str) -> None:
+def test_unmarshallable_value_names_remedy(value: object, message: str) -> None:
     with pytest.raises(RuntimeFault) as refused:
         reply_to(value)
     assert refused.value.error_type == "Runtime.MarshalError"
@@ -120,7 +122,7 @@ class Broken(dict[str, int]):
         raise LookupError("no items")
 
 
-def test_whatever_a_value_raises_is_an_error_of_marshalling() -> None:
+def test_error_in_value_is_a_marshal_error() -> None:
     with pytest.raises(RuntimeFault, match=r"^Unable to marshal response: no items$"):
         reply_to(Broken(a=1))
 
@@ -135,7 +137,7 @@ JSON = st.recursive(
 
 def same(value: Any, read: Any) -> bool:
     if isinstance(value, Decimal):
-        return str(Decimal(read)) == str(value)  # an int where there is neither point nor exponent
+        return str(Decimal(read)) == str(value)  # it is read as an int if it has neither point nor exponent
     if isinstance(value, list):
         return len(value) == len(read) and all(map(same, value, read))
     if isinstance(value, dict):
@@ -145,12 +147,12 @@ def same(value: Any, read: Any) -> bool:
 
 @pytest.mark.slow
 @given(JSON.filter(lambda value: not (isinstance(value, dict) and "statusCode" in value)))
-def test_a_value_reads_back_as_it_was_with_every_digit_of_its_decimals(value: Any) -> None:
+def test_json_round_trip_keeps_digits(value: Any) -> None:
     read = json.loads(encoded(value), parse_float=Decimal, parse_int=lambda text: int(text) if text != "-0" else text)
     assert same(value, read)
 
 
-def test_decimals_reach_the_platform_and_a_marshal_error_leaves_the_next_invocation_served(sandbox: Sandbox) -> None:
+def test_marshal_error_spares_next_invocation(sandbox: Sandbox) -> None:
     code = """
         from decimal import Decimal
         def handler(event, context):

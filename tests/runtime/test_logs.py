@@ -1,4 +1,4 @@
-"""What reaches the log: awslambdaric's text and JSON formats, and all that a handler prints."""
+"""The log: awslambdaric's text and JSON formats, and everything that a handler prints."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ import re
 import select
 
 import pytest
-from tests.runtime.conftest import PATIENCE, REQUEST_ID, SOURCE, Sandbox, event
+from tests.helpers.log_frames import TYPES, Frames
+from tests.helpers.sandbox import SOURCE, Sandbox
+from tests.helpers.scripted_api import LIMIT, REQUEST_ID, event
 
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d"
+NBSP = "\N{NO-BREAK SPACE}"
 LOGGING = """
     import logging
     logging.warning("at import")
@@ -20,7 +23,7 @@ LOGGING = """
     """
 
 
-def test_text_lines_carry_level_time_and_request_id(sandbox: Sandbox) -> None:
+def test_text_lines(sandbox: Sandbox) -> None:
     lines = sandbox.run(LOGGING, event()).output.splitlines()
     assert [re.sub(TIME + r"\.\d{3}Z", "TIME", line) for line in lines] == [
         "[WARNING]\tTIME\t\tat import",
@@ -29,7 +32,7 @@ def test_text_lines_carry_level_time_and_request_id(sandbox: Sandbox) -> None:
     ]
 
 
-def test_json_lines_carry_level_time_logger_and_request_id(sandbox: Sandbox) -> None:
+def test_json_lines(sandbox: Sandbox) -> None:
     ended = sandbox.run(
         LOGGING, event(Lambda_Runtime_Aws_Tenant_Id="blue"), environment={"AWS_LAMBDA_LOG_FORMAT": "json"}
     )
@@ -43,31 +46,60 @@ def test_json_lines_carry_level_time_logger_and_request_id(sandbox: Sandbox) -> 
     ]
 
 
-def test_an_error_is_one_entry_however_many_lines_its_message_has(sandbox: Sandbox) -> None:
-    ended = sandbox.run("def handler(e, c):\n    raise ValueError('one\\ntwo')\n", event())
-    first, second, third, *_ = ended.output.split("\r")
-    assert (first, second, third) == ("[ERROR] ValueError: one", "two", "Traceback (most recent call last):")
-    assert ended.output.count("\n") == 1
+LINES = (
+    "[ERROR] ValueError: one",
+    " two",
+    "Traceback (most recent call last):",
+    f'{2 * NBSP}File "{{app}}", line 2, in handler',
+    f"{4 * NBSP}raise ValueError('one\\n two')",
+)
+
+
+@pytest.mark.traced
+@pytest.mark.parametrize("framed", [False, True], ids=["standard output", "frames"])
+@pytest.mark.parametrize("log_format", TYPES)
+def test_error_entry(sandbox: Sandbox, log_format: str, framed: bool) -> None:
+    """An error is one entry: on standard output a line, in which carriage returns divide those of a text."""
+    code, variables = "def handler(e, c):\n    raise ValueError('one\\n two')\n", {"AWS_LAMBDA_LOG_FORMAT": log_format}
+    if framed:
+        came, ended = Frames(sandbox).run(code, **variables)
+        assert [frame.kind for frame in came] == [TYPES[log_format]["ERROR"]]
+        assert ended.output == ""
+        text, line_end, separator = came[0].text, "", "\n"
+    else:
+        ended = sandbox.run(code, event(), environment=variables)
+        text, line_end, separator = ended.output, "\n", "\r"
+    if log_format == "Text":
+        assert text == separator.join(LINES).replace("{app}", str(sandbox.task / "app.py")) + line_end
+        return
+    assert text.endswith("}" + line_end)
+    assert text.count("\n") == len(line_end)
+    entry = json.loads(text)
+    assert list(entry) == ["timestamp", "level", "errorMessage", "errorType", "requestId", "stackTrace"]
+    assert re.fullmatch(TIME + "Z", entry.pop("timestamp"))
+    assert entry.pop("level") == "ERROR"
+    assert entry == json.loads(ended.posts[0].body)
 
 
 JSON_RECORDS = {
     "dict": ("logging.error({'a': 1})", {"level": "ERROR", "message": {"a": 1}}),
     "extra": ("logging.error('x', extra={'user': 7, 'none': None})", {"level": "ERROR", "message": "x", "user": 7}),
-    "no JSON value": ("logging.error('x', extra={'user': {1}})", {"level": "ERROR", "message": "x", "user": "{1}"}),
-    "level between two": ("logging.log(35, 'x')", {"level": "WARNING", "message": "x"}),
-    "level of the user's": (
+    "value without JSON form": (
+        "logging.error('x', extra={'user': {1}})",
+        {"level": "ERROR", "message": "x", "user": "{1}"},
+    ),
+    "level between names": ("logging.log(35, 'x')", {"level": "WARNING", "message": "x"}),
+    "custom level": (
         "logging.addLevelName(31, 'NOTICE'); logging.log(31, 'x')",
         {"level": "WARNING", "message": "x"},
     ),
-    "level beyond critical": ("logging.log(99, 'x')", {"level": "CRITICAL", "message": "x"}),
+    "level above critical": ("logging.log(99, 'x')", {"level": "CRITICAL", "message": "x"}),
     "not ASCII": ("logging.error('zwölf')", {"level": "ERROR", "message": "zwölf"}),
 }
 
 
 @pytest.mark.parametrize(("call", "expected"), JSON_RECORDS.values(), ids=list(JSON_RECORDS))
-def test_a_json_line_holds_what_awslambdaric_puts_there(
-    sandbox: Sandbox, call: str, expected: dict[str, object]
-) -> None:
+def test_json_record_fields(sandbox: Sandbox, call: str, expected: dict[str, object]) -> None:
     ended = sandbox.run(
         f"import logging\ndef handler(e, c):\n    {call}\n", event(), environment={"AWS_LAMBDA_LOG_FORMAT": "JSON"}
     )
@@ -76,7 +108,7 @@ def test_a_json_line_holds_what_awslambdaric_puts_there(
     assert entry == {"logger": "root", "requestId": REQUEST_ID, **expected}
 
 
-def test_a_json_line_describes_the_exception_it_was_logged_with(sandbox: Sandbox) -> None:
+def test_json_record_with_exception(sandbox: Sandbox) -> None:
     code = """
         import logging
         def handler(event, context):
@@ -105,7 +137,7 @@ LEVELS = {
 
 @pytest.mark.own_interpreter
 @pytest.mark.parametrize(("level", "logged"), LEVELS.items(), ids=[str(level) for level in LEVELS])
-def test_the_log_level_is_what_the_variable_says(sandbox: Sandbox, level: str | None, logged: list[str]) -> None:
+def test_log_level_variable(sandbox: Sandbox, level: str | None, logged: list[str]) -> None:
     code = """
         import logging
         def handler(event, context):
@@ -117,47 +149,24 @@ def test_the_log_level_is_what_the_variable_says(sandbox: Sandbox, level: str | 
     assert re.findall(r"^\[(\w+)\]", output, re.MULTILINE) == logged
 
 
-def test_an_error_is_one_text_entry_with_lines_broken_by_carriage_returns(sandbox: Sandbox) -> None:
-    ended = sandbox.run("def handler(e, c):\n    raise ValueError('it broke')\n", event())
-    assert ended.output == (
-        "[ERROR] ValueError: it broke\r"
-        "Traceback (most recent call last):\r"
-        f'\N{NO-BREAK SPACE}\N{NO-BREAK SPACE}File "{sandbox.task / "app.py"}", line 2, in handler\r'
-        f"{4 * chr(0xA0)}raise ValueError('it broke')\n"
-    )
-
-
-def test_an_error_is_one_json_entry(sandbox: Sandbox) -> None:
-    ended = sandbox.run(
-        "def handler(e, c):\n    raise ValueError('it broke')\n", event(), environment={"AWS_LAMBDA_LOG_FORMAT": "JSON"}
-    )
-    entry = json.loads(ended.output)
-    assert list(entry) == ["timestamp", "level", "errorMessage", "errorType", "requestId", "stackTrace"]
-    assert re.fullmatch(TIME + "Z", entry.pop("timestamp"))
-    assert entry.pop("level") == "ERROR"
-    assert entry == json.loads(ended.posts[0].body)
-
-
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
 @pytest.mark.parametrize("code", ["{}", "def handler(e, c):\n    yield b'x'\n    {}\n"], ids=["import", "handler"])
-def test_what_was_printed_without_a_line_end_is_out_before_the_next_invocation_is_asked_for(
-    sandbox: Sandbox, code: str, stream: str
-) -> None:
+def test_print_is_flushed_before_next(sandbox: Sandbox, code: str, stream: str) -> None:
     source = "import sys\ndef handler(e, c):\n    pass\n" + code.format(f"print('text', end='', file=sys.{stream})")
     running = sandbox.start(source, *([event()] if "yield" in code else []), hold=True)
     running.api.wait_until(b"/next", request=2 if "yield" in code else 0)
-    # The process waits for the answer to /next and could be frozen now.
+    # The process waits for the answer to /next, and Lambda could freeze it now.
     pipe = getattr(running.process, stream)
-    assert select.select([pipe], [], [], PATIENCE)[0], "still in the process's buffer"
+    assert select.select([pipe], [], [], LIMIT)[0], "the text is still in the process's buffer"
     assert pipe.read(4) == b"text"
 
 
-def test_the_context_logs_without_adding_anything(sandbox: Sandbox) -> None:
+def test_context_log_is_verbatim(sandbox: Sandbox) -> None:
     ended = sandbox.run("def handler(e, c):\n    c.log('a')\n    c.log(1)\n    c.log('b\\n')\n", event())
     assert ended.output == "a1b\n"
 
 
-def test_a_log_line_with_a_lone_surrogate_comes_out_escaped(sandbox: Sandbox) -> None:
+def test_lone_surrogate_is_escaped(sandbox: Sandbox) -> None:
     ended = sandbox.run(
         "def handler(e, c):\n    print('\\ud800')\n", event(), environment={"PYTHONIOENCODING": "ascii"}
     )
@@ -165,7 +174,7 @@ def test_a_log_line_with_a_lone_surrogate_comes_out_escaped(sandbox: Sandbox) ->
     assert ended.bodies == [b"null"]
 
 
-def test_log_lines_reach_a_standard_output_that_the_handler_replaced(sandbox: Sandbox) -> None:
+def test_logs_follow_redirected_stdout(sandbox: Sandbox) -> None:
     code = """
         import contextlib, io, logging
         def handler(event, context):
@@ -179,7 +188,7 @@ def test_log_lines_reach_a_standard_output_that_the_handler_replaced(sandbox: Sa
 
 
 @pytest.mark.parametrize("form", ["%(message)s", "%(message)s\\n"])
-def test_a_record_is_a_line_whatever_formats_it(sandbox: Sandbox, form: str) -> None:
+def test_record_is_one_line(sandbox: Sandbox, form: str) -> None:
     code = f"""
         import logging
         logging.getLogger().handlers[0].setFormatter(logging.Formatter("{form}"))
@@ -192,7 +201,7 @@ def test_a_record_is_a_line_whatever_formats_it(sandbox: Sandbox, form: str) -> 
         assert ended.output == "one\ntwo\n"
 
 
-def test_a_filter_of_the_functions_own_sees_the_ids_of_the_invocation(sandbox: Sandbox) -> None:
+def test_filter_sees_invocation_ids(sandbox: Sandbox) -> None:
     code = """
         import logging
         def keep(record):
@@ -205,14 +214,14 @@ def test_a_filter_of_the_functions_own_sees_the_ids_of_the_invocation(sandbox: S
     assert re.findall(r"\w+$", sandbox.run(code, red, blue).output, re.MULTILINE) == ["blue"]
 
 
-def test_a_record_that_cannot_be_formatted_does_not_stop_the_handler(sandbox: Sandbox) -> None:
+def test_unformattable_record_is_survived(sandbox: Sandbox) -> None:
     ended = sandbox.run("import logging\ndef handler(e, c):\n    logging.error('%d', 'x')\n", event())
     assert ended.bodies == [b"null"]
     assert "--- Logging error ---" in ended.errors
 
 
 @pytest.mark.own_interpreter
-def test_a_function_is_served_without_standard_output_and_error(sandbox: Sandbox) -> None:
+def test_closed_stdout_and_stderr(sandbox: Sandbox) -> None:
     shell = ("sh", "-c", 'exec "$0" >&- 2>&-', str(SOURCE / "bootstrap"))
     ended = sandbox.run("def handler(e, c):\n    1 / 0\n", event(), event(), command=shell)
     assert [post.target.rpartition("/")[2] for post in ended.posts] == ["error", "error"]

@@ -9,10 +9,10 @@ import json
 import time
 
 import pytest
-from tests.runtime.conftest import REQUEST_ID, Answer, Event, Reset, Sandbox, due, event, refusal
-from tests.runtime.test_deadline import HUGE
+from tests.helpers.sandbox import EARLY, Sandbox
+from tests.helpers.scripted_api import REQUEST_ID, Answer, Event, Reset, due, event, refusal
 
-pytestmark = pytest.mark.own_interpreter  # sums in a line of JSON
+pytestmark = pytest.mark.own_interpreter
 
 NAMESPACE = "STREAMING_RUNTIME_METRICS_NAMESPACE"
 ON = {
@@ -29,7 +29,7 @@ UNITS = {
 
 
 def metrics(line: str) -> dict[str, float]:
-    """The values of one line, which must be as the specification has it."""
+    """The values of one line, which must follow the specification."""
     entry = json.loads(line)
     aws = entry.pop("_aws")
     assert set(aws) == {"Timestamp", "CloudWatchMetrics"}
@@ -51,13 +51,13 @@ def metrics(line: str) -> dict[str, float]:
 
 
 def counts(line: str) -> tuple[float, float, float]:
-    """Bytes, chunks and errors of a line, all of which it must hold."""
+    """The bytes, chunks and errors of a line, which must have all three."""
     values = metrics(line)
     return values["BytesStreamed"], values["ChunksStreamed"], values["MidStreamErrors"]
 
 
 @pytest.mark.parametrize("environment", [{}, {NAMESPACE: ""}], ids=["unset", "empty"])
-def test_without_a_namespace_there_are_none(sandbox: Sandbox, environment: dict[str, str]) -> None:
+def test_no_metrics_without_namespace(sandbox: Sandbox, environment: dict[str, str]) -> None:
     assert sandbox.run("def handler(e, c):\n    yield 'x'\n", event(), environment=environment).output == ""
 
 
@@ -84,9 +84,7 @@ SENT: dict[str, tuple[str, int, int]] = {
 
 @pytest.mark.parametrize(("code", "size", "number"), SENT.values(), ids=list(SENT))
 @pytest.mark.parametrize("log_format", ["Text", "JSON"])
-def test_each_invocation_is_one_line_that_counts_the_payload(
-    sandbox: Sandbox, code: str, size: int, number: int, log_format: str
-) -> None:
+def test_metrics_count_the_payload(sandbox: Sandbox, code: str, size: int, number: int, log_format: str) -> None:
     ended = sandbox.run(code, event(), event(), environment={**ON, "AWS_LAMBDA_LOG_FORMAT": log_format})
     lines = ended.output.splitlines()
     assert [counts(line) for line in lines] == [(size, number, 0)] * 2
@@ -94,7 +92,7 @@ def test_each_invocation_is_one_line_that_counts_the_payload(
         assert 0 < metrics(line)["TimeToFirstByte"] < 60_000
 
 
-def test_the_time_to_the_first_byte_is_that_of_the_first_byte(sandbox: Sandbox) -> None:
+def test_time_to_first_byte(sandbox: Sandbox) -> None:
     code = """
         import time
         def handler(event, context):
@@ -111,7 +109,7 @@ def test_the_time_to_the_first_byte_is_that_of_the_first_byte(sandbox: Sandbox) 
         """
     ended = sandbox.run(code, event(), environment=ON)
     milliseconds, line = ended.output.splitlines()
-    # From the event, a moment before the handler's start, to the first byte, and not to the second one.
+    # It is counted from the event, a moment before the handler's start, to the first byte and not to the second.
     assert 20 <= metrics(line)["TimeToFirstByte"] < float(milliseconds) + 200
 
 
@@ -121,9 +119,9 @@ NOTHING: dict[str, tuple[str, int]] = {
         "from streaming_runtime import StreamingResponse\ndef handler(e, c):\n    return StreamingResponse([])\n",
         0,
     ),
-    "error at once": ("def handler(e, c):\n    1 / 0\n", 0),
-    "async error at once": ("async def handler(e, c):\n    1 / 0\n    yield\n", 0),
-    "error behind an empty item": ("def handler(e, c):\n    yield ''\n    1 / 0\n", 1),
+    "error": ("def handler(e, c):\n    1 / 0\n", 0),
+    "async error": ("async def handler(e, c):\n    1 / 0\n    yield\n", 0),
+    "error after an empty item": ("def handler(e, c):\n    yield ''\n    1 / 0\n", 1),
     "wrong event": (
         "from streaming_runtime import EventSourceResponse\ndef handler(e, c):\n    return EventSourceResponse([1])\n",
         0,
@@ -132,7 +130,7 @@ NOTHING: dict[str, tuple[str, int]] = {
 
 
 @pytest.mark.parametrize(("code", "failed"), NOTHING.values(), ids=list(NOTHING))
-def test_where_nothing_was_sent_there_is_no_time_of_a_first_byte(sandbox: Sandbox, code: str, failed: int) -> None:
+def test_no_first_byte_time_without_bytes(sandbox: Sandbox, code: str, failed: int) -> None:
     line = sandbox.run(code, event(), environment=ON).output.splitlines()[-1]
     assert metrics(line) == {"BytesStreamed": 0, "ChunksStreamed": 0, "MidStreamErrors": failed}
 
@@ -162,24 +160,24 @@ FAILED: dict[str, tuple[str, Event, list[Answer | Reset], tuple[int, int, int]]]
 
 
 @pytest.mark.parametrize(("code", "invocation", "posts", "expected"), FAILED.values(), ids=list(FAILED))
-def test_a_failure_once_the_response_began_is_counted(
+def test_mid_stream_errors_are_counted(
     sandbox: Sandbox,
     code: str,
     invocation: Answer,
     posts: list[Answer | Reset],
     expected: tuple[int, int, int],
 ) -> None:
-    ended = sandbox.run(code, invocation, posts=posts, environment={**ON, **HUGE})
+    ended = sandbox.run(code, invocation, posts=posts, environment={**ON, **EARLY})
     lines = [line for line in ended.output.splitlines() if line.startswith('{"_aws"')]
     assert [counts(line) for line in lines] == [expected]
 
 
-def test_an_error_that_is_refused_is_no_failure_of_a_stream(sandbox: Sandbox) -> None:
+def test_refused_error_is_not_counted(sandbox: Sandbox) -> None:
     ended = sandbox.run("def handler(e, c):\n    1 / 0\n", event(), posts=[refusal("413 Too Large")], environment=ON)
     assert metrics(ended.output.splitlines()[-1])["MidStreamErrors"] == 0
 
 
-def test_the_errors_of_an_invocation_are_not_counted_for_the_next(sandbox: Sandbox) -> None:
+def test_error_count_is_per_invocation(sandbox: Sandbox) -> None:
     code = """
         def handler(event, context):
             yield "x" * event
@@ -191,7 +189,7 @@ def test_the_errors_of_an_invocation_are_not_counted_for_the_next(sandbox: Sandb
     assert [line.get("MidStreamErrors", line.get("errorType")) for line in lines] == ["ValueError", 1, 0]
 
 
-def test_the_line_comes_when_the_response_is_whole_and_before_the_next_invocation(sandbox: Sandbox) -> None:
+def test_metrics_line_before_next(sandbox: Sandbox) -> None:
     code = """
         import sys
         class Output:
@@ -219,7 +217,7 @@ def test_the_line_comes_when_the_response_is_whole_and_before_the_next_invocatio
     assert ended.output.startswith('{"_aws"')
 
 
-def test_pings_are_no_payload(sandbox: Sandbox) -> None:
+def test_pings_are_not_counted(sandbox: Sandbox) -> None:
     code = """
         import threading
         from streaming_runtime import EventSourceResponse

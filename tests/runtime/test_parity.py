@@ -1,6 +1,6 @@
-"""awslambdaric itself, on the same function and the same events: what both post and log has to be the same.
+"""awslambdaric itself with the same functions and events: both runtimes must post and log the same.
 
-What differs on purpose is in the table of a generated project's README; `DIFFERENCES` shows it.
+The table in a generated project's README lists the deliberate differences; `DIFFERENCES` tests them.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from tests.runtime.conftest import BOOTSTRAP, UNTRACED, Answer, ConcurrentApi, Ended, Request, Sandbox, event, refusal
-from tests.runtime.test_log_frames import Frames
+from tests.helpers.log_frames import Frames
+from tests.helpers.protocol import ERROR_TYPE
+from tests.helpers.sandbox import BOOTSTRAP, UNTRACED, Ended, Sandbox
+from tests.helpers.scripted_api import Answer, ConcurrentApi, Request, event, refusal
 
 # The interpreter that awslambdaric is installed for.
 pytestmark = [pytest.mark.own_interpreter, pytest.mark.slow]
@@ -30,14 +32,14 @@ FUNCTION = {
     "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "512",
     "AWS_LAMBDA_LOG_GROUP_NAME": "/aws/lambda/hello",
     "AWS_LAMBDA_LOG_STREAM_NAME": "2026/01/01/[7]abc",
-    "AWS_EXECUTION_ENV": "AWS_Lambda_python3.13",  # from 3.12 on awslambdaric leaves text as it is
+    "AWS_EXECUTION_ENV": "AWS_Lambda_python3.13",  # from 3.12 on, awslambdaric does not escape text
 }
 JSON_LOGS = {"AWS_LAMBDA_LOG_FORMAT": "JSON"}
 
 
 @dataclass
 class Case:
-    """A function, what invokes it, and its environment."""
+    """A function, its events, and its environment."""
 
     code: str
     events: tuple[Answer, ...] = (event(b'{"a": "\xc3\xa4"}'),)
@@ -80,11 +82,13 @@ CASES: dict[str, Case] = {
             return [number, decimal.Decimal("NaN"), float("inf"), Level.LOW, collections.OrderedDict(a=1), more, "ä\\n"]
         """
     ),
-    "nothing": Case("def handler(e, c):\n    pass\n"),
-    "a value without JSON": Case("def handler(e, c):\n    return {1}\n"),
-    "an event that is no JSON": Case("def handler(e, c):\n    return e\n", (event(b"{"),)),
-    "an event with a byte order mark": Case("def handler(e, c):\n    return e\n", (event(b"\xef\xbb\xbf{}"),)),
-    "an event of another type": Case("def handler(e, c):\n    return len(e)\n", (event(b"{", Content_Type="x/y"),)),
+    "no value": Case("def handler(e, c):\n    pass\n"),
+    "value without JSON form": Case("def handler(e, c):\n    return {1}\n"),
+    "malformed event": Case("def handler(e, c):\n    return e\n", (event(b"{"),)),
+    "event with a byte order mark": Case("def handler(e, c):\n    return e\n", (event(b"\xef\xbb\xbf{}"),)),
+    "event of another content type": Case(
+        "def handler(e, c):\n    return len(e)\n", (event(b"{", Content_Type="x/y"),)
+    ),
     "context": Case(
         CONTEXT,
         (
@@ -99,7 +103,7 @@ CASES: dict[str, Case] = {
         ),
         {**FUNCTION},
     ),
-    "context of a function without a name": Case(CONTEXT),
+    "context without a function name": Case(CONTEXT),
     "trace id": Case(
         "import os\ndef handler(e, c):\n    return os.environ.get('_X_AMZN_TRACE_ID')\n",
         (event(Lambda_Runtime_Trace_Id="Root=1"), event(), event(Lambda_Runtime_Trace_Id="")),
@@ -111,7 +115,7 @@ CASES: dict[str, Case] = {
     ),
     "text logs": Case(LOGS),
     "JSON logs": Case(LOGS, (event(Lambda_Runtime_Aws_Tenant_Id="blue"), event()), JSON_LOGS),
-    "a record with an exception": Case(
+    "record with an exception": Case(
         handler("try: 1 / 0", "except ZeroDivisionError: logging.exception('failed')"), environment=JSON_LOGS
     ),
     **{
@@ -122,7 +126,7 @@ CASES: dict[str, Case] = {
         for log_format in ("TEXT", "json")
         for level in ("", "TRACE", "debug", "WARN", "FATAL", "NO SUCH")
     },
-    "a filter of the function's": Case(
+    "own filter": Case(
         """
         import logging
         def keep(record):
@@ -133,7 +137,7 @@ CASES: dict[str, Case] = {
         """,
         (event(), event(Lambda_Runtime_Aws_Tenant_Id="red")),
     ),
-    "a handler of the function's": Case(
+    "own log handler": Case(
         """
         import logging, sys
         own = logging.StreamHandler(sys.stdout)
@@ -145,7 +149,7 @@ CASES: dict[str, Case] = {
         environment={"TZ": "Asia/Tokyo"},
     ),
     "print and log": Case(handler("print('a'), context.log('b'), context.log('c\\n')", "print('d', end='')")),
-    "an error": Case(
+    "error": Case(
         """
         def deep(n):
             if n:
@@ -157,28 +161,28 @@ CASES: dict[str, Case] = {
         (event(b"0"), event(b"3"), event(b"7")),
         FUNCTION,
     ),
-    "an error in JSON": Case("def handler(e, c):\n    raise OSError(2, 'gone')\n", environment=JSON_LOGS),
-    "an error without a message": Case("class Odd(Exception): pass\ndef handler(e, c):\n    raise Odd\n"),
-    "no such module": Case("", environment={"_HANDLER": "none.handler"}),
-    "an import that fails": Case("import no_such_module\n"),
-    "no such handler": Case("x = 1\n"),
-    "a name without a module": Case("", environment={"_HANDLER": "handler"}),
-    "a built-in module": Case("", environment={"_HANDLER": "sys.exit"}),
-    "a syntax error": Case("def handler(e, c):\n    return (\n"),
-    "an error at import": Case("def fail():\n    raise ValueError('early')\nfail()\n"),
-    "a module in a package": Case(
+    "error in JSON": Case("def handler(e, c):\n    raise OSError(2, 'gone')\n", environment=JSON_LOGS),
+    "error without a message": Case("class Odd(Exception): pass\ndef handler(e, c):\n    raise Odd\n"),
+    "unknown module": Case("", environment={"_HANDLER": "none.handler"}),
+    "failing import": Case("import no_such_module\n"),
+    "missing handler": Case("x = 1\n"),
+    "name without a module": Case("", environment={"_HANDLER": "handler"}),
+    "built-in module": Case("", environment={"_HANDLER": "sys.exit"}),
+    "syntax error": Case("def handler(e, c):\n    return (\n"),
+    "error at import": Case("def fail():\n    raise ValueError('early')\nfail()\n"),
+    "module in a package": Case(
         "import os\nos.makedirs('a/b', exist_ok=True)\n"
         "with open('a/b/c.py', 'w') as f: f.write('def h(e, c):\\n    return 1 / 0')\nfrom a.b.c import h as handler\n"
     ),
 }
 
 
-# The words behind these are the JSON library's, or Python's.
+# What follows these is the wording of the JSON library, or of Python.
 WORDS = re.compile(r"(Unable to (un)?marshal \w+: |Unable to parse [\w ]+: |Bad handler 'handler': )[^\r]*")
 
 
 def run_both(sandbox: Sandbox, case: Case, posts: Sequence[Answer] = ()) -> tuple[Ended, Ended]:
-    """What awslambdaric and our runtime made of it."""
+    """Run a case with awslambdaric and with our runtime."""
     sandbox.api_type = ConcurrentApi
     environment: dict[str, str | None] = {"PYTHONPATH": str(sandbox.task), **case.environment}
     name = environment.get("_HANDLER") or "app.handler"
@@ -188,7 +192,7 @@ def run_both(sandbox: Sandbox, case: Case, posts: Sequence[Answer] = ()) -> tupl
 
 
 def posts(ended: Ended) -> list[dict[str, Any]]:
-    """What was posted, but for what only HTTP or a stream needs."""
+    """What was posted, without what only HTTP or a stream needs."""
     found = []
     for post in ended.posts:
         body = json.loads(post.body)
@@ -199,14 +203,14 @@ def posts(ended: Ended) -> list[dict[str, Any]]:
         if isinstance(body, dict) and "stackTrace" in body:
             body["errorMessage"] = WORDS.sub(r"\1", body["errorMessage"])
             body["stackTrace"] = [entry for entry in body["stackTrace"] if not IMPORT_SYSTEM.match(entry)]
-        kind = post.target.endswith("/init/error") and post.headers["lambda-runtime-function-error-type"]
+        kind = post.target.endswith("/init/error") and post.headers[ERROR_TYPE]
         invocation_id = post.headers.get("lambda-runtime-invocation-id")
         found.append({"target": post.target, "kind": kind, "id": invocation_id, "cause": cause, "body": body})
     return found
 
 
 def log(ended: Ended) -> list[str]:
-    """The log's lines without times, and without what only awslambdaric says of a start or an end that failed."""
+    """The log's lines, without times and without awslambdaric's own messages about a failed start or end."""
     output = re.sub(r"\[ERROR\] \[\d+\] LAMBDA_RUNTIME Failed to get next.*\n", "", ended.output)
     output = re.sub(r"\[WARNING\].*LAMBDA_WARNING.*\n", "", output)
     output = re.sub(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d([.,]\d{3})*", "TIME", output)
@@ -219,7 +223,7 @@ def log(ended: Ended) -> list[str]:
 
 @pytest.mark.traced
 @pytest.mark.parametrize("case", CASES.values(), ids=list(CASES))
-def test_awslambdaric_posts_and_logs_the_same(sandbox: Sandbox, case: Case) -> None:
+def test_parity_with_awslambdaric(sandbox: Sandbox, case: Case) -> None:
     theirs, ours = run_both(sandbox, case)
     assert theirs.posts, (theirs.output, theirs.errors)
     assert posts(ours) == posts(theirs)
@@ -241,7 +245,7 @@ CAUSES = """
         except ZeroDivisionError as error:
             raise ValueError from error
     """
-#: A row of the table: a function, and what awslambdaric and our runtime make of its invocations.
+#: The rows of the table: a function, and the outcomes of its invocations with awslambdaric and with our runtime.
 DIFFERENCES: dict[str, tuple[Case, list[object], list[object]]] = {
     "dict with statusCode": (
         Case("def handler(e, c):\n    return {'statusCode': 201, 'body': 'b'}\n"),
@@ -274,7 +278,7 @@ DIFFERENCES: dict[str, tuple[Case, list[object], list[object]]] = {
         [],
         ["BaseException", 2],
     ),
-    "a log call that cannot be formatted": (Case(handler("logging.error('%d', 'x')")), ["TypeError"], [None]),
+    "unformattable log call": (Case(handler("logging.error('%d', 'x')")), ["TypeError"], [None]),
     "charset": (
         Case("def handler(e, c):\n    return len(e)\n", (event(Content_Type="application/json; charset=utf-8"),)),
         [2],
@@ -284,15 +288,13 @@ DIFFERENCES: dict[str, tuple[Case, list[object], list[object]]] = {
 
 
 @pytest.mark.parametrize(("case", "theirs", "ours"), DIFFERENCES.values(), ids=list(DIFFERENCES))
-def test_what_differs_from_awslambdaric_does_so_as_the_readme_says(
-    sandbox: Sandbox, case: Case, theirs: list[object], ours: list[object]
-) -> None:
+def test_documented_differences(sandbox: Sandbox, case: Case, theirs: list[object], ours: list[object]) -> None:
     found = run_both(sandbox, case)
     assert [[outcome(post) for post in ended.posts] for ended in found] == [theirs, ours]
 
 
 def outcome(post: Request) -> object:
-    """The type of the error, or the value that was returned."""
+    """The type of the reported error, or the returned value."""
     try:
         body = json.loads(post.body)
     except ValueError:
@@ -300,22 +302,22 @@ def outcome(post: Request) -> object:
     return body["errorType"] if post.target.endswith("/error") else body
 
 
-def test_a_stack_trace_tells_of_the_causes_too(sandbox: Sandbox) -> None:
+def test_stack_trace_includes_causes(sandbox: Sandbox) -> None:
     traces = [posts(ended)[0]["body"]["stackTrace"] for ended in run_both(sandbox, Case(CAUSES))]
     assert ["Caused by ZeroDivisionError: division by zero\n" in trace for trace in traces] == [False, True]
 
 
-def test_a_response_that_is_refused_ends_awslambdaric_and_not_our_runtime(sandbox: Sandbox) -> None:
+def test_refused_response_difference(sandbox: Sandbox) -> None:
     found = run_both(sandbox, Case("def handler(e, c):\n    return e\n", TWICE), posts=[refusal("413 Too Large")])
     assert [len(ended.posts) for ended in found] == [1, 2]
 
 
-FRAMED = ("text logs", "JSON logs", "a record with an exception", "an error", "an error in JSON")
+FRAMED = ("text logs", "JSON logs", "record with an exception", "error", "error in JSON")
 
 
 @pytest.mark.parametrize("name", FRAMED)
 @pytest.mark.parametrize("level", ["", "INFO"])
-def test_awslambdaric_logs_the_same_frames(sandbox: Sandbox, name: str, level: str) -> None:
+def test_parity_of_log_frames(sandbox: Sandbox, name: str, level: str) -> None:
     sandbox.api_type = ConcurrentApi
     case, frames = CASES[name], Frames(sandbox)
     environment = {**case.environment, "AWS_LAMBDA_LOG_LEVEL": level, "PYTHONPATH": str(sandbox.task)}
@@ -350,14 +352,12 @@ RUN = ["before 2", "before 1", "after"]
 @pytest.mark.traced
 @pytest.mark.parametrize("fault", ["pass", "1 / 0", "sys.exit(7)"])
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_awslambdaric_runs_the_hooks_of_snapstart_alike_and_ends_with_the_same_status(
-    sandbox: Sandbox, when: str, fault: str
-) -> None:
+def test_parity_of_snapstart_hooks(sandbox: Sandbox, when: str, fault: str) -> None:
     code = HOOKS.format(**{"before": "pass", "after": "pass"} | {when: fault})
     restored = Answer((b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",))
     environment = {"AWS_LAMBDA_INITIALIZATION_TYPE": "snap-start"}
     theirs, ours = run_both(sandbox, Case(code, (restored, event()), environment))
-    # awslambdaric asks more than once where nothing comes.
+    # awslambdaric asks again if no answer comes.
     targets = [list(dict.fromkeys(request.target for request in ended.requests)) for ended in (theirs, ours)]
     assert targets[0] == targets[1]
     assert [post["body"]["errorType"] for post in posts(ours) if post["kind"]] == [

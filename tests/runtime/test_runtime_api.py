@@ -1,18 +1,18 @@
-"""The client of the Runtime API against servers that are odd, refuse or break."""
+"""The client of the Runtime API against servers that answer in unusual ways, refuse, or fail."""
 
 from __future__ import annotations
 
-import os
 import re
 import socket
 from collections.abc import Callable
 
 import pytest
-from tests.runtime.conftest import REQUEST_ID, Answer, Sandbox, event, event_head, refusal
+from tests.helpers.sandbox import Sandbox
+from tests.helpers.scripted_api import ERROR, INIT_ERROR, NEXT, RESPONSE, Answer, event, event_head, refusal
 
 from streaming_runtime import runtime_api
 
-pytestmark = pytest.mark.own_interpreter  # bytes that are sent and understood
+pytestmark = pytest.mark.own_interpreter
 
 ECHO = "def handler(e, c):\n    yield repr(e)\n"
 BODY = b'{"key": "value"}'
@@ -42,7 +42,7 @@ ANSWERS = {
     "connection: close": Answer((HEAD + b"Connection: close\r\nContent-Length: 16\r\n\r\n" + BODY,), close=True),
     "ends with the connection": Answer((HEAD + b"\r\n" + BODY,), close=True),
     "HTTP/1.0": Answer((HEAD.replace(b"1.1", b"1.0") + b"Content-Length: 16\r\n\r\n" + BODY,), close=True),
-    "HTTP/1.0, no length": Answer((HEAD.replace(b"1.1", b"1.0") + b"\r\n" + BODY,), close=True),
+    "HTTP/1.0 without a length": Answer((HEAD.replace(b"1.1", b"1.0") + b"\r\n" + BODY,), close=True),
     "status without a reason": Answer((HEAD.replace(b"200 OK", b"200") + b"Content-Length: 16\r\n\r\n" + BODY,)),
     "interim response first": Answer(
         (b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + HEAD, b"Content-Length: 16\r\n\r\n" + BODY)
@@ -52,30 +52,28 @@ ANSWERS = {
 
 @pytest.mark.traced
 @pytest.mark.parametrize("answer", ANSWERS.values(), ids=list(ANSWERS))
-def test_an_invocation_is_understood_however_it_is_framed(sandbox: Sandbox, answer: Answer) -> None:
+def test_event_framing(sandbox: Sandbox, answer: Answer) -> None:
     ended = sandbox.run(ECHO, answer, event())
     assert ended.bodies == [SEEN, b"{}"]
-    assert ended.posts[0].target == f"/2018-06-01/runtime/invocation/{REQUEST_ID}/response"
+    assert ended.posts[0].target == RESPONSE
     connections = [0, 1, 2, 2, 3] if answer.close else [0, 0, 1, 1, 2]
     assert [request.connection for request in ended.requests] == connections
 
 
-def test_a_connection_that_ended_while_the_handler_worked_is_not_used_for_the_response(sandbox: Sandbox) -> None:
-    fifo = sandbox.task / "gate"
-    os.mkfifo(fifo)
+def test_closed_connection_is_not_reused(sandbox: Sandbox) -> None:
+    gate = sandbox.gate()
     code = "def handler(e, c):\n    with open('gate', 'rb') as gate:\n        gate.read()\n    yield b'x'\n"
-    # Nothing in the answer tells that this server closes.
+    # The answer does not announce that the server will close the connection.
     closing = Answer(event().pieces, close=True)
     running = sandbox.start(code, closing)
     running.api.wait_until_closed(0)
-    with fifo.open("wb"):
-        pass
+    gate.release()
     ended = running.end()
     assert ended.bodies == [b"x"]
     assert [request.connection for request in ended.requests] == [0, 1, 2]
 
 
-def test_a_large_event_arrives_whole(sandbox: Sandbox) -> None:
+def test_large_event(sandbox: Sandbox) -> None:
     body = b'"' + b"x" * 6 * 1024 * 1024 + b'"'
     assert sandbox.run("def handler(e, c):\n    yield str(len(e))\n", event(body)).bodies == [b"6291456"]
 
@@ -95,8 +93,8 @@ FATAL = {
         Answer((HEAD + b"Transfer-Encoding: chunked\r\n\r\nx\r\n",)),
         "Runtime API at {host}: not a chunk size: b'x'",
     ),
-    "closed within the head": (Answer((b"HTTP/1.1 200",), close=True), "Runtime API at {host}: connection closed "),
-    "closed within the body": (
+    "closed in the head": (Answer((b"HTTP/1.1 200",), close=True), "Runtime API at {host}: connection closed "),
+    "closed in the body": (
         Answer((HEAD + b"Content-Length: 9\r\n\r\n{",), close=True),
         "Runtime API at {host}: connection closed before the response's body was whole",
     ),
@@ -114,12 +112,10 @@ FATAL = {
 
 @pytest.mark.traced
 @pytest.mark.parametrize(("answer", "message"), FATAL.values(), ids=list(FATAL))
-def test_an_answer_to_next_that_is_no_invocation_ends_the_process_without_a_retry(
-    sandbox: Sandbox, answer: Answer, message: str
-) -> None:
+def test_invalid_next_ends_process(sandbox: Sandbox, answer: Answer, message: str) -> None:
     ended = sandbox.run(ECHO, answer, event())
     assert [request.raw for request in ended.requests] == [
-        f"GET /2018-06-01/runtime/invocation/next HTTP/1.1\r\nHost: {ended.host}\r\n\r\n".encode()
+        f"GET {NEXT} HTTP/1.1\r\nHost: {ended.host}\r\n\r\n".encode()
     ]
     assert ended.status == 1
     assert ended.errors.startswith("streaming_runtime: " + message.replace("{host}", ended.host))
@@ -127,35 +123,26 @@ def test_an_answer_to_next_that_is_no_invocation_ends_the_process_without_a_retr
 
 
 @pytest.mark.parametrize("path", ["/.rt", "/.rt/", "/a/b"])
-def test_a_path_behind_the_port_stands_before_every_target(sandbox: Sandbox, path: str) -> None:
-    address = "{host}" + path
-    ended = sandbox.run(ECHO, event(), event(b"{"), environment={"AWS_LAMBDA_RUNTIME_API": address})
-    prefix = path.rstrip("/") + "/2018-06-01/runtime/invocation/"
-    assert [request.target for request in ended.requests] == [
-        prefix + "next",
-        prefix + REQUEST_ID + "/response",
-        prefix + "next",
-        prefix + REQUEST_ID + "/error",
-        prefix + "next",
-    ]
+def test_api_path_prefixes_targets(sandbox: Sandbox, path: str) -> None:
+    """The address may have a path after the port, as an emulator's may."""
+    environment = {"AWS_LAMBDA_RUNTIME_API": "{host}" + path}
+    ended = sandbox.run(ECHO, event(), event(b"{"), environment=environment)
+    prefix = path.rstrip("/")
+    assert ended.targets == [prefix + target for target in (NEXT, RESPONSE, NEXT, ERROR, NEXT)]
     assert {request.headers["host"] for request in ended.requests} == {ended.host}
-
-
-def test_a_path_behind_the_port_stands_before_init_error(sandbox: Sandbox) -> None:
-    ended = sandbox.run("1 / 0\n", environment={"AWS_LAMBDA_RUNTIME_API": "{host}/.rt"})
-    assert [request.target for request in ended.requests] == ["/.rt/2018-06-01/runtime/init/error"]
+    assert sandbox.run("1 / 0\n", environment=environment).targets == [prefix + INIT_ERROR]
 
 
 @pytest.mark.parametrize("address", ["localhost", "127.0.0.1:", "127.0.0.1:x", "127.0.0.1:99999"])
-def test_an_address_that_cannot_be_right_is_named(sandbox: Sandbox, address: str) -> None:
+def test_invalid_address_is_named(sandbox: Sandbox, address: str) -> None:
     ended = sandbox.run(ECHO, environment={"AWS_LAMBDA_RUNTIME_API": address})
     assert ended.status == 1
     assert ended.errors.startswith(f"streaming_runtime: Runtime API at {address}: ")
     assert ended.errors.count("\n") == 1
 
 
-def test_a_runtime_api_that_does_not_listen_is_named(sandbox: Sandbox) -> None:
-    with socket.socket() as bound:  # bound, not listening: nobody else can take the port
+def test_refused_connection_is_named(sandbox: Sandbox) -> None:
+    with socket.socket() as bound:  # not listening, so that no other process can take the port
         bound.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{bound.getsockname()[1]}"
         ended = sandbox.run(ECHO, environment={"AWS_LAMBDA_RUNTIME_API": address})
@@ -164,13 +151,13 @@ def test_a_runtime_api_that_does_not_listen_is_named(sandbox: Sandbox) -> None:
 
 
 @pytest.mark.parametrize("name", ["AWS_LAMBDA_RUNTIME_API", "_HANDLER"])
-def test_a_variable_that_must_be_set_is_named(sandbox: Sandbox, name: str) -> None:
+def test_unset_variable_is_named(sandbox: Sandbox, name: str) -> None:
     ended = sandbox.run(ECHO, environment={name: None})
     assert (ended.status, ended.requests) == (1, [])
     assert ended.errors == (f"streaming_runtime: '{name}' is not set; Lambda or an emulator of it must start this\n")
 
 
-def test_a_connection_that_was_ended_is_noticed_where_the_system_does_not_tell_its_state(
+def test_ended_connection_without_tcp_info(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(runtime_api, "_TCP_INFO", None)  # as on macOS
@@ -183,14 +170,14 @@ def test_a_connection_that_was_ended_is_noticed_where_the_system_does_not_tell_i
         assert runtime_api._ended(ours)
 
 
-def test_what_has_no_connection_any_more_can_be_broken_off_all_the_same() -> None:
+def test_break_off_without_connection() -> None:
     ours = runtime_api.Connection("127.0.0.1:1")
     ours.break_off()
-    ours._socket = socket.socket()  # which is not connected, as one that the other side has reset
+    ours._socket = socket.socket()  # not connected, like a socket that the other side has reset
     ours.break_off()
     assert ours._socket.fileno() == -1
 
 
-@pytest.mark.parametrize("body", [b'{"a": 1} \n', b' {"a": 1}', b'{"a": 1}'], ids=["behind", "before", "none"])
-def test_blanks_around_an_event_do_not_matter(sandbox: Sandbox, body: bytes) -> None:
+@pytest.mark.parametrize("body", [b'{"a": 1} \n', b' {"a": 1}', b'{"a": 1}'], ids=["after", "before", "without"])
+def test_blanks_around_event(sandbox: Sandbox, body: bytes) -> None:
     assert sandbox.run("def handler(e, c):\n    return e\n", event(body)).bodies == [b'{"a": 1}']

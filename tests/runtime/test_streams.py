@@ -1,16 +1,21 @@
-"""What goes out for what a handler returns or yields, byte for byte."""
+"""The bytes that are sent for what a handler returns or yields."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 
 import pytest
-from tests.runtime.conftest import Answer, Reset, Sandbox, event, response_head
+from tests.helpers.chunks import DELIMITER, METADATA_TYPE, chunked
+from tests.helpers.sandbox import Ended, Sandbox
+from tests.helpers.scripted_api import Answer, Reset, event, response_head
 
-HTTP = "application/vnd.awslambda.http-integration-response"
-NULS = b"8\r\n" + bytes(8) + b"\r\n"
+
+def check_bytes(ended: Ended, metadata: bytes, *items: bytes) -> None:
+    """Fail unless one response was sent: metadata, delimiter and items as chunks, byte for byte."""
+    head = response_head(ended.host, METADATA_TYPE)
+    assert [post.raw for post in ended.posts] == [head + chunked(metadata, DELIMITER, *items)]
+
 
 RAW_STREAMS = {
     "sync generator function": """
@@ -64,7 +69,7 @@ RAW_STREAMS = {
 
 
 @pytest.mark.parametrize("code", RAW_STREAMS.values(), ids=list(RAW_STREAMS))
-def test_a_raw_stream_goes_out_as_chunks_without_metadata(sandbox: Sandbox, code: str) -> None:
+def test_raw_stream_bytes(sandbox: Sandbox, code: str) -> None:
     ended = sandbox.run(code, event())
     expected = response_head(ended.host) + b"3\r\none\r\n" + b"6\r\nzw\xc3\xb6lf\r\n" + b"0\r\n\r\n"
     assert [post.raw for post in ended.posts] == [expected]
@@ -79,19 +84,17 @@ EMPTY_STREAMS = {
 
 
 @pytest.mark.parametrize("code", EMPTY_STREAMS.values(), ids=list(EMPTY_STREAMS))
-def test_an_empty_stream_still_ends(sandbox: Sandbox, code: str) -> None:
+def test_empty_stream_bytes(sandbox: Sandbox, code: str) -> None:
     ended = sandbox.run(code, event())
     assert [post.raw for post in ended.posts] == [response_head(ended.host) + b"0\r\n\r\n"]
 
 
-def test_an_empty_stream_with_metadata_still_ends(sandbox: Sandbox) -> None:
-    ended = sandbox.run(
-        "from streaming_runtime import StreamingResponse\ndef handler(e, c):\n    return StreamingResponse([], 204)\n",
-        event(),
+def test_empty_stream_with_metadata_bytes(sandbox: Sandbox) -> None:
+    code = (
+        "from streaming_runtime import StreamingResponse\ndef handler(e, c):\n    return StreamingResponse([], 204)\n"
     )
     metadata = b'{"statusCode":204,"headers":{"content-type":"application/octet-stream"}}'
-    expected = response_head(ended.host, HTTP) + b"48\r\n%b\r\n%b0\r\n\r\n" % (metadata, NULS)
-    assert [post.raw for post in ended.posts] == [expected]
+    check_bytes(sandbox.run(code, event()), metadata)
 
 
 RESPONSES = {
@@ -122,7 +125,7 @@ RESPONSES = {
             yield b"one"
             yield "zwölf"
         """,
-    "def over an async iterable that is no iterator": """
+    "def over an async iterable": """
         from streaming_runtime import StreamingResponse
         def handler(event, context):
             return StreamingResponse(Items(), 201, {"x-one": "1"}, "text/plain", cookies=("a=1", "b=2; Path=/"))
@@ -131,7 +134,7 @@ RESPONSES = {
                 yield b"one"
                 yield "zwölf"
         """,
-    "attributes changed later": """
+    "attributes set later": """
         from streaming_runtime import StreamingResponse
         def handler(event, context):
             response = StreamingResponse([b"one", "zwölf"], 201, media_type="text/plain", cookies=["a=1"])
@@ -139,7 +142,7 @@ RESPONSES = {
             response.cookies.append("b=2; Path=/")
             return response
         """,
-    "headers set later, in another case": """
+    "headers set later in another case": """
         from streaming_runtime import StreamingResponse
         def handler(event, context):
             response = StreamingResponse([b"one", "zwölf"], 201, {"x-one": " 1\t"}, cookies=["a=1"])
@@ -147,7 +150,7 @@ RESPONSES = {
             response.headers["Set-Cookie"] = "b=2; Path=/"
             return response
         """,
-    "status of the standard library, and buffers": """
+    "HTTPStatus and buffers": """
         from http import HTTPStatus
         from streaming_runtime import StreamingResponse
         def handler(event, context):
@@ -160,25 +163,18 @@ RESPONSES = {
 
 @pytest.mark.traced
 @pytest.mark.parametrize("code", RESPONSES.values(), ids=list(RESPONSES))
-def test_a_response_sends_metadata_and_delimiter_as_chunks_of_their_own(sandbox: Sandbox, code: str) -> None:
+def test_metadata_bytes(sandbox: Sandbox, code: str) -> None:
     ended = sandbox.run(code, event())
     metadata = (
         b'{"statusCode":201,"headers":{"x-one":"1","content-type":"text/plain; charset=utf-8"},'
         b'"cookies":["a=1","b=2; Path=/"]}'
     )
-    assert [post.raw for post in ended.posts] == [
-        response_head(ended.host, HTTP)
-        + b"%x\r\n%b\r\n" % (len(metadata), metadata)
-        + NULS
-        + b"3\r\none\r\n"
-        + b"6\r\nzw\xc3\xb6lf\r\n"
-        + b"0\r\n\r\n"
-    ]
+    check_bytes(ended, metadata, b"one", "zwölf".encode())
 
 
 BUFFERED = {
     "status only": ("{'statusCode': 204}", b'{"statusCode":204,"headers":{"content-type":"application/json"}}', b""),
-    "status as text": (
+    "status as str": (
         "{'statusCode': '404', 'body': None}",
         b'{"statusCode":404,"headers":{"content-type":"application/json"}}',
         b"",
@@ -219,14 +215,9 @@ BUFFERED = {
 @pytest.mark.traced
 @pytest.mark.own_interpreter
 @pytest.mark.parametrize(("value", "metadata", "body"), BUFFERED.values(), ids=list(BUFFERED))
-def test_a_buffered_response_is_decoded_into_metadata_and_body(
-    sandbox: Sandbox, value: str, metadata: bytes, body: bytes
-) -> None:
+def test_buffered_response_bytes(sandbox: Sandbox, value: str, metadata: bytes, body: bytes) -> None:
     ended = sandbox.run(f"def handler(e, c):\n    return {value}\n", event())
-    chunks = b"%x\r\n%b\r\n" % (len(metadata), metadata) + NULS
-    if body:
-        chunks += b"%x\r\n%b\r\n" % (len(body), body)
-    assert [post.raw for post in ended.posts] == [response_head(ended.host, HTTP) + chunks + b"0\r\n\r\n"]
+    check_bytes(ended, metadata, *([body] if body else []))
 
 
 BAD_BUFFERED = {
@@ -239,7 +230,7 @@ BAD_BUFFERED = {
 
 @pytest.mark.own_interpreter
 @pytest.mark.parametrize("value", BAD_BUFFERED)
-def test_a_buffered_response_that_cannot_be_sent_is_an_error_that_says_why(sandbox: Sandbox, value: str) -> None:
+def test_invalid_buffered_response(sandbox: Sandbox, value: str) -> None:
     ended = sandbox.run(f"def handler(e, c):\n    return {value}\n", event())
     assert [post.target.rpartition("/")[2] for post in ended.posts] == ["error"]
     error = json.loads(ended.posts[0].body)
@@ -261,17 +252,17 @@ VALUES = {
 
 
 @pytest.mark.parametrize("kind", ["def", "async def"])
-def test_any_other_json_value_goes_out_as_json(sandbox: Sandbox, kind: str) -> None:
+def test_json_value_bytes(sandbox: Sandbox, kind: str) -> None:
     code = f"{kind} handler(event, context):\n    return eval(event)\n"
     ended = sandbox.run(code, *(event(json.dumps(value).encode()) for value in VALUES))
     head = response_head(ended.host, "application/json")
     sent = dict(zip(VALUES, [post.raw for post in ended.posts], strict=True))
-    assert sent == {value: head + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) for value, body in VALUES.items()}
+    assert sent == {value: head + chunked(body) for value, body in VALUES.items()}
 
 
 @pytest.mark.traced
 @pytest.mark.parametrize("kind", ["bytes", "bytearray", "memoryview"])
-def test_bytes_returned_go_out_as_they_are(sandbox: Sandbox, kind: str) -> None:
+def test_returned_bytes_are_raw(sandbox: Sandbox, kind: str) -> None:
     ended = sandbox.run(f"def handler(e, c):\n    return {kind}(b'\\x00\\xff')\n", event())
     assert [post.raw for post in ended.posts] == [response_head(ended.host) + b"2\r\n\x00\xff\r\n0\r\n\r\n"]
 
@@ -280,19 +271,16 @@ EVENTS = {
     "json": (event(b'{"a": [1]}'), b"{'a': [1]}"),
     "json with a charset": (event(b'"x"', Content_Type="application/json; charset=utf-8"), b"'x'"),
     "no content type": (event(b"1", Content_Type=None), b"1"),
-    "anything else": (event(b"\xff", Content_Type="application/octet-stream"), b"b'\\xff'"),
+    "another content type": (event(b"\xff", Content_Type="application/octet-stream"), b"b'\\xff'"),
 }
 
 
 @pytest.mark.parametrize(("answer", "seen"), EVENTS.values(), ids=list(EVENTS))
-def test_the_handler_receives_the_event_decoded_as_its_content_type_says(
-    sandbox: Sandbox, answer: Answer, seen: bytes
-) -> None:
+def test_event_decoding_by_content_type(sandbox: Sandbox, answer: Answer, seen: bytes) -> None:
     assert sandbox.run("def handler(e, c):\n    yield repr(e)\n", answer).bodies == [seen]
 
 
 CLEANED_UP = """
-    import os
     from streaming_runtime import StreamingResponse
 
     def items():
@@ -350,13 +338,12 @@ CLEANED_UP = """
 @pytest.mark.parametrize(
     "content", ["items", "async_items", "Iterable", "AsyncIterable", "Resource", "Iterator", "AsyncIterator"]
 )
-def test_what_is_streamed_is_closed_once_when_the_connection_breaks_and_the_next_invocation_is_served(
-    sandbox: Sandbox, content: str
-) -> None:
+def test_content_is_closed_after_broken_connection(sandbox: Sandbox, content: str) -> None:
+    """It is closed once, and the next invocation is served."""
     ended = sandbox.run(CLEANED_UP, event(b'"%b"' % content.encode()), event(b'"finite"'), posts=[Reset(at=b"marker")])
-    assert [request.method for request in ended.requests] == ["GET", "POST", "GET", "POST", "GET"]
+    assert ended.methods == ["GET", "POST", "GET", "POST", "GET"]
     assert ended.posts[1].body == b"served"
-    # One log entry for the break, then the `finally` block, both before the next invocation.
+    # The log has one entry for the connection, then the `finally` block's, both before the next invocation.
     log = ended.output.removesuffix("\n").split("\n")
     assert len(log) == 2
     assert log[0].startswith(f"[ERROR] RuntimeApiError: Runtime API at {ended.host}: ")
@@ -364,7 +351,7 @@ def test_what_is_streamed_is_closed_once_when_the_connection_breaks_and_the_next
 
 
 @pytest.mark.parametrize("kind", ["def", "async def"])
-def test_a_finally_block_runs_after_the_response_is_whole(sandbox: Sandbox, kind: str) -> None:
+def test_finally_runs_after_response(sandbox: Sandbox, kind: str) -> None:
     code = f"""
         {kind} handler(event, context):
             try:
@@ -377,7 +364,7 @@ def test_a_finally_block_runs_after_the_response_is_whole(sandbox: Sandbox, kind
     assert ended.output == "closed\n"
 
 
-def test_an_error_while_closing_is_logged_and_the_next_invocation_served(sandbox: Sandbox) -> None:
+def test_error_in_close_is_logged(sandbox: Sandbox) -> None:
     code = """
         from streaming_runtime import StreamingResponse
         class Items:
@@ -389,57 +376,53 @@ def test_an_error_while_closing_is_logged_and_the_next_invocation_served(sandbox
             return StreamingResponse(Items())
         """
     ended = sandbox.run(code, event(), event())
-    assert [post.raw.endswith(NULS + b"1\r\nx\r\n0\r\n\r\n") for post in ended.posts] == [True, True]
+    assert [post.raw.endswith(chunked(DELIMITER, b"x")) for post in ended.posts] == [True, True]
     assert ended.output.count("[ERROR] ValueError: in close\r") == 2
 
 
-@pytest.mark.parametrize(
-    "signature", ["def handler(e, c):\n    with gate:\n", "async def handler(e, c):\n    with gate:\n"]
-)
-def test_a_chunk_is_received_before_the_handler_may_make_the_next(sandbox: Sandbox, signature: str) -> None:
-    fifo = sandbox.task / "gate"
-    os.mkfifo(fifo)
-    code = (
-        "gate = open('gate', 'rb', buffering=0)\n"
-        + signature
-        + "        while byte := gate.read(1):\n            yield b'chunk ' + byte\n"
-    )
+@pytest.mark.parametrize("definition", ["def", "async def"])
+def test_chunk_arrives_before_the_next(sandbox: Sandbox, definition: str) -> None:
+    code = f"""
+        {definition} handler(event, context):
+            with open("gate", "rb", buffering=0) as gate:
+                while byte := gate.read(1):
+                    yield b"chunk " + byte
+        """
+    gate = sandbox.gate()
     running = sandbox.start(code, event())
-    with fifo.open("wb", buffering=0) as gate:
+    with gate:
         for number in (b"1", b"2", b"3"):
             gate.write(number)
-            # The runtime cannot be ahead: it waits at the gate.
+            # The runtime cannot be ahead, since the handler waits at the gate.
             received = running.api.wait_until(b"chunk " + number, request=1)
             assert received.endswith(b"7\r\nchunk %b\r\n" % number)
     assert running.end().posts[0].raw.endswith(b"7\r\nchunk 3\r\n0\r\n\r\n")
 
 
-def test_nothing_is_sent_before_the_first_item_is_made(sandbox: Sandbox) -> None:
-    fifo = sandbox.task / "gate"
-    os.mkfifo(fifo)
+def test_nothing_is_sent_before_first_item(sandbox: Sandbox) -> None:
     code = """
         from streaming_runtime import StreamingResponse
         def handler(event, context):
             return StreamingResponse(items())
         def items():
-            with open("gate", "rb", buffering=0) as gate:  # until here, nothing may have gone out
-                gate.read()
+            open("gate").read()
             raise ValueError("too early for a stream")
             yield
         """
+    gate = sandbox.gate()
     running = sandbox.start(code, event())
-    with fifo.open("wb"):
+    with gate:
         assert [request.method for request in running.api.requests] == ["GET"]
     assert [post.target.rpartition("/")[2] for post in running.end().posts] == ["error"]
 
 
-def test_the_invocation_id_is_handed_back(sandbox: Sandbox) -> None:
+def test_invocation_id_is_returned(sandbox: Sandbox) -> None:
     ended = sandbox.run("def handler(e, c):\n    yield b'x'\n", event(Lambda_Runtime_Invocation_Id="inv-1"))
     head = response_head(ended.host, more="Lambda-Runtime-Invocation-Id: inv-1\r\n")
     assert [post.raw for post in ended.posts] == [head + b"1\r\nx\r\n0\r\n\r\n"]
 
 
-def test_async_invocations_share_one_event_loop(sandbox: Sandbox) -> None:
+def test_async_invocations_share_event_loop(sandbox: Sandbox) -> None:
     code = """
         import asyncio
         loops = []
@@ -450,7 +433,8 @@ def test_async_invocations_share_one_event_loop(sandbox: Sandbox) -> None:
     assert sandbox.run(code, event(), event(), event()).bodies == [b"1", b"1", b"1"]
 
 
-def test_a_timeout_and_a_context_variable_may_span_the_items_of_an_async_stream(sandbox: Sandbox) -> None:
+def test_context_spans_async_stream(sandbox: Sandbox) -> None:
+    """A timeout and a context variable hold across the items of an async stream, and not beyond it."""
     code = """
         import asyncio, contextvars
         variable = contextvars.ContextVar("variable", default="unset")
@@ -469,7 +453,8 @@ def test_a_timeout_and_a_context_variable_may_span_the_items_of_an_async_stream(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["def", "async def"])
-def test_signals_in_the_middle_of_large_chunks_lose_and_repeat_nothing(sandbox: Sandbox, kind: str) -> None:
+def test_signals_during_large_chunks(sandbox: Sandbox, kind: str) -> None:
+    """Signals that interrupt a send neither lose nor repeat anything."""
     code = f"""
         import signal, threading
         seen = []
@@ -484,17 +469,17 @@ def test_signals_in_the_middle_of_large_chunks_lose_and_repeat_nothing(sandbox: 
                 pass
             before = len(seen)
             for number in range(5):
-                yield bytes([number]) * 2_000_000  # all together more than the buffers hold
+                yield bytes([number]) * 2_000_000  # together more than the buffers hold
             stopped.set()
             yield f"{{len(seen) > before}}"
         """
     [body] = sandbox.run(code, event()).bodies
     expected = b"".join(bytes([number]) * 2_000_000 for number in range(5)) + b"True"
-    # By their hashes, since nobody can read the difference of ten megabytes.
+    # Compare hashes, since a difference of ten megabytes cannot be read.
     assert hashlib.sha256(body).digest() == hashlib.sha256(expected).digest()
 
 
-def test_an_iterator_that_has_ended_is_not_asked_again(sandbox: Sandbox) -> None:
+def test_ended_iterator_is_not_resumed(sandbox: Sandbox) -> None:
     code = """
         class Items:
             left = 3

@@ -1,4 +1,4 @@
-"""`wire.py`: byte-exact tables, and h11 as the judge of whatever hypothesis thinks of."""
+"""`wire.py`: byte-exact tables, and h11 as the judge of random messages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from streaming_runtime import StreamingResponse, wire
 
 
-def test_a_request_head_is_request_line_host_and_fields() -> None:
+def test_request_head() -> None:
     head = wire.request_head("POST", "/a", "h:1", [("A", "1"), ("b-C", ""), ("D", "x\ty \xff")])
     assert head == b"POST /a HTTP/1.1\r\nHost: h:1\r\nA: 1\r\nb-C: \r\nD: x\ty \xff\r\n\r\n"
     assert wire.request_head("GET", "/", "h", []) == b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
@@ -32,16 +32,16 @@ CHUNKS = {
 
 
 @pytest.mark.parametrize(("data", "encoded"), CHUNKS.values(), ids=list(CHUNKS))
-def test_a_chunk_is_its_size_in_hex_and_its_data(data: bytes, encoded: bytes) -> None:
+def test_chunk_encoding(data: bytes, encoded: bytes) -> None:
     assert wire.chunk(data) == encoded
 
 
-def test_a_chunk_of_nothing_is_refused_since_it_would_end_the_body() -> None:
+def test_empty_chunk_is_refused() -> None:
     with pytest.raises(ValueError, match="an empty one ends the body"):
         wire.chunk(b"")
 
 
-def test_the_last_chunk_carries_the_trailers() -> None:
+def test_last_chunk_with_trailers() -> None:
     assert wire.last_chunk([]) == wire.LAST_CHUNK == b"0\r\n\r\n"
     assert wire.last_chunk([("A", "1"), ("B", "2")]) == b"0\r\nA: 1\r\nB: 2\r\n\r\n"
 
@@ -56,32 +56,30 @@ METADATA: dict[str, tuple[int, dict[str, str], list[str], bytes]] = {
 
 
 @pytest.mark.parametrize(("status", "headers", "cookies", "encoded"), METADATA.values(), ids=list(METADATA))
-def test_metadata_is_compact_json_with_cookies_only_where_there_are_some(
-    status: int, headers: dict[str, str], cookies: list[str], encoded: bytes
-) -> None:
+def test_metadata_encoding(status: int, headers: dict[str, str], cookies: list[str], encoded: bytes) -> None:
     assert wire.http_metadata(status, headers, cookies) == encoded
 
 
 REFUSED: dict[str, Callable[[], object]] = {
     "status below 200": lambda: wire.http_metadata(199, {}, []),
     "status above 599": lambda: wire.http_metadata(600, {}, []),
-    "status that is no int": lambda: wire.http_metadata(True, {}, []),
-    "status as text": lambda: StreamingResponse([], "200"),  # type: ignore[arg-type]
+    "status of another type": lambda: wire.http_metadata(True, {}, []),
+    "status as str": lambda: StreamingResponse([], "200"),  # type: ignore[arg-type]
     "empty name": lambda: wire.http_metadata(200, {"": "x"}, []),
     "space in a name": lambda: wire.http_metadata(200, {"a b": "x"}, []),
     "colon in a name": lambda: wire.http_metadata(200, {"a:": "x"}, []),
     "line break in a name": lambda: wire.http_metadata(200, {"a\n": "x"}, []),
     "name beyond ASCII": lambda: wire.http_metadata(200, {"ä": "x"}, []),
-    "name that is no text": lambda: StreamingResponse([], headers={1: "x"}),  # type: ignore[dict-item]
+    "name of another type": lambda: StreamingResponse([], headers={1: "x"}),  # type: ignore[dict-item]
     "CR in a value": lambda: wire.http_metadata(200, {"a": "x\ry"}, []),
     "LF in a value": lambda: wire.http_metadata(200, {"a": "x\ny"}, []),
     "NUL in a value": lambda: wire.http_metadata(200, {"a": "\0"}, []),
     "DEL in a value": lambda: wire.http_metadata(200, {"a": "\x7f"}, []),
     "value beyond latin-1": lambda: wire.http_metadata(200, {"a": "€"}, []),
-    "value that is no text": lambda: StreamingResponse([], headers={"a": 1}),  # type: ignore[dict-item]
+    "value of another type": lambda: StreamingResponse([], headers={"a": 1}),  # type: ignore[dict-item]
     "LF in a cookie": lambda: wire.http_metadata(200, {}, ["a=1\nb=2"]),
-    "cookie that is no text": lambda: StreamingResponse([], cookies=[b"a=1"]),  # type: ignore[list-item]
-    "cookies as one text": lambda: StreamingResponse([], cookies="a=1"),
+    "cookie of another type": lambda: StreamingResponse([], cookies=[b"a=1"]),  # type: ignore[list-item]
+    "cookies as one str": lambda: StreamingResponse([], cookies="a=1"),
     "line break in the media type": lambda: StreamingResponse([], media_type="text/html\r\nx: y"),
     "line break in a Set-Cookie header": lambda: StreamingResponse([], headers={"Set-Cookie": "a\r\nb"}),
     "control character in a head": lambda: wire.request_head("GET", "/", "h", [("a", "\r\n")]),
@@ -94,12 +92,12 @@ REFUSED: dict[str, Callable[[], object]] = {
 
 
 @pytest.mark.parametrize("make", REFUSED.values(), ids=list(REFUSED))
-def test_what_may_not_be_sent_is_refused_before_anything_is(make: Callable[[], object]) -> None:
+def test_unsendable_value_is_refused(make: Callable[[], object]) -> None:
     with pytest.raises(ValueError, match=r"status code|header|cookies"):
         make()
 
 
-def test_metadata_and_delimiter_fit_into_sixteen_kibibytes_or_are_refused() -> None:
+def test_metadata_size_limit() -> None:
     room = wire.METADATA_LIMIT - len(wire.http_metadata(200, {"a": ""}, [])) - len(wire.METADATA_DELIMITER)
     fitting = wire.http_metadata(200, {"a": "x" * room}, [])
     assert len(fitting + wire.METADATA_DELIMITER) == 16 * 1024
@@ -117,22 +115,20 @@ MEDIA_TYPES = [
 
 
 @pytest.mark.parametrize(("media_type", "header", "sent"), MEDIA_TYPES)
-def test_the_content_type_is_the_header_else_the_media_type(
-    media_type: str | None, header: str | None, sent: str
-) -> None:
+def test_content_type(media_type: str | None, header: str | None, sent: str) -> None:
     headers = {"Content-Type": header} if header else None
     assert StreamingResponse([], headers=headers, media_type=media_type).headers == {"content-type": sent}
 
 
 @pytest.mark.parametrize(("content", "items"), [("text", ["text"]), (b"bytes", [b"bytes"]), (["a", b"b"], ["a", b"b"])])
-def test_text_and_bytes_as_content_are_one_item(content: str | bytes | list[str | bytes], items: list[object]) -> None:
+def test_text_content_is_one_item(content: str | bytes | list[str | bytes], items: list[object]) -> None:
     assert StreamingResponse(content).content == items
 
 
 BROKEN: dict[str, tuple[bytes, str]] = {
     "nothing": (b"", "connection closed before the response's head was whole"),
     "half a head": (b"HTTP/1.1 200 OK\r\nA: 1\r\n", "connection closed before the response's head was whole"),
-    "an interim response alone": (b"HTTP/1.1 100 Continue\r\n\r\n", "connection closed before the response's head"),
+    "only an interim response": (b"HTTP/1.1 100 Continue\r\n\r\n", "connection closed before the response's head"),
     "half a body": (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nx", "connection closed before the response's body"),
     "half a chunk": (
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nx",
@@ -161,8 +157,8 @@ BROKEN: dict[str, tuple[bytes, str]] = {
 
 
 @pytest.mark.parametrize(("data", "message"), BROKEN.values(), ids=list(BROKEN))
-@pytest.mark.parametrize("size", [1, 1000], ids=["byte by byte", "at once"])
-def test_an_answer_that_is_not_http_is_an_error(data: bytes, message: str, size: int) -> None:
+@pytest.mark.parametrize("size", [1, 1000], ids=["byte by byte", "in one piece"])
+def test_broken_answer(data: bytes, message: str, size: int) -> None:
     parser = wire.ResponseParser()
     pieces = [data[start : start + size] for start in range(0, len(data), size)]
     with pytest.raises(wire.WireError) as raised:  # noqa: PT012
@@ -178,13 +174,14 @@ KEEPING: dict[str, tuple[bytes, bool]] = {
     "keep-alive": (b"HTTP/1.1 200 OK\r\nConnection: Keep-Alive\r\nContent-Length: 0\r\n\r\n", True),
     "close": (b"HTTP/1.1 200 OK\r\nConnection: Close\r\nContent-Length: 0\r\n\r\n", False),
     "HTTP/1.0": (b"HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n", False),
-    "more than was asked for": (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\nx", False),
-    "more behind the last chunk": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nx", False),
+    "more than the length": (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\nx", False),
+    "more after the last chunk": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nx", False),
 }
 
 
 @pytest.mark.parametrize(("data", "keeps"), KEEPING.values(), ids=list(KEEPING))
-def test_a_connection_is_kept_only_where_its_answer_ends_by_itself(data: bytes, keeps: bool) -> None:
+def test_keep_alive(data: bytes, keeps: bool) -> None:
+    """A connection is kept only if the end of its answer is known."""
     parser = wire.ResponseParser()
     assert parser.feed(data)
     assert parser.keep_alive is keeps
@@ -202,7 +199,7 @@ bodies = st.lists(st.binary(min_size=1, max_size=300), max_size=5)
 
 
 @given(headers=fields, items=bodies, trailers=fields)
-def test_what_goes_out_is_what_h11_reads(
+def test_h11_reads_requests(
     headers: list[tuple[str, str]], items: list[bytes], trailers: list[tuple[str, str]]
 ) -> None:
     framing = [("Transfer-Encoding", "chunked")]
@@ -233,7 +230,7 @@ def _read(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
 
 
 @given(st.integers(200, 599), st.dictionaries(names, values), st.lists(values))
-def test_metadata_reads_back_as_it_was_given(status: int, headers: dict[str, str], cookies: list[str]) -> None:
+def test_metadata_round_trip(status: int, headers: dict[str, str], cookies: list[str]) -> None:
     allowed = {name: value for name, value in headers.items() if name.lower() not in wire.HOP_BY_HOP}
     metadata = json.loads(wire.http_metadata(status, allowed, cookies))
     assert (metadata["statusCode"], metadata["headers"], metadata.get("cookies", [])) == (status, allowed, cookies)
@@ -241,7 +238,7 @@ def test_metadata_reads_back_as_it_was_given(status: int, headers: dict[str, str
 
 @dataclass(frozen=True)
 class Received:
-    """A response as bytes, and what is to be read from it."""
+    """A response as bytes, and what must be read from it."""
 
     data: bytes
     status: int
@@ -251,7 +248,7 @@ class Received:
 
 @st.composite
 def responses(draw: st.DrawFn) -> Received:
-    """Responses of every framing, some behind an interim one."""
+    """Responses of every framing, some after an interim one."""
     status = draw(st.integers(200, 599).filter(lambda status: status not in {204, 304}))
     headers = dict(draw(st.lists(st.tuples(names.map(str.lower), values), max_size=5)))
     framing = draw(st.sampled_from(["length", "chunked", "close"]))
@@ -272,7 +269,7 @@ def responses(draw: st.DrawFn) -> Received:
 
 
 @given(responses(), st.data())
-def test_a_response_reads_the_same_however_it_is_split(response: Received, data: st.DataObject) -> None:
+def test_split_response(response: Received, data: st.DataObject) -> None:
     cuts = data.draw(st.lists(st.integers(0, len(response.data)), max_size=10).map(sorted))
     parser = wire.ResponseParser()
     whole = False

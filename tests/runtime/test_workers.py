@@ -1,4 +1,4 @@
-"""Lambda Managed Instances: many invocations at once, each in a worker process; how workers end and are replaced."""
+"""Lambda Managed Instances: concurrent invocations in worker processes, and how workers end and are replaced."""
 
 from __future__ import annotations
 
@@ -12,24 +12,27 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
-from tests.runtime.conftest import (
+from tests.helpers.chunks import chunked
+from tests.helpers.gates import Fifo
+from tests.helpers.sandbox import SOURCE, Running, Sandbox
+from tests.helpers.scripted_api import (
     ACCEPTED,
-    PATIENCE,
-    SOURCE,
+    INIT_ERROR,
+    LIMIT,
     Answer,
     ConcurrentApi,
-    Running,
-    Sandbox,
     event,
     refusal,
     response_head,
 )
 
-INIT_ERROR = "/2018-06-01/runtime/init/error"
-# A process group of its own, so that no worker outlives its test.
+pytestmark = pytest.mark.timeout(60)
+
+# Every worker is in one process group, so that none outlives its test.
 COMMAND = (
     sys.executable,
     "-c",
@@ -41,7 +44,7 @@ AN_INVOCATION = "def handler(e, c):\n    yield b'x'\n"
 
 @pytest.fixture
 def instances(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
-    """A sandbox whose Runtime API serves many at once; no process that it started is left."""
+    """A sandbox whose Runtime API serves many connections; no process that it starts outlives the test."""
     started: list[Running] = []
     start = sandbox.start
 
@@ -61,28 +64,11 @@ def workers(count: object, **more: str) -> dict[str, str | None]:
     return {"AWS_LAMBDA_MAX_CONCURRENCY": str(count), **more}
 
 
-class Line:
-    """What processes of the function write to a FIFO, line by line, in the order in which it came."""
-
-    def __init__(self, path: Path) -> None:
-        os.mkfifo(path)
-        self._file = os.fdopen(os.open(path, os.O_RDWR), "rb", buffering=0)  # never at its end
-
-    def read(self) -> str:
-        line = b""
-        while not line.endswith(b"\n"):
-            line += self._file.read(1)
-        return line.decode().strip()
-
-    def close(self) -> None:
-        self._file.close()
-
-
 @pytest.fixture
-def line(sandbox: Sandbox) -> Iterator[Line]:
-    line = Line(sandbox.task / "line")
-    yield line
-    line.close()
+def line(sandbox: Sandbox) -> Iterator[Fifo]:
+    """What the processes of the function `tell`, line by line."""
+    with closing(sandbox.fifo("line")) as line:
+        yield line
 
 
 TELL = """
@@ -97,11 +83,8 @@ def wait(name):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(60)
 @pytest.mark.parametrize("kind", ["def", "async def"])
-def test_as_many_invocations_as_the_variable_says_are_served_at_once_each_in_a_process_of_its_own(
-    instances: Sandbox, line: Line, kind: str
-) -> None:
+def test_concurrent_invocations(instances: Sandbox, line: Fifo, kind: str) -> None:
     code = (
         TELL + f"{kind} handler(event, context):\n"
         "    yield str(os.getpid())\n"
@@ -109,18 +92,17 @@ def test_as_many_invocations_as_the_variable_says_are_served_at_once_each_in_a_p
         "    wait(f'gate{event}')\n"
         "    yield f' {event}'\n"
     )
-    for number in range(4):
-        os.mkfifo(instances.task / f"gate{number}")
+    gates = [instances.gate(f"gate{number}") for number in range(4)]
     running = instances.start(code, *(event(b"%d" % number) for number in range(4)), environment=workers(4))
-    # All four are at work, and none of them is told to go on before.
-    at_work = dict(line.read().split() for _ in range(4))
+    # All four are at work, and none of them has been released.
+    at_work = dict(line.read_line().split() for _ in range(4))
     assert set(at_work) == {"0", "1", "2", "3"}
     assert len({*at_work.values(), str(running.process.pid)}) == 5
-    for number in range(4):
-        (instances.task / f"gate{number}").write_text("go")
+    for gate in gates:
+        gate.release()
     ended = running.end()
-    bodies = [b"%x\r\n%b\r\n2\r\n %b\r\n" % (len(pid), pid.encode(), key.encode()) for key, pid in at_work.items()]
-    expected = [response_head(ended.host) + body + b"0\r\n\r\n" for body in bodies]
+    bodies = [chunked(pid.encode(), b" " + key.encode()) for key, pid in at_work.items()]
+    expected = [response_head(ended.host) + body for body in bodies]
     assert sorted(post.raw for post in ended.posts) == sorted(expected)
     assert ended.status == 1
 
@@ -129,18 +111,17 @@ ENDINGS = {
     "killed": "os.kill(os.getpid(), 9)",
     "exit": "os._exit(3)",
     "sys.exit": "raise SystemExit",
-    "sys.exit with the status of one that returned": "raise SystemExit(64)",
+    "sys.exit(64)": "raise SystemExit(64)",  # the status of a worker that returned
     "interrupt": "raise KeyboardInterrupt",
 }
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(60)
 @pytest.mark.parametrize("ending", ENDINGS.values(), ids=list(ENDINGS))
-def test_a_worker_that_ended_after_it_had_worked_is_replaced(instances: Sandbox, line: Line, ending: str) -> None:
+def test_ended_worker_is_replaced(instances: Sandbox, line: Fifo, ending: str) -> None:
     code = (
         TELL + "import time\n"
-        # The worker itself lives for more than a second: one that lived for less is not replaced.
+        # The worker lives for more than a second, since one that lived for less is not replaced.
         "def handler(event, context):\n"
         "    if event == 'end':\n"
         "        time.sleep(1.1)\n"
@@ -149,7 +130,7 @@ def test_a_worker_that_ended_after_it_had_worked_is_replaced(instances: Sandbox,
         "    return 'served'\n"
     )
     running = instances.start(code, event(b'"end"'), event(b"1"), environment=workers(1), hold=True)
-    replaced = int(line.read())
+    replaced = int(line.read_line())
     assert replaced != running.process.pid
     running.api.wait_for_gets(3)  # type: ignore[attr-defined]
     os.kill(running.process.pid, signal.SIGTERM)
@@ -159,35 +140,31 @@ def test_a_worker_that_ended_after_it_had_worked_is_replaced(instances: Sandbox,
     assert ended.status == 128 + signal.SIGTERM
 
 
-@pytest.mark.timeout(60)
 @pytest.mark.parametrize("statement", ["os.kill(os.getpid(), 9)", "os._exit(0)"], ids=["killed", "exit"])
-def test_a_worker_that_ends_at_once_is_not_replaced(instances: Sandbox, statement: str) -> None:
+def test_worker_failing_at_start_is_not_replaced(instances: Sandbox, statement: str) -> None:
     ended = instances.start(f"import os\n{statement}\n", event(), environment=workers(3)).end()
     assert (ended.status, ended.requests) == (1, [])
     status = -9 if "kill" in statement else 0
     assert len(re.findall(rf"streaming_runtime: worker \d+ ended with status {status}\n", ended.errors)) == 3
 
 
-@pytest.mark.timeout(60)
-def test_init_errors_of_all_workers_are_posted_and_a_403_to_the_others_is_no_failure(instances: Sandbox) -> None:
+def test_init_errors_of_all_workers(instances: Sandbox) -> None:
     forbidden = refusal("403 Forbidden", b"InvalidStateTransition")
     ended = instances.start("1 / 0\n", posts=[ACCEPTED, forbidden, forbidden], environment=workers(3)).end()
-    assert [request.target for request in ended.requests] == [INIT_ERROR] * 3
+    assert ended.targets == [INIT_ERROR] * 3
     assert {json.loads(post.body)["errorType"] for post in ended.posts} == {"ZeroDivisionError"}
     assert ended.status == 1
     assert re.fullmatch(r"(streaming_runtime: worker \d+ ended with status 64\n){3}", ended.errors)
 
 
-@pytest.mark.timeout(60)
-def test_an_init_error_that_is_refused_for_another_reason_is_named(instances: Sandbox) -> None:
+def test_refused_init_error_is_named(instances: Sandbox) -> None:
     ended = instances.start("1 / 0\n", posts=[refusal("500 Oh", b"no")], environment=workers(1)).end()
     assert ended.status == 1
     assert ended.errors.startswith("streaming_runtime: error not accepted: status 500, b'no'\n")
 
 
-@pytest.mark.timeout(60)
 @pytest.mark.parametrize("statement", ["raise KeyboardInterrupt('odd')", "raise BaseException('odd')"])
-def test_whatever_ends_a_worker_leaves_a_trace_in_the_log(instances: Sandbox, statement: str) -> None:
+def test_ending_worker_is_logged(instances: Sandbox, statement: str) -> None:
     ended = instances.start(f"{statement}\n", environment=workers(1)).end()
     assert ended.status == 1
     assert "odd" in ended.output + ended.errors
@@ -197,10 +174,9 @@ BUSY = refusal("500 Internal Server Error", b"busy")
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(60)
-def test_a_worker_to_which_next_fails_tries_five_times_and_ends(instances: Sandbox) -> None:
+def test_failing_next_is_retried_five_times(instances: Sandbox) -> None:
     ended = instances.start(AN_INVOCATION, *[BUSY] * 5, event(), environment=workers(1)).end()
-    assert [request.method for request in ended.requests] == ["GET"] * 5
+    assert ended.methods == ["GET"] * 5
     what = "streaming_runtime: no next invocation: status 500, b'busy'"
     *lines, last = ended.errors.splitlines()
     assert lines == [*(f"{what}; trying again in {delay} s" for delay in (0.1, 0.2, 0.4, 0.8)), what]
@@ -208,8 +184,7 @@ def test_a_worker_to_which_next_fails_tries_five_times_and_ends(instances: Sandb
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(60)
-def test_a_worker_goes_on_when_next_works_again_and_has_all_its_attempts_again(instances: Sandbox) -> None:
+def test_retries_start_over_after_success(instances: Sandbox) -> None:
     answers = [BUSY, Answer((b"HTTP/1.1 2",), close=True), event(), BUSY, BUSY, BUSY, event()]
     ended = instances.start(AN_INVOCATION, *answers, environment=workers(1)).end()
     assert ended.bodies == [b"x", b"x"]
@@ -218,7 +193,7 @@ def test_a_worker_goes_on_when_next_works_again_and_has_all_its_attempts_again(i
 
 
 class Provider:
-    """Hands out log streams: accepts connections and keeps all that comes on each."""
+    """Provides log streams: accepts connections and keeps all that comes on each."""
 
     def __init__(self, path: Path) -> None:
         self.streams: list[bytes] = []
@@ -229,7 +204,7 @@ class Provider:
     def serve(self, count: int) -> None:
         connections = [self._listener.accept()[0] for _ in range(count)]
         for connection in connections:
-            connection.settimeout(PATIENCE)
+            connection.settimeout(LIMIT)
             with connection, connection.makefile("rb") as file:
                 self.streams.append(file.read())
 
@@ -239,16 +214,15 @@ class Provider:
 
 @pytest.fixture
 def provider(monkeypatch: pytest.MonkeyPatch, sandbox: Sandbox) -> Iterator[Provider]:
-    monkeypatch.chdir(sandbox.task)  # such a path must be short
+    monkeypatch.chdir(sandbox.task)  # the path of a socket must be short
     provider = Provider(Path("logs"))
-    provider._listener.settimeout(PATIENCE)
+    provider._listener.settimeout(LIMIT)
     yield provider
     provider.close()
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(60)
-def test_every_worker_has_log_streams_of_its_own(instances: Sandbox, line: Line, provider: Provider) -> None:
+def test_log_streams_per_worker(instances: Sandbox, line: Fifo, provider: Provider) -> None:
     code = (
         TELL + "import subprocess, sys\n"
         "print('import')\n"
@@ -260,8 +234,7 @@ def test_every_worker_has_log_streams_of_its_own(instances: Sandbox, line: Line,
         "    subprocess.run(['/bin/sh', '-c', 'echo child'])\n"
         "    context.log('end')\n"
     )
-    for name in "ab":
-        os.mkfifo(instances.task / f"gate{name}")
+    gates = [instances.gate(f"gate{name}") for name in "ab"]
     running = instances.start(
         code,
         event(b'"a"'),
@@ -270,11 +243,11 @@ def test_every_worker_has_log_streams_of_its_own(instances: Sandbox, line: Line,
     )
     served = threading.Thread(target=provider.serve, args=(4,))
     served.start()
-    assert {line.read(), line.read()} == {"a", "b"}
-    for name in "ab":
-        (instances.task / f"gate{name}").write_text("go")
+    assert {line.read_line(), line.read_line()} == {"a", "b"}
+    for gate in gates:
+        gate.release()
     ended = running.end()
-    served.join(PATIENCE)
+    served.join(LIMIT)
     out = [stream.decode() for stream in provider.streams if b"import" in stream]
     err = [stream.decode() for stream in provider.streams if b"import" not in stream]
     assert sorted(out) == [f"import\nout {name}\nchild\nend" for name in "ab"]
@@ -284,8 +257,7 @@ def test_every_worker_has_log_streams_of_its_own(instances: Sandbox, line: Line,
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(60)
-def test_workers_do_not_share_the_descriptor_for_frames(instances: Sandbox) -> None:
+def test_frame_descriptor_is_not_shared(instances: Sandbox) -> None:
     (instances.task / "frames").touch()
     code = """
         import logging, os
@@ -301,8 +273,7 @@ def test_workers_do_not_share_the_descriptor_for_frames(instances: Sandbox) -> N
     assert (instances.task / "frames").read_bytes() == b""
 
 
-@pytest.mark.timeout(60)
-def test_log_streams_that_cannot_be_had_are_an_error_that_is_named(instances: Sandbox) -> None:
+def test_missing_log_provider_is_named(instances: Sandbox) -> None:
     variables = workers(1, _LAMBDA_TELEMETRY_LOG_FD_PROVIDER_SOCKET="/no/such/socket")
     ended = instances.start(AN_INVOCATION, event(), environment=variables).end()
     assert (ended.status, ended.requests) == (1, [])
@@ -320,54 +291,49 @@ lifecycle.shutdown_hooks.append(hook)
 """
 
 
-@pytest.mark.timeout(60)
 @pytest.mark.parametrize("busy", [False, True], ids=["idle", "at work"])
-def test_sigterm_ends_the_workers_with_their_parent(instances: Sandbox, line: Line, busy: bool) -> None:
+def test_sigterm_ends_all_workers(instances: Sandbox, line: Fifo, busy: bool) -> None:
     code = TELL + "def handler(e, c):\n    tell('at work')\n    wait('never')\n"
-    os.mkfifo(instances.task / "never")
+    instances.gate("never")
     events = [event(), event()] if busy else []
     running = instances.start(code, *events, environment=workers(2), hold=True)
     running.api.wait_until(b"\r\n\r\n", request=1)
     if busy:
-        assert [line.read(), line.read()] == ["at work", "at work"]
+        assert [line.read_line(), line.read_line()] == ["at work", "at work"]
     os.kill(running.process.pid, signal.SIGTERM)
-    # Standard output is at its end once no worker holds it any more.
+    # Standard output ends when no worker holds it open.
     ended = running.end()
     assert ended.status == 128 + signal.SIGTERM
     assert (ended.posts, ended.output) == ([], "")
 
 
-@pytest.mark.timeout(60)
-def test_the_parent_ends_after_its_workers_have_run_their_shutdown_hooks(instances: Sandbox, line: Line) -> None:
+def test_parent_waits_for_shutdown_hooks(instances: Sandbox, line: Fifo) -> None:
     code = TELL + SHUTDOWN + "def handler(e, c):\n    pass\n"
-    os.mkfifo(instances.task / "gate")
+    gate = instances.gate()
     running = instances.start(code, environment=workers(1), hold=True)
     running.api.wait_until(b"/next", request=0)
     os.kill(running.process.pid, signal.SIGTERM)
-    assert line.read() == "stopping"
-    # Lambda takes the end of this process for the end of all.
+    assert line.read_line() == "stopping"
+    # For Lambda, the end of this process is the end of the environment.
     with pytest.raises(subprocess.TimeoutExpired):
         running.process.wait(0.5)
-    (instances.task / "gate").write_text("go")
-    assert line.read() == "stopped"
+    gate.release()
+    assert line.read_line() == "stopped"
     assert running.end().status == 128 + signal.SIGTERM
 
 
 @pytest.mark.own_interpreter
 @pytest.mark.parametrize("value", ["", "0", "00", "-1", "+2", " 2", "1.5", "two", "²", "0x2"])
-def test_a_number_of_workers_that_cannot_be_is_named(instances: Sandbox, value: str) -> None:
+def test_invalid_concurrency_is_named(instances: Sandbox, value: str) -> None:
     ended = instances.start(AN_INVOCATION, event(), environment=workers(value)).end()
     assert (ended.status, ended.requests, ended.output) == (1, [], "")
     assert ended.errors == (f"streaming_runtime: AWS_LAMBDA_MAX_CONCURRENCY is no number above 0: {value!r}\n")
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(60)
-def test_a_child_that_a_wrapper_has_left_is_no_worker(instances: Sandbox) -> None:
-    wrapper = instances.task / "wrapper"
-    wrapper.write_text('#!/bin/sh\n/bin/true &\nexec "$@"\n')
-    wrapper.chmod(0o755)
-    variables = workers(1, STREAMING_RUNTIME_EXEC_WRAPPER=str(wrapper))
+def test_foreign_child_is_not_a_worker(instances: Sandbox) -> None:
+    wrapper = instances.script("wrapper", '#!/bin/sh\n/bin/true &\nexec "$@"\n')
+    variables = workers(1, STREAMING_RUNTIME_EXEC_WRAPPER=wrapper)
     ended = instances.start(AN_INVOCATION, event(), environment=variables).end()
     assert ended.bodies == [b"x"]
     assert ended.errors.count(" ended with status ") == 1
@@ -375,25 +341,23 @@ def test_a_child_that_a_wrapper_has_left_is_no_worker(instances: Sandbox) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(60)
-def test_one_worker_is_a_process_too(instances: Sandbox) -> None:
+def test_single_worker_is_a_process(instances: Sandbox) -> None:
     running = instances.start(
         "import os\ndef handler(e, c):\n    return os.getppid()\n", event(), environment=workers(1)
     )
     assert running.end().bodies == [b"%d" % running.process.pid]
 
 
-# Where the signal comes: a moment that no gate reaches, so that the system's call itself stands in for it.
+# When the signal comes. No gate can reach these moments, so a replacement of `fork` sends it.
 MOMENTS = {
     "before the parent knows of the worker": "if pid: os.kill(os.getpid(), signal.SIGTERM)",
-    "before the worker has a handling of its own": "os.kill(os.getpid(), signal.SIGTERM)",
+    "before the worker handles signals": "os.kill(os.getpid(), signal.SIGTERM)",
 }
 
 
 @pytest.mark.own_interpreter
-@pytest.mark.timeout(60)
 @pytest.mark.parametrize("statement", MOMENTS.values(), ids=list(MOMENTS))
-def test_sigterm_leaves_nothing_behind_though_a_worker_is_just_being_started(statement: str) -> None:
+def test_sigterm_while_forking(statement: str) -> None:
     program = f"""
 import os, signal, sys
 sys.path.insert(0, {str(SOURCE)!r})
@@ -409,7 +373,7 @@ sys.exit(workers.supervise(3, signal.pause))
 """
     with subprocess.Popen((sys.executable, "-B", "-c", program), stderr=subprocess.PIPE) as process:
         try:
-            process.wait(PATIENCE / 3)
+            process.wait(LIMIT / 3)
             assert process.returncode == 128 + signal.SIGTERM
             with pytest.raises(ProcessLookupError):
                 os.killpg(process.pid, 0)
