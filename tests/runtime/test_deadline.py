@@ -178,6 +178,7 @@ BLOCKING = {
 }
 
 
+@pytest.mark.traced
 @pytest.mark.parametrize("blocking", BLOCKING.values(), ids=list(BLOCKING))
 def test_deadline_while_the_loop_is_blocked(sandbox: Sandbox, blocking: str) -> None:
     """A handler is ended although it is other code that blocks the event loop."""
