@@ -18,7 +18,7 @@ from tests.helpers.sandbox import Sandbox
 from tests.helpers.scripted_api import event, response_head
 
 from streaming_runtime.errors import RuntimeFault
-from streaming_runtime.response import reply_to
+from streaming_runtime.marshalling import reply_to
 
 
 def encoded(value: object) -> str:
