@@ -1,6 +1,6 @@
-"""The examples behind the local URL, and FastAPI behind it beside FastAPI as its own TestClient serves it.
+"""The examples behind the local URL, and FastAPI behind it compared with FastAPI's own TestClient.
 
-FastAPI and MCP are imported where they are used: together that takes a second, of each process of a run.
+FastAPI and MCP are imported where they are used: together they cost a second in each process of a test run.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from typing import Any
 import httpx2
 import pytest
 from tests.helpers.support import TEMPLATE
-from tests.local.conftest import PATIENCE, Fifo, Pieces, Serve
+from tests.local.conftest import TIMEOUT, Fifo, LogCollector, Serve
 from tests.local.conftest import function as of_handler
 
-from local import running
+from local.function_url import running
 
 EXAMPLES = TEMPLATE / "examples"
 
 pytestmark = pytest.mark.slow
 
-# An example's application as it is, but that it waits for the test where it would sleep or compute.
+# An example's application, unchanged except that it waits for the test where it would sleep or compute.
 EXAMPLE = """
 import asyncio, sys, types
 sys.path.insert(0, os.environ["EXAMPLE"])
@@ -60,7 +60,7 @@ def source_of(example: str) -> str:
     return str(EXAMPLES / example / "src")
 
 
-def test_each_line_of_the_fastapi_example_arrives_before_the_next_one_is_made(serve: Serve) -> None:
+def test_fastapi_lines_stream(serve: Serve) -> None:
     served = serve(GATED_FASTAPI, EXAMPLE=source_of("fastapi"))
     response = served.start("/?count=4")
     assert (response.status, response.headers["content-type"]) == (200, "text/plain; charset=utf-8")
@@ -70,7 +70,7 @@ def test_each_line_of_the_fastapi_example_arrives_before_the_next_one_is_made(se
     assert response.read() == b"end\n"
 
 
-def test_each_event_of_the_fastapi_example_arrives_before_the_next_one_is_made(serve: Serve) -> None:
+def test_fastapi_events_stream(serve: Serve) -> None:
     served = serve(GATED_FASTAPI, EXAMPLE=source_of("fastapi"))
     connection = served.connect()
     connection.request("GET", "/events?count=5", headers={"Last-Event-ID": "2"})
@@ -85,9 +85,7 @@ def test_each_event_of_the_fastapi_example_arrives_before_the_next_one_is_made(s
 
 
 @pytest.mark.parametrize(("mode", "version"), [("auto", "2026-07-28"), ("legacy", "2025-11-25")])
-def test_the_official_client_gets_progress_from_the_mcp_example_before_the_result(
-    serve: Serve, mode: str, version: str
-) -> None:
+def test_mcp_progress_before_result(serve: Serve, mode: str, version: str) -> None:
     from mcp import Client
 
     served = serve(GATED_MCP, EXAMPLE=source_of("mcp"))
@@ -95,10 +93,10 @@ def test_the_official_client_gets_progress_from_the_mcp_example_before_the_resul
 
     async def report(progress: float, total: float | None, message: str | None) -> None:
         seen.append(f"{progress:g} of {total}: {message}")
-        served.gate.write(b".")  # the tool counts on, now that this is here
+        served.gate.write(b".")  # now that the report has arrived, the tool goes on
 
     async def converse() -> list[str]:
-        async with asyncio.timeout(PATIENCE), Client(served.url + "mcp", mode=mode) as client:
+        async with asyncio.timeout(TIMEOUT), Client(served.url + "mcp", mode=mode) as client:
             names = [tool.name for tool in (await client.list_tools()).tools]
             served.gate.write(b".")
             result = await client.call_tool("count_primes", {"limit": 100}, progress_callback=report)
@@ -114,7 +112,7 @@ def test_the_official_client_gets_progress_from_the_mcp_example_before_the_resul
     ]
 
 
-# FastAPI beside itself. What an answer holds of the request goes out as the application sees it.
+# The same application behind both. Its responses show the request as the application sees it.
 APPLICATION = """
 import asyncio, json, os
 from contextlib import asynccontextmanager
@@ -581,16 +579,16 @@ def beside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Beside]:
     (folder / "served.py").write_text(APPLICATION + HANDLER, encoding="utf-8")
     records = Fifo(folder / "behind-url"), Fifo(folder / "in-process")
     variables = {"PYTHONPATH": str(folder), "FILE": str(file), "RECORD": str(records[0].path)}
-    function = of_handler(timeout=PATIENCE, environment=variables)
+    function = of_handler(timeout=TIMEOUT, environment=variables)
     application = ModuleType("beside")
     with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
         for record in records:
             stack.callback(record.close)
         for name in variables:  # those of this process would override the function's
             patch.delenv(name, raising=False)
-        url = stack.enter_context(running(function, 10, Pieces()))
+        url = stack.enter_context(running(function, 10, LogCollector()))
         agent = {"user-agent": "testclient"}
-        through_url = stack.enter_context(httpx2.Client(base_url=url, headers=agent, timeout=PATIENCE, trust_env=False))
+        through_url = stack.enter_context(httpx2.Client(base_url=url, headers=agent, timeout=TIMEOUT, trust_env=False))
         through_url.get("/")  # the function has its variables by now
         patch.setenv("FILE", str(file))
         patch.setenv("RECORD", str(records[1].path))
@@ -602,27 +600,25 @@ def beside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Beside]:
 
 
 @pytest.mark.parametrize(("method", "path", "more"), REQUESTS.values(), ids=list(REQUESTS))
-def test_fastapi_answers_through_the_url_as_it_does_without(
-    beside: Beside, method: str, path: str, more: dict[str, Any]
-) -> None:
+def test_fastapi_same_as_test_client(beside: Beside, method: str, path: str, more: dict[str, Any]) -> None:
     through_url, expected = beside.ask(method, path, **more)
     assert seen(through_url, remapped=True) == seen(expected, remapped=False)
 
 
-def test_what_has_an_etag_is_not_sent_again(beside: Beside) -> None:
+def test_etag_returns_304(beside: Beside) -> None:
     etag = beside.ask("GET", "/static/file.txt")[0].headers["etag"]
     through_url, expected = beside.ask("GET", "/static/file.txt", headers={"if-none-match": etag})
     assert through_url.status_code == 304
     assert seen(through_url, remapped=True) == seen(expected, remapped=False)
 
 
-def test_a_header_may_hold_what_the_test_client_cannot(beside: Beside) -> None:
-    # It takes headers for UTF-8; on the wire they are latin-1.
+def test_non_ascii_header(beside: Beside) -> None:
+    # The TestClient decodes headers as UTF-8; on the wire they are Latin-1.
     response = beside.through_url.get("/latin", headers=[(b"x-name", "café".encode("latin-1"))])
     assert (response.headers["x-name"], response.json()) == ("café", "café")
 
 
-def test_a_background_task_runs_either_way(beside: Beside) -> None:
+def test_background_task_runs(beside: Beside) -> None:
     for record in beside.records:
         record.write(b"|")  # after what other tests have left
     beside.ask("POST", "/background?text=recorded")

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from local import running
-from local.function import TemplateLoader, load_function
+from local.function_url import running
+from local.template import TemplateLoader, load_function
 
 PROJECT = Path(__file__).parent.parent
 

@@ -1,8 +1,7 @@
-"""How many processes there are, which one serves a request, and what their environment is."""
+"""The environment variables and the context that a function sees."""
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import json
 import os
@@ -15,74 +14,8 @@ from tests.helpers.support import TEMPLATE
 from tests.local.conftest import Serve
 from tests.local.conftest import function as of_handler
 
-from local.function import Function, environment
-from local.invocation import Invocation
-from local.journal import Observer
-from local.sandbox import Sandboxes, Throttled
-
-THROTTLED = {"Reason": "ConcurrentInvocationLimitExceeded", "Type": "User", "message": "Rate Exceeded."}
-GATED = """
-    count = 0
-
-    def handler(event, context):
-        global count
-        count += 1
-        yield b"%d %d" % (os.getpid(), count)
-        if event["rawPath"] != "/open":
-            wait()
-    """
-
-
-def test_parallel_requests_start_sandboxes_up_to_the_limit_which_are_used_again(serve: Serve) -> None:
-    served = serve(GATED, limit=3)
-    first = [served.start() for _ in range(3)]
-    processes = {response.read1().split()[0] for response in first}
-    assert len(processes) == 3
-    for _ in range(2):
-        status, body = served.get()
-        assert (status, json.loads(body)) == (429, THROTTLED)
-    served.gate.write(b"123")
-    assert [response.read() for response in first] == [b"", b"", b""]
-
-    second = [served.start() for _ in range(3)]
-    bodies = [response.read1().split() for response in second]
-    assert {body[0] for body in bodies} == processes
-    assert [body[1] for body in bodies] == [b"2"] * 3
-    served.gate.write(b"123")
-    assert [response.read() for response in second] == [b"", b"", b""]
-
-
-def test_a_refused_request_leaves_its_connection_usable(serve: Serve) -> None:
-    served = serve(GATED, limit=1)
-    busy = served.start()
-    connection = served.connect()
-    connection.request("HEAD", "/")
-    response = connection.getresponse()
-    assert (response.status, response.read()) == (429, b"")
-    served.gate.write(b"1")
-    process, _ = busy.read().split()
-    connection.request("GET", "/open")
-    assert connection.getresponse().read() == process + b" 2"
-
-
-def test_the_limit_is_the_functions_own_and_counts_what_still_runs_old_code(function: Function) -> None:
-    async def main() -> list[bool]:
-        sandboxes = Sandboxes(dataclasses.replace(function, concurrency=1), Observer())
-        running = await sandboxes.invoke(Invocation({}))
-        refused = []
-        for concurrency in (1, 2, 2):
-            await sandboxes.renew(dataclasses.replace(function, concurrency=concurrency))
-            try:
-                await sandboxes.invoke(Invocation({}))
-            except Throttled:
-                refused.append(True)
-            else:
-                refused.append(False)
-        await running.aclose()
-        await sandboxes.stop()
-        return refused
-
-    assert asyncio.run(main()) == [True, False, True]
+from local.environment import environment
+from local.template import Function
 
 
 @pytest.fixture
@@ -97,9 +30,7 @@ def function() -> Function:
     return of_handler(name="Named", handler="app.handler", timeout=30, memory=512, environment=variables)
 
 
-def test_the_environment_has_what_lambda_the_template_and_the_shell_set(
-    function: Function, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_environment_variables(function: Function, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OF_BOTH", "shell")
     monkeypatch.setenv("OF_SHELL", "shell")
     monkeypatch.setenv("AWS_LAMBDA_EXEC_WRAPPER", "/opt/wrapper")
@@ -129,9 +60,7 @@ def test_the_environment_has_what_lambda_the_template_and_the_shell_set(
     assert {name: found.get(name) for name in expected} == expected
 
 
-def test_a_package_with_an_interpreter_runs_on_that_one(
-    function: Function, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_bundled_interpreter(function: Function, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("PYTHON", raising=False)
     assert environment(function, "")["PYTHON"] == sys.executable
     (tmp_path / "python" / "bin").mkdir(parents=True)
@@ -139,7 +68,7 @@ def test_a_package_with_an_interpreter_runs_on_that_one(
     assert "PYTHON" not in environment(dataclasses.replace(function, code=tmp_path), "")
 
 
-def test_an_os_only_runtime_has_no_name_in_the_environment(function: Function) -> None:
+def test_os_only_runtime_has_no_execution_env(function: Function) -> None:
     assert "AWS_EXECUTION_ENV" not in environment(dataclasses.replace(function, runtime="provided.al2023"), "")
 
 
@@ -153,7 +82,7 @@ def test_an_os_only_runtime_has_no_name_in_the_environment(function: Function) -
     ],
     ids=str,
 )
-def test_the_region_is_the_shells(
+def test_region_of_shell(
     function: Function, shell: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
@@ -163,7 +92,7 @@ def test_the_region_is_the_shells(
     assert environment(function, "")["AWS_REGION"] == expected
 
 
-def test_the_handler_sees_its_environment_and_context(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_handler_sees_environment(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_REGION", "eu-west-1")
     served = serve(
         """
