@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -171,8 +172,7 @@ METHODS = ["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"]
 @app.api_route("/echo/{rest:path}", methods=METHODS, include_in_schema=False)
 async def echo(request: Request, rest: str = ""):
     body = await request.body()
-    # What Lambda adds to a request, what it keeps since it is of the connection, and what it takes apart: the blanks
-    # between cookies are its own.
+    # Headers that Lambda adds, hop-by-hop headers, and cookies, which Lambda joins with spaces.
     of_lambda = ("x-forwarded-", "x-amzn-", "connection", "transfer-encoding", "cookie")
     names = sorted({name for name in request.headers if not name.startswith(of_lambda)})
     return {
@@ -185,7 +185,7 @@ async def echo(request: Request, rest: str = ""):
         "rest": rest,
         "query": request.url.query,
         "parameters": request.query_params.multi_items(),
-        # Lambda joins the values of one name.
+        # Lambda joins the values of equal names.
         "headers": {name: ",".join(request.headers.getlist(name)) for name in names},
         "cookies": request.cookies,
         "client": request.client.host,
@@ -247,7 +247,7 @@ async def fail(kind: str):
         raise Teapot("tip me over")
     if kind == "http":
         raise HTTPException(409, {"reason": "conflict"}, {"x-reason": "conflict", "retry-after": "3"})
-    raise ValueError("nobody handles this")
+    raise ValueError("not handled")
 
 @app.get("/not-what-was-promised")
 async def broken() -> Part:
@@ -389,21 +389,21 @@ handler = AsgiHandler(app)
 
 BINARY = bytes(range(256)) * 4
 ORDER = {"number": 7, "parts": [{"name": "Schraube für 東京", "price": 0.5}], "note": "🚀"}
-MODIFIED = 1_795_000_000  # when the file was written that is served: 18 November 2026
+MODIFIED = 1_795_000_000  # modification time of the served file: 18 November 2026
 ORIGIN = "https://page.example"
 
-# Method, URL and what else httpx2 sends.
+# Method, URL and further arguments of httpx2.
 REQUESTS: dict[str, tuple[str, str, dict[str, Any]]] = {
     **{f"method {method}": (method, "/echo", {}) for method in ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")},
     "HEAD": ("HEAD", "/echo?a=1", {}),
     "HEAD of a stream": ("HEAD", "/stream", {}),
     "HEAD of a file": ("HEAD", "/static/file.txt", {}),
     "405": ("DELETE", "/search", {}),
-    "405 of a method that is no standard": ("PURGE", "/search", {}),
+    "405 for a non-standard method": ("PURGE", "/search", {}),
     "404": ("GET", "/nowhere", {}),
     "query repeated": ("GET", "/echo?tag=x&tag=y&tag=&tag", {}),
     "query encoded": ("GET", "/echo?q=a%20b&r=a+b&s=%26%3D%2B&t=%E6%9D%B1&u=%zz&v=%ff", {}),
-    "query with all that may stay as it is": ("GET", "/echo?a=/?:@!$'()*,;b", {}),
+    "query with allowed characters": ("GET", "/echo?a=/?:@!$'()*,;b", {}),
     "query unicode": (
         "GET",
         "/search",
@@ -415,7 +415,7 @@ REQUESTS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "path unicode": ("GET", "/echo/Straße/東京/🚀", {}),
     "path encoded": ("GET", "/echo/a%20b/c%2Fd/%25/%2B+%3F", {}),
     "path encoded slash in one part": ("GET", "/api/v1/things/a%2Fb", {}),
-    "path no UTF-8": ("GET", "/echo/%ff", {}),
+    "path not UTF-8": ("GET", "/echo/%ff", {}),
     "path double slash": ("GET", "/echo//a///b/", {}),
     "path dots": ("GET", "/echo/a/%2E%2E/b;c=d", {}),
     "router": ("GET", "/api/v1/things/one", {}),
@@ -427,7 +427,7 @@ REQUESTS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "cookies": ("GET", "/session", {"headers": {"cookie": "session=abc123; theme=dark"}}),
     "cookies odd": ("GET", "/echo", {"headers": {"cookie": 'a="1, 2";b=3=4;  c=;d; e=x%20y'}}),
     "cookies in two headers": ("GET", "/echo", {"headers": [("cookie", "a=1"), ("cookie", "b=2")]}),
-    "headers of one name": ("GET", "/session", {"headers": [("x-token", "1"), ("x-token", "2")]}),
+    "headers of equal names": ("GET", "/session", {"headers": [("x-token", "1"), ("x-token", "2")]}),
     "headers odd": ("GET", "/echo", {"headers": {"x-empty": "", "X-Case": "Kept", "x-comma": 'a, b;c="d"'}}),
     "user agent": ("GET", "/echo", {"headers": {"user-agent": "one/1.0", "accept": "text/html, */*;q=0.1"}}),
     "body JSON": ("POST", "/orders", {"json": ORDER}),
@@ -439,7 +439,7 @@ REQUESTS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "body text": ("PUT", "/echo", {"content": "zwölf", "headers": {"content-type": "text/plain; charset=utf-8"}}),
     "body binary": ("PUT", "/echo", {"content": BINARY, "headers": {"content-type": "application/octet-stream"}}),
     "body without a type": ("PATCH", "/echo", {"content": b"\x00\n"}),
-    "body in pieces": ("POST", "/stream-in", {"content": BINARY * 100}),
+    "body streamed": ("POST", "/stream-in", {"content": BINARY * 100}),
     "body chunked": ("POST", "/stream-in", {"content": [b"one", b"two", BINARY]}),
     "body large": ("POST", "/stream-in", {"content": BINARY * 4096, "headers": {"content-type": "image/png"}}),
     "body of GET": ("GET", "/echo", {"content": b"body"}),
@@ -454,7 +454,7 @@ REQUESTS: dict[str, tuple[str, str, dict[str, Any]]] = {
                 ("files", ("b.txt", "ü".encode(), "text/plain")),
             ],
             "data": {"note": "zwölf"},
-            # The boundary would be another one each time.
+            # Otherwise the boundary would be random.
             "headers": {"content-type": "multipart/form-data; boundary=b0undary"},
         },
     ),
@@ -463,8 +463,8 @@ REQUESTS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "204 by the route": ("DELETE", "/nothing", {}),
     "exception handler": ("GET", "/raise/teapot", {}),
     "HTTPException": ("GET", "/raise/http", {}),
-    "exception that nobody handles": ("GET", "/raise/any", {}),
-    "response that is not valid": ("GET", "/not-what-was-promised", {}),
+    "unhandled exception": ("GET", "/raise/any", {}),
+    "invalid response": ("GET", "/not-what-was-promised", {}),
     "unauthorized": ("GET", "/private", {}),
     "authorized": ("GET", "/private", {"auth": ("ada", "secret")}),
     "dependency": ("GET", "/dependency", {}),
@@ -513,12 +513,12 @@ REQUESTS: dict[str, tuple[str, str, dict[str, Any]]] = {
     ),
 }
 
-# Of the connection or of the URL, so that they say nothing of the application.
+# Headers of the connection or the URL, which say nothing about the application.
 NOT_COMPARED = {
-    "connection": "the application's is dropped, since the connection is Lambda's",
-    "content-length": "of the URL's own answer; the application's comes as x-amzn-remapped-content-length",
-    "date": "when the URL answered; the application's comes as x-amzn-remapped-date",
-    "transfer-encoding": "a response that streams is chunked",
+    "connection": "Lambda manages the connection, so the application's is dropped",
+    "content-length": "set by the URL; the application's is x-amzn-remapped-content-length",
+    "date": "set by the URL; the application's is x-amzn-remapped-date",
+    "transfer-encoding": "a streamed response is chunked",
     "x-amzn-requestid": "of the invocation",
     "x-amzn-trace-id": "of the invocation",
 }
@@ -526,7 +526,7 @@ REMAPPED = "x-amzn-remapped-"  # before the name of a header that a function URL
 
 
 def seen(response: httpx2.Response, remapped: bool) -> dict[str, Any]:
-    """What a client has of a response, in the order in which it came where that means something."""
+    """Return what a client sees of a response, in the order of arrival where that matters."""
     headers: dict[str, list[str]] = {}
     for raw_name, raw_value in response.headers.raw:
         name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
@@ -535,10 +535,12 @@ def seen(response: httpx2.Response, remapped: bool) -> dict[str, Any]:
         elif not remapped or name not in NOT_COMPARED:
             headers.setdefault(name, []).append(value)
     headers.pop("connection", None)
-    cookies = headers.pop("set-cookie", [])
+    # A deleted cookie expires now, and the two responses may be made in different seconds.
+    deleted = re.compile(r"expires=[^;]*(?=; Max-Age=0\b)")
+    cookies = [deleted.sub("expires=now", cookie) for cookie in headers.pop("set-cookie", [])]
     return {
         "status": response.status_code,
-        # Metadata for Lambda have one value for a name; a comma joins them (RFC 9110, section 5.3).
+        # HTTP metadata has one value per name, so values are joined with commas (RFC 9110, section 5.3).
         "headers": {name: ", ".join(values) for name, values in sorted(headers.items())},
         "cookies": cookies,
         "body": response.content,
@@ -547,7 +549,7 @@ def seen(response: httpx2.Response, remapped: bool) -> dict[str, Any]:
 
 
 class Beside:
-    """FastAPI behind the local URL, and the same as its TestClient serves it.
+    """FastAPI behind the local URL, and the same application behind its TestClient.
 
     Attributes:
         records: What the background tasks of either wrote.
@@ -559,7 +561,7 @@ class Beside:
         self.records = records
 
     def ask(self, method: str, path: str, **more: Any) -> tuple[httpx2.Response, httpx2.Response]:
-        """What either answers."""
+        """Return the responses of both."""
         answers = []
         for client in (self.through_url, self.in_process):
             client.cookies.clear()
@@ -584,12 +586,12 @@ def beside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Beside]:
     with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
         for record in records:
             stack.callback(record.close)
-        for name in variables:  # those of this process would override the function's
+        for name in variables:  # variables of this process would override the function's
             patch.delenv(name, raising=False)
         url = stack.enter_context(running(function, 10, LogCollector()))
         agent = {"user-agent": "testclient"}
         through_url = stack.enter_context(httpx2.Client(base_url=url, headers=agent, timeout=TIMEOUT, trust_env=False))
-        through_url.get("/")  # the function has its variables by now
+        through_url.get("/")  # by now the function has its variables
         patch.setenv("FILE", str(file))
         patch.setenv("RECORD", str(records[1].path))
         exec(compile(APPLICATION, "beside", "exec", dont_inherit=True), application.__dict__)
@@ -620,7 +622,7 @@ def test_non_ascii_header(beside: Beside) -> None:
 
 def test_background_task_runs(beside: Beside) -> None:
     for record in beside.records:
-        record.write(b"|")  # after what other tests have left
+        record.write(b"|")  # separates this test's record from those of earlier tests
     beside.ask("POST", "/background?text=recorded")
     for record in beside.records:
         while record.read(1) != b"|":

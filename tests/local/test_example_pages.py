@@ -36,7 +36,7 @@ HOSTILE = "<img src=x onerror=\"document.title='owned'\"><script>document.title=
 
 pytestmark = [pytest.mark.slow, needs_chromium]
 
-# What every handler of these tests may use: `wait` returns when the test says so. The clock of an example is a gate.
+# What every handler of these tests may use: `wait` returns when the test says so, and replaces the example's clock.
 PREAMBLE = """
 import os, types
 import app
@@ -116,8 +116,8 @@ class Relay:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}/"
-        self.cut_before: bytes | None = None  # what is not let through any more: the connection is cut there
-        self.may_end = threading.Event()  # until then a browser sees no connection end
+        self.cut_before: bytes | None = None  # the connection is cut before these bytes of the response
+        self.may_end = threading.Event()  # until it is set, a browser does not see a connection end
         self.may_end.set()
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -148,7 +148,7 @@ class Relay:
                 end.shutdown(socket.SHUT_RDWR)
 
     def cut(self) -> None:
-        """Cuts all connections that there are now, and none that a browser makes meanwhile."""
+        """Cut all connections that exist now, but none that a browser opens in the meantime."""
         for pair in list(self._pairs):
             self._shut(*pair)
 
@@ -172,7 +172,7 @@ def gates(tmp_path: Path, stack: ExitStack) -> Gates:
 
 @pytest.fixture
 def start(tmp_path: Path, stack: ExitStack, gates: Gates, monkeypatch: pytest.MonkeyPatch) -> Start:
-    """Serves an example, with a handler of the test's around it; more keywords are variables of its environment."""
+    """Serve an example with a handler of the test around it; keywords are environment variables."""
     monkeypatch.delenv("PYTHONPATH", raising=False)
 
     def serve(example: str, source: str, timeout: float = TIMEOUT, **variables: str) -> str:
@@ -188,7 +188,7 @@ def start(tmp_path: Path, stack: ExitStack, gates: Gates, monkeypatch: pytest.Mo
 
 
 class Watched:
-    """A page, what went wrong in it, and what it asked for."""
+    """A page with its problems and its requests."""
 
     def __init__(self, page: Any) -> None:
         self.page = page
@@ -210,12 +210,12 @@ class Watched:
 
 @pytest.fixture
 def watched(browser: Any) -> Iterator[Watched]:
-    """A new page; afterwards it must not have asked anyone but its origin, nor have complained.
+    """Open a page, which fails the test on any problem and on a request to another origin.
 
-    Of a connection that a test breaks the browser itself speaks in the console, as `net::ERR_…`.
+    The browser itself logs `net::ERR_…` for a connection that a test breaks.
     """
     context = browser.new_context(viewport={"width": 900, "height": 760})
-    # Keeps every EventSource, so that a test can see whether it is closed for good.
+    # Keeps every EventSource, so that a test can see whether it is closed.
     context.add_init_script(
         "window.sources = []; window.EventSource = class extends EventSource {"
         " constructor(...args) { super(...args); window.sources.push(this); } };"
@@ -233,7 +233,7 @@ def steps(page: Any) -> list[str]:
 
 
 def shown(page: Any, last: int) -> None:
-    """Steps 1 to `last` are shown, each once, and no other."""
+    """Expect steps 1 to `last`, each once, and no others."""
     expect(page.locator("#steps .number")).to_have_text([str(number) for number in range(1, last + 1)])
 
 
@@ -251,7 +251,7 @@ def test_sse_steps_appear_one_by_one(start: Start, gates: Gates, watched: Watche
         assert page.locator("#count").inner_text() == f"step {number} of 10"
         assert page.locator("#progress").evaluate("bar => bar.position") == number / 10
     expect(page.locator("#state")).to_have_text("Done")
-    assert page.evaluate("sources.map(source => source.readyState)") == [2]  # for good: no closed one connects again
+    assert page.evaluate("sources.map(source => source.readyState)") == [2]  # CLOSED: the page will not reconnect
     assert len(watched.asked("/events")) == 1
 
 
@@ -278,7 +278,7 @@ def test_sse_partial_step_is_repeated(start: Start, gates: Gates, watched: Watch
     relay.cut_before = b'"name": "Name the faces"'  # in the fifth step
     page = watched.open(relay.url)
     gates.let("0", b"....")
-    shown(page, 4)  # a browser may drop what it has not handed on yet when the connection breaks
+    shown(page, 4)  # a browser may drop data that it has not dispatched when the connection breaks
     gates.let("0")
     expect(page.locator("#steps .cut")).to_have_text("the connection broke after step 4; the browser connects again")
     gates.let("4", b"......")
@@ -301,13 +301,13 @@ def test_sse_resumes_after_function_error(start: Start, gates: Gates, watched: W
 def test_sse_job_spans_invocations(start: Start, gates: Gates, watched: Watched, stack: ExitStack) -> None:
     gates.make("0", "2")
     gates.let("2", b"........")
-    # Two seconds for the runtime to say so, on a machine that is busy.
+    # Two seconds are enough for the runtime's deadline even on a busy machine.
     relay = Relay(start("sse", JOB, timeout=5, STREAMING_RUNTIME_DEADLINE_MARGIN_MS="2000"))
     stack.callback(relay.close)
-    relay.may_end.clear()  # a browser may drop what it has not handed on yet when the connection breaks
+    relay.may_end.clear()  # a browser may drop data that it has not dispatched when the connection breaks
     page = watched.open(relay.url)
     gates.let("0", b"..")
-    notes = page.locator("#steps .cut")  # of the runtime, which ends an invocation in time; then of the browser
+    notes = page.locator("#steps .cut")  # first the runtime's, which ends an invocation in time, then the browser's
     expect(notes).to_contain_text(["StreamDeadlineExceeded"])
     relay.may_end.set()
     expect(notes).to_contain_text(["StreamDeadlineExceeded", "broke after step 2; the browser connects again"])
@@ -321,7 +321,7 @@ def test_sse_gives_up_after_repeated_errors(start: Start, gates: Gates, watched:
     gates.let("0", b"xxxxxxxxxx")
     expect(page.locator("#state")).to_have_text("The connection breaks again and again")
     assert page.evaluate("sources.map(source => source.readyState)") == [2]
-    assert len(watched.asked("/events")) == 6  # the first, and as often as the page has patience
+    assert len(watched.asked("/events")) == 6  # the first request and the page's five retries
 
 
 def test_sse_stop_and_restart_by_keyboard(start: Start, gates: Gates, watched: Watched) -> None:
@@ -380,7 +380,7 @@ def token(text: str) -> dict[str, Any]:
 
 
 def model(*events: dict[str, Any]) -> str:
-    """Events of a model, which botocore's own model of the service allows."""
+    """Return events of a model, validated by botocore's own model of the service."""
     service = botocore.session.get_session().get_service_model("bedrock-runtime")
     output: Any = service.operation_model("ConverseStream").output_shape
     shape = output.members["stream"]
@@ -438,7 +438,7 @@ def test_chat_history_is_sent(start: Start, gates: Gates, watched: Watched) -> N
     assert messages(watched.asked("/chat")[2]) == [("user", "Again?")]
 
 
-# A response that comes byte by byte, as a network may cut it; all that the format allows, and an event without an end.
+# A response that arrives byte by byte: everything that the format allows, and an unfinished event.
 DRIBBLE = r"""
     const text = ": ping\n\nevent: token\r\ndata: {\"text\":\r\ndata:\"☀\"}\r\n\r\ndata: {}\n\nid: 1\nnothing\n\n"
         + 'event: end\ndata: {"stopReason": "end_turn"}\n\nevent: token\ndata: {"text": "x"}\n';
@@ -528,7 +528,7 @@ def test_chat_stop_button(start: Start, gates: Gates, watched: Watched) -> None:
     assert page.evaluate("document.activeElement.id") == "text"
     assert page.get_by_role("alert").count() == 0
     expect(page.locator("#send")).to_be_visible()
-    gates.let("tokens", b"." * 2)  # the first function goes on to its end, and nobody listens
+    gates.let("tokens", b"." * 2)  # the first invocation runs to its end without a reader
     gates.let("tokens", b"." * 4)
     ask(page, "And?")
     expect(page.locator("#talk .assistant").last).to_have_text("Because not")
@@ -571,7 +571,7 @@ def test_page_layout_and_contrast(
         page.set_viewport_size({"width": width, "height": 720})
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         for control in page.locator("button:visible, textarea").all():
-            assert control.bounding_box()["height"] >= 44  # a finger's width
+            assert control.bounding_box()["height"] >= 44  # the recommended size of a touch target
             assert control.get_attribute("aria-label") or control.inner_text()
         body = page.locator("body")
         ground = body.evaluate("body => getComputedStyle(body).backgroundColor")

@@ -46,7 +46,7 @@ ECHO = """
     """
 FAILING = """
     def handler(event, context):
-        raise KeyError("at once")
+        raise KeyError("too early")
     """
 Start = Callable[..., Inspected]
 
@@ -199,7 +199,7 @@ def test_error_update_before_first_byte(start: Start) -> None:
     told = stream.until("end")
     assert "head" not in kinds(told)
     assert told[-1]["error"]["type"] == "KeyError"
-    assert json.loads(told[-1]["error"]["body"])["errorMessage"] == "'at once'"
+    assert json.loads(told[-1]["error"]["body"])["errorMessage"] == "'too early'"
 
 
 def test_error_update_midstream(start: Start) -> None:

@@ -72,7 +72,7 @@ def test_oldest_records_are_forgotten() -> None:
             case bytes():
                 kept.chunk_received(invocations[0], message)
     kept.log("late", invocations[0].request_id)
-    kept.log("of nobody", "")
+    kept.log("of an unknown invocation", "")
     assert (len(kept.records), queue.qsize()) == (50, 0)
 
 
