@@ -228,7 +228,10 @@ def stack() -> Iterator[ExitStack]:
 
 @pytest.fixture
 def serve(stack: ExitStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Serve:
-    """Serve a handler's source; `url` overrides attributes of the function, further keywords are variables."""
+    """Serve a handler's source; `url` overrides attributes of the function, further keywords are variables.
+
+    `hosts` are allowed in `Host` besides the names of the loopback interface.
+    """
     monkeypatch.delenv("PYTHONPATH", raising=False)
     numbers = itertools.count()
 
@@ -238,6 +241,7 @@ def serve(stack: ExitStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         timeout: float = TIMEOUT,
         limit: int = 10,
         limits: bool = False,
+        hosts: tuple[str, ...] = (),
         code: Path | None = None,
         url: dict[str, Any] | None = None,
         **variables: str,
@@ -250,7 +254,7 @@ def serve(stack: ExitStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         settings: dict[str, Any] = {**({"code": code} if code else {}), **(url or {})}
         served = function(timeout=timeout, environment=environment, **settings)
         log = LogCollector()
-        address = stack.enter_context(running(served, limit, log, limits))
+        address = stack.enter_context(running(served, limit, log, limits, hosts))
         return Served(address, gate, told, folder, log.pieces, stack)
 
     return start

@@ -98,7 +98,7 @@ def test_nothing_sent_before_response_ends(serve: Serve) -> None:
         url=BUFFERED,
     )
     client = served.socket()
-    client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
     assert served.told.read(1) == b"1"
     client.settimeout(0.2)
     with pytest.raises(TimeoutError):

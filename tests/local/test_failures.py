@@ -73,7 +73,7 @@ def test_slow_client_gets_chunks_before_error(serve: Serve) -> None:
             raise ValueError("no")
         """)
     client = served.socket()
-    client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
     assert served.told.read(1) == b"!"
     received = rest(client)
     assert received.count(0) == 80_000
@@ -325,7 +325,7 @@ def test_busy_stream_does_not_block_others(serve: Serve) -> None:
 def test_close_while_processes_start(serve: Serve) -> None:
     served = serve(GOOD, limit=20)
     for _ in range(20):
-        served.socket().sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        served.socket().sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
     served.stack.close()
 
 
@@ -387,7 +387,7 @@ def test_stalled_client_frees_its_slot(serve: Serve, monkeypatch: pytest.MonkeyP
         **NO_DEADLINE,
     )
     stalled = served.socket()
-    stalled.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    stalled.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
     assert stalled.recv(1) == b"H"
     assert served.get_once_free("/good") == (200, b'"good"')
     assert "Task timed out after 1.00 seconds" in served.log

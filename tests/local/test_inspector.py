@@ -288,13 +288,26 @@ def test_event_is_throttled(start: Start) -> None:
     [
         ("GET", "/inspector.html"),
         ("GET", "/events/a.json"),
-        ("POST", "/"),
-        ("PUT", "/invocations"),
-        ("POST", "/events"),
+        ("POST", "/inspector.html"),
+        ("GET", "//"),
     ],
 )
 def test_unknown_path_is_404(start: Start, method: str, path: str) -> None:
     assert start().ask(method, path) == (404, {"message": "not found"})
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [("POST", "/", "GET, HEAD"), ("HEAD", "/invocations", "GET, POST"), ("PUT", "/events", "GET, HEAD")],
+)
+def test_other_method_is_405(start: Start, method: str, path: str, allowed: str) -> None:
+    served = start()
+    connection = served.connect(served.inspector)
+    connection.request(method, path)
+    response = connection.getresponse()
+    # RFC 9110, section 15.5.6
+    assert (response.status, response.headers["allow"]) == (405, allowed)
+    assert response.headers["date"]
 
 
 CALLS = [("GET", "/"), ("GET", "/events"), ("GET", "/invocations"), ("POST", "/invocations"), ("GET", "/else")]
@@ -308,8 +321,8 @@ FOREIGN = {
     "rebound name, same origin": {"Host": "example.com:{port}", "Origin": "http://example.com:{port}"},
     "name that ends like loopback": {"Host": "127.0.0.1.example.com"},
     "address of the network": {"Host": "192.168.0.1:{port}"},
-    "no host": {"Host": ""},
-    "broken host": {"Host": "[::1"},
+    "public IPv6 address": {"Host": "[2001:db8::1]:{port}"},
+    "number for an address": {"Host": "2130706433:{port}"},
     "cross-site": {"Sec-Fetch-Site": "cross-site"},
     "same-site": {"Sec-Fetch-Site": "same-site"},
 }
@@ -327,7 +340,7 @@ def test_foreign_origin_is_refused(start: Start, headers: dict[str, str]) -> Non
     assert not served.journal.records
 
 
-@pytest.mark.parametrize("name", ["127.0.0.1", "localhost", "LOCALHOST"])
+@pytest.mark.parametrize("name", ["127.0.0.1", "localhost", "LOCALHOST", "a.localhost", "127.1.2.3", "[::1]"])
 @pytest.mark.parametrize("site", ["none", "same-origin"])
 def test_own_origin_is_served(start: Start, name: str, site: str) -> None:
     served = start(FAILING)
@@ -346,6 +359,21 @@ def test_inspector_listens_on_loopback(start: Start) -> None:
     with socket.socket() as client:
         client.settimeout(TIMEOUT)
         assert client.connect_ex(("127.0.0.2", parts.port or 0)) != 0
+
+
+@pytest.mark.parametrize("path", ["/", "/events"])
+def test_head_is_get_without_body(start: Start, path: str) -> None:
+    served = start()
+    answers = []
+    for method in ("GET", "HEAD"):
+        connection = served.connect(served.inspector)
+        connection.request(method, path)
+        response = connection.getresponse()
+        headers = {name: value for name, value in response.getheaders() if name != "date"}
+        answers.append((response.status, headers, len(response.read())))
+    (status, headers, size), head = answers
+    assert head == (status, headers, 0)
+    assert size == int(headers["content-length"]) > 0
 
 
 class Watched(Journal):

@@ -62,15 +62,17 @@ def test_next_event_before_end_is_read() -> None:
     async def main() -> None:
         function = Function("Stream", Path(), Path("bootstrap"), "app.handler", "python3", 30, 128, {})
         api = RuntimeApi(function, lambda _: None, lambda *_: None)
-        host, _, port = (await api.start()).rpartition(":")
+        address = await api.start()
+        host, _, port = address.rpartition(":")
         reader, writer = await asyncio.open_connection(host, int(port))
-        to_next = b"GET /2018-06-01/runtime/invocation/next HTTP/1.1\r\nHost: x\r\n\r\n"
+        to_next = f"GET /2018-06-01/runtime/invocation/next HTTP/1.1\r\nHost: {address}\r\n\r\n".encode()
         first = Invocation("first")
         api.offer(first)
         writer.write(to_next)
         assert await answer(reader) == b'"first"'
         target = f"/2018-06-01/runtime/invocation/{first.request_id}/response"
-        head = f"POST {target} HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n"
+        fields = f"Host: {address}\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n"
+        head = f"POST {target} HTTP/1.1\r\n{fields}\r\n"
         writer.write(head.encode() + b"1\r\nx\r\n0\r\n\r\n")
         messages = first.messages()
         assert [await anext(messages) for _ in range(3)] == [PostStart("text/plain"), Chunk(b"x"), ResponseEnd()]

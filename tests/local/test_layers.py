@@ -17,7 +17,7 @@ LAYERS = {
     "http": ("function_url", "inspector", "cors", "limits"),
     "sandbox": ("pool", "sandbox", "runtime_api", "journal"),
     "model": ("events", "responses", "messages", "invocation"),
-    "base": ("template", "environment", "aws", "http_server"),
+    "base": ("template", "environment", "aws", "access", "http_server", "http_protocol"),
 }
 
 

@@ -58,8 +58,10 @@ def as_here(published: Event, ours: Event) -> Event:
 
 @pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.stem)
 def test_event_matches_aws(serve: Serve, path: Path) -> None:
-    published = json.loads(path.read_text(encoding="utf-8"))
-    ours = event_of(serve(ECHO), request_of(published))
+    # One event has a placeholder where the host had an ID; a host cannot contain its brackets.
+    published = json.loads(path.read_text(encoding="utf-8").replace("<url-id>", "url-id"))
+    served = serve(ECHO, hosts=(published["headers"]["host"],))
+    ours = event_of(served, request_of(published))
     assert ours == as_here(published, ours)
     # Their formats are AWS's too.
     for name, form in {
@@ -72,9 +74,11 @@ def test_event_matches_aws(serve: Serve, path: Path) -> None:
 
 
 REQUESTS = {
-    "bare": b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
-    "query and cookies": b"GET /a%20b?q=%C3%A4&e= HTTP/1.1\r\nhost: x\r\ncookie: a=1; b=2\r\nconnection: close\r\n\r\n",
-    "binary": b"PUT /f HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\nconnection: close\r\n\r\n\xff\x00\xfe",
+    "bare": b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n",
+    "query and cookies": (
+        b"GET /a%20b?q=%C3%A4&e= HTTP/1.1\r\nhost: localhost\r\ncookie: a=1; b=2\r\nconnection: close\r\n\r\n"
+    ),
+    "binary": b"PUT /f HTTP/1.1\r\nhost: localhost\r\ncontent-length: 3\r\nconnection: close\r\n\r\n\xff\x00\xfe",
 }
 
 
@@ -88,7 +92,9 @@ def test_event_is_valid_in_powertools(serve: Serve, request_: bytes) -> None:
 
 
 def test_event_key_order(serve: Serve) -> None:
-    request = b"POST /?a=1 HTTP/1.1\r\nhost: x\r\ncookie: a=1\r\ncontent-length: 1\r\nconnection: close\r\n\r\nx"
+    request = (
+        b"POST /?a=1 HTTP/1.1\r\nhost: localhost\r\ncookie: a=1\r\ncontent-length: 1\r\nconnection: close\r\n\r\nx"
+    )
     assert list(event_of(serve(ECHO), request)) == [
         "version",
         "routeKey",

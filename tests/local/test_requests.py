@@ -15,7 +15,7 @@ LIMIT = 6 * 1024 * 1024
 
 def test_event_fields(serve: Serve) -> None:
     # https://docs.aws.amazon.com/lambda/latest/dg/urls-invocation.html#urls-request-payload
-    served = serve(ECHO)
+    served = serve(ECHO, hosts=("url-id.lambda-url.eu-west-1.on.aws",))
     before = time.time() * 1000 - 1
     event = event_of(
         served,
@@ -115,7 +115,7 @@ def test_chunked_upload(serve: Serve) -> None:
 def test_expect_100_continue(serve: Serve) -> None:
     client = serve(ECHO).socket()
     client.sendall(
-        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: 4\r\n"
+        b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\nContent-Length: 4\r\n"
         b"Connection: close\r\nExpect: 100-continue\r\n\r\n"
     )
     received = b""
@@ -140,8 +140,8 @@ def test_request_size_limit(serve: Serve, chunked: bool) -> None:
 
 def test_pipelined_requests(serve: Serve) -> None:
     served = serve("def handler(event, context):\n    return event['rawPath']\n")
-    one = b"GET /%d HTTP/1.1\r\nHost: x\r\n\r\n"
-    last = b"GET /3 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    one = b"GET /%d HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    last = b"GET /3 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     received = exchange(served.socket(), one % 1 + one % 2 + last)
     assert re.findall(rb'"/\d"', received) == [b'"/1"', b'"/2"', b'"/3"']
     assert received.count(b"HTTP/1.1 200 ") == 3
@@ -149,7 +149,7 @@ def test_pipelined_requests(serve: Serve) -> None:
 
 def test_half_closed_client(serve: Serve) -> None:
     client = serve(ECHO).socket()
-    client.sendall(b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n")
+    client.sendall(b"GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n")
     client.shutdown(1)
     assert rest(client).endswith(b"0\r\n\r\n")
 
@@ -158,10 +158,10 @@ MALFORMED = {
     "no HTTP": b"garbage\r\n\r\n",
     "TLS": bytes.fromhex("16030100a5010000a1") + bytes(200) + b"\r\n\r\n",
     "no host": b"GET / HTTP/1.1\r\n\r\n",
-    "bad header": b"GET / HTTP/1.1\r\nHost: x\r\nbad header: 1\r\n\r\n",
-    "bad length": b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: many\r\n\r\n",
-    "two lengths": b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
-    "bad chunk": b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nno size\r\n",
+    "bad header": b"GET / HTTP/1.1\r\nHost: localhost\r\nbad header: 1\r\n\r\n",
+    "bad length": b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: many\r\n\r\n",
+    "two lengths": b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+    "bad chunk": b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nno size\r\n",
 }
 
 
@@ -175,7 +175,7 @@ def test_malformed_request_is_400(serve: Serve, request_: bytes) -> None:
 
 @pytest.mark.parametrize(
     "request_",
-    [b"", b"GET", b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhalf"],
+    [b"", b"GET", b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nhalf"],
     ids=["nothing", "half a head", "half a body"],
 )
 def test_incomplete_request_does_not_invoke(serve: Serve, request_: bytes) -> None:
@@ -192,11 +192,16 @@ def test_incomplete_request_does_not_invoke(serve: Serve, request_: bytes) -> No
 
 def test_connect_is_refused(serve: Serve) -> None:
     served = serve(ECHO)
-    assert exchange(served.socket(), b"CONNECT x:443 HTTP/1.1\r\nHost: x:443\r\n\r\n").startswith(b"HTTP/1.1 405 ")
+    assert exchange(served.socket(), b"CONNECT localhost:443 HTTP/1.1\r\nHost: localhost:443\r\n\r\n").startswith(
+        b"HTTP/1.1 405 "
+    )
     assert served.get()[0] == 200
 
 
 def test_absolute_form_target(serve: Serve) -> None:
-    request = b"GET http://host/a/b?c=1 HTTP/1.1\r\nHost: host\r\nConnection: close\r\n\r\n"
+    request = b"GET http://127.0.0.1:81/a/b?c=1 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     event = event_of(serve(ECHO), request)
     assert (event["rawPath"], event["rawQueryString"]) == ("/a/b", "c=1")
+    # The target's host replaces the header (RFC 9112, section 3.2.2).
+    assert (event["headers"]["host"], event["requestContext"]["domainName"]) == ("127.0.0.1:81", "127.0.0.1")
+    assert event["headers"]["x-forwarded-port"] == "81"

@@ -133,7 +133,7 @@ def test_disconnect_does_not_stop_function(serve: Serve) -> None:
     )
     before = served.get("/pid")
     client = served.socket()
-    client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
     served.gate.write(b"1")
     received = b""
     while b"first" not in received:
@@ -160,7 +160,7 @@ def test_slow_client_blocks_function(serve: Serve) -> None:
                 yield bytes(SIZE)
         """)
     client = served.socket()
-    client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
     made = 0
     # Stop when nothing arrives for a while: all buffers are full long before 100 MiB.
     while served.told.ready(0.5 if made else TIMEOUT):
@@ -183,7 +183,7 @@ def test_close_while_client_is_slow(serve: Serve) -> None:
     with socket.create_connection(
         ("127.0.0.1", urlsplit(served.url).port or 80)
     ) as client:  # closed only after the URL
-        client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
         served.told.read(1)
         while served.told.ready(0.5):
             served.told.read(1)

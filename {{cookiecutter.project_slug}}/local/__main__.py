@@ -54,6 +54,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--port", type=int, default=3000, help="port of the URL; 0 for any free port (default: 3000)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
     parser.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="also accept requests with this name in Host (default: only HOST and loopback names); repeatable",
+    )
+    parser.add_argument(
         "--inspector-port", type=int, help="port of the inspector on 127.0.0.1 (default: PORT + 1, or any free port)"
     )
     parser.add_argument("--no-inspector", action="store_true", help="do not serve the inspector")
@@ -136,7 +143,7 @@ async def _serve(function: Function, others: list[str], options: argparse.Namesp
     _on_signals(stop.set)
     async with contextlib.AsyncExitStack() as stack:
         try:
-            url = await stack.enter_async_context(serving(pool, options.host, options.port))
+            url = await stack.enter_async_context(serving(pool, options.host, options.port, options.allow_host))
         except ListenError as error:
             print(f"local: {error}. Choose another port with PORT or --port", file=sys.stderr)
             return 1

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import json
-import re
 import sys
 import time
 from pathlib import Path
@@ -22,7 +21,6 @@ from .http_server import field_values, join_values
 HOP_BY_HOP = frozenset(
     {"connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"}
 )
-_ABSOLUTE_FORM = re.compile(r"^https?://[^/?]*/?", re.IGNORECASE)
 _TEXT_TYPES = ("text/", "application/json", "application/javascript", "application/xml")
 # Headers of an event that describe the connection on which its request came.
 _CONNECTION_HEADERS = ("connection", "content-length", "host", "transfer-encoding", "x-amzn-", "x-forwarded-")
@@ -43,8 +41,7 @@ def function_url_event(
         headers["cookie"] = "; ".join(cookie_headers)
         cookies = [cookie.strip() for cookie in headers["cookie"].split(";") if cookie.strip()]
     target = request.target.decode("latin-1")
-    # Proxies send the absolute form (RFC 9112, section 3.2.2).
-    path, _, query = _ABSOLUTE_FORM.sub("/", target, count=1).partition("?")
+    path, _, query = target.partition("?")
     domain, port = _split_host(headers.get("host", "localhost"))
     url_id = domain.partition(".")[0]
     headers["x-amzn-trace-id"] = trace_id
@@ -124,7 +121,7 @@ def request_from_event(event: Any) -> tuple[str, str, dict[str, str], bytes | No
 
 def _split_host(host: str) -> tuple[str, str]:
     name, colon, port = host.rpartition(":")
-    return (name, port) if colon and port.isdigit() else (host, "80")
+    return (name, port or "80") if colon and not port.endswith("]") else (host, "80")
 
 
 def _text(body: bytes, content_type: str) -> str | None:

@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import re
 import sys
 import threading
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import Future
-from email.utils import formatdate
 from typing import TextIO
 
 import h11
 
+from .access import host_name, is_loopback
 from .cors import cors_headers, is_preflight
 from .events import function_url_event
 from .http_server import ClientDisconnected, Connection, Server, field_values, response_head, url_of
@@ -30,22 +31,24 @@ from .template import Function
 
 _JSON = ("content-type", "application/json")
 _THROTTLED = b'{"Reason":"ConcurrentInvocationLimitExceeded","Type":"User","message":"Rate Exceeded."}'
+_METHODS = ("allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
 _TRACE_ROOT = re.compile(r"Root=1-[0-9a-f]{8}-[0-9a-f]{24}")
 
 
 @contextlib.asynccontextmanager
-async def serving(pool: SandboxPool, host: str, port: int) -> AsyncIterator[str]:
+async def serving(pool: SandboxPool, host: str, port: int, allowed_hosts: Iterable[str] = ()) -> AsyncIterator[str]:
     """Serve the function of `pool` until the block ends; the block gets the URL.
 
     Args:
         pool: The execution environments, which are stopped at the end.
         host: Address to listen on.
         port: Port to listen on; 0 for any free port.
+        allowed_hosts: Names that requests may have in `Host`, besides `host` and those of the loopback interface.
 
     Raises:
         ListenError: The message says where and why.
     """
-    server = Server(_FunctionUrl(pool).serve)
+    server = Server(_FunctionUrl(pool, [host, *allowed_hosts]).serve)
     try:
         yield url_of(*await server.start(host, port))
     finally:
@@ -55,7 +58,11 @@ async def serving(pool: SandboxPool, host: str, port: int) -> AsyncIterator[str]
 
 @contextlib.contextmanager
 def running(
-    function: Function, limit: int | None = None, observer: Observer | None = None, limits: bool = False
+    function: Function,
+    limit: int | None = None,
+    observer: Observer | None = None,
+    limits: bool = False,
+    allowed_hosts: Iterable[str] = (),
 ) -> Iterator[str]:
     """Serve `function` in a thread until the block ends, for code that is not asynchronous; the block gets the URL.
 
@@ -64,6 +71,7 @@ def running(
         limit: How many invocations may run concurrently; by default the function's reserved concurrency.
         observer: What to tell about each invocation; by default the log goes to standard output.
         limits: Whether Lambda's limits of size and bandwidth apply to a response.
+        allowed_hosts: Names that requests may have in `Host`, besides those of the loopback interface.
     """
     started: Future[tuple[str, Callable[[], object]]] = Future()
 
@@ -71,7 +79,7 @@ def running(
         loop = asyncio.get_running_loop()
         stop = asyncio.Event()
         pool = SandboxPool(function, observer or LogWriter(sys.stdout), limit, limits)
-        async with serving(pool, "127.0.0.1", 0) as url:
+        async with serving(pool, "127.0.0.1", 0, allowed_hosts) as url:
             started.set_result((url, lambda: loop.call_soon_threadsafe(stop.set)))
             await stop.wait()
 
@@ -111,9 +119,10 @@ class LogWriter(Observer):
 class _FunctionUrl:
     """Answers HTTP requests with the function's responses."""
 
-    def __init__(self, pool: SandboxPool) -> None:
-        """Invoke the function of `pool`."""
+    def __init__(self, pool: SandboxPool, allowed_hosts: Iterable[str]) -> None:
+        """Invoke the function of `pool` for requests to `allowed_hosts` and the loopback interface."""
         self._pool = pool
+        self._allowed_hosts = frozenset(map(host_name, allowed_hosts))
 
     async def serve(self, connection: Connection, request: h11.Request) -> None:
         """Answer one request.
@@ -123,16 +132,26 @@ class _FunctionUrl:
         """
         headers = field_values(request)
         if request.method == b"CONNECT":  # a request for a tunnel
-            await self._refuse(
-                connection, request, 405, [("connection", "close")], b"", "function URLs do not support CONNECT"
-            )
+            head = [("connection", "close"), _METHODS]
+            await self._refuse(connection, request, 405, head, b"", "function URLs do not support CONNECT")
             raise ClientDisconnected("after CONNECT the client may send anything")
+        host = headers.get("host", "localhost")
+        if not is_loopback(host) and host_name(host) not in self._allowed_hosts:
+            # Such a name may lead here by DNS rebinding, and the function may have the shell's credentials.
+            await connection.read_body(0)
+            reason = f"host {host!r} is not allowed. To allow it, use --allow-host {host_name(host)}"
+            body = json.dumps({"Message": reason}).encode()
+            await self._refuse(connection, request, 403, [_JSON], body, reason)
+            return
+        if request.target == b"*":  # OPTIONS for the server as a whole
+            await connection.read_body(0)
+            await self._refuse(connection, request, 204, [_METHODS], b"", "OPTIONS *, answered by the URL")
+            return
         body = await connection.read_body(REQUEST_LIMIT)
         request_id = str(uuid.uuid4())
         known = _TRACE_ROOT.search(headers.get("x-amzn-trace-id", ""))
         trace_id = known[0] if known else new_trace_id()
         common = [
-            ("date", formatdate(usegmt=True)),
             ("x-amzn-requestid", request_id),
             ("x-amzn-trace-id", trace_id.replace("Root", "root")),
         ]

@@ -1,4 +1,4 @@
-"""An HTTP/1.1 server: h11 speaks the protocol, asyncio reads and writes the sockets.
+"""An HTTP/1.1 server: `http_protocol` parses and writes messages, asyncio reads and writes the sockets.
 
 No server library fits. The Runtime API needs the trailers of requests, which uvicorn, hypercorn, aiohttp and tornado
 do not expose, and one connection has to be read at the pace of another.
@@ -12,17 +12,21 @@ import math
 import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from email.utils import formatdate
 from http.client import responses
 
 import h11
 
+from .http_protocol import ServerProtocol
+
 _RECEIVE_SIZE = 256 * 1024
-# An error trailer or an X-Ray header may have up to 1 MiB.
-_HEAD_LIMIT = 2 * 1024 * 1024
+_HEAD_LIMIT = 64 * 1024  # bytes
 # Connections that may wait for accept(), for a hundred clients that connect concurrently.
 _BACKLOG = 512
 _ACCEPT_RETRY_DELAY = 1  # seconds
 _BODILESS_STATUSES = frozenset({204, 304})
+# How long input is discarded before a connection closes: unread input would make the close discard the response.
+_LINGER_TIMEOUT = 1  # seconds
 # How long a connection that always has more to read may keep the event loop from the others.
 _TURN = 0.005  # seconds
 # The value of SO_LINGER with which the peer sees a close as an error (RST) and not as the end of the data.
@@ -45,20 +49,24 @@ class Connection:
         trailers: The trailers of the last request whose body was read, by lower-case name.
     """
 
-    def __init__(self, client: socket.socket, peer: str) -> None:
-        """Wrap the non-blocking socket `client`, whose peer has the address `peer`."""
+    def __init__(self, client: socket.socket, peer: str, head_limit: int = _HEAD_LIMIT) -> None:
+        """Wrap a connected socket.
+
+        Args:
+            client: A non-blocking socket.
+            peer: The client's address.
+            head_limit: How many bytes the head of a request may have.
+        """
         self.peer = peer
         self.trailers: dict[str, str] = {}
         self._socket = client
-        self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=_HEAD_LIMIT)
+        self._protocol = ServerProtocol(head_limit)
         self._method = b""
         self._bodiless = False  # whether the response must not have a body (RFC 9110, section 6.4.1)
 
     async def next_request(self) -> h11.Request | None:
         """Return the head of the next request, or None when the client sends no more."""
-        if self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE:
-            self._h11.start_next_cycle()
-        elif self._h11.our_state is not h11.IDLE:
+        if not self._protocol.start_request():
             return None
         event = await self._next_event()
         if not isinstance(event, h11.Request):
@@ -103,7 +111,7 @@ class Connection:
             if isinstance(event, h11.Response):
                 self._bodiless = self._method == b"HEAD" or event.status_code in _BODILESS_STATUSES
             if not (self._bodiless and isinstance(event, h11.Data)):
-                data += self._h11.send(event) or b""
+                data += self._protocol.send(event)
         try:
             await asyncio.get_running_loop().sock_sendall(self._socket, data)
         except OSError as error:
@@ -111,12 +119,13 @@ class Connection:
 
     async def respond(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
         """Send a complete response."""
-        headers = [*headers, ("content-length", str(len(body)))]
+        if status != 204:  # RFC 9110, section 8.6
+            headers = [*headers, ("content-length", str(len(body)))]
         await self.send(response_head(status, headers), h11.Data(data=body), h11.EndOfMessage())
 
     def abort(self) -> None:
         """Close the connection so that the client cannot take what was sent for a complete response."""
-        if self._h11.their_http_version == b"1.0":
+        if self._protocol.client_speaks_http_1_0:
             # In HTTP/1.0 the end of the connection is the end of the body.
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         self._socket.close()
@@ -131,6 +140,14 @@ class Connection:
         except OSError:
             return True
 
+    async def linger(self) -> None:
+        """End the output, and discard input until the client closes as well (RFC 9112, section 9.6)."""
+        with contextlib.suppress(ClientDisconnected, OSError, TimeoutError):
+            self._socket.shutdown(socket.SHUT_WR)
+            async with asyncio.timeout(_LINGER_TIMEOUT):
+                while await self._receive():
+                    pass
+
     def shutdown_input(self) -> None:
         """End the input after the data that already arrived."""
         with contextlib.suppress(OSError):
@@ -144,30 +161,47 @@ class Connection:
     async def _next_event(self) -> h11.Event:
         while True:
             try:
-                event = self._h11.next_event()
+                event = self._protocol.next_event()
+                if event is h11.NEED_DATA:
+                    if self._protocol.waits_for_100_continue:
+                        await self.send(h11.InformationalResponse(status_code=100, headers=[]))
+                    self._protocol.receive_data(await self._receive())
+                    continue
             except h11.RemoteProtocolError as error:
-                if self._h11.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-                    await self.respond(error.error_status_hint, [("connection", "close")], b"")
+                await self._reject(error)
                 raise ClientDisconnected(str(error)) from error
-            if event is h11.NEED_DATA:
-                if self._h11.they_are_waiting_for_100_continue:
-                    await self.send(h11.InformationalResponse(status_code=100, headers=[]))
-                try:
-                    self._h11.receive_data(await asyncio.get_running_loop().sock_recv(self._socket, _RECEIVE_SIZE))
-                except OSError as error:
-                    raise ClientDisconnected(str(error)) from error
-            elif isinstance(event, h11.Event):
+            if isinstance(event, h11.Event):
                 return event
-            else:
-                raise ClientDisconnected("the connection is not idle")
+            raise ClientDisconnected("the connection is not idle")
+
+    async def _receive(self) -> bytes:
+        try:
+            return await asyncio.get_running_loop().sock_recv(self._socket, _RECEIVE_SIZE)
+        except OSError as error:
+            raise ClientDisconnected(str(error)) from error
+
+    async def _reject(self, error: h11.RemoteProtocolError) -> None:
+        """Respond to a malformed request, whose end is unknown, and end the connection."""
+        if not self._protocol.can_respond:
+            return
+        await self.respond(error.error_status_hint, [("connection", "close")], b"")
+        await self.linger()
 
 
 class Server:
     """A listening socket whose requests go to one coroutine function."""
 
-    def __init__(self, serve: Callable[[Connection, h11.Request], Awaitable[None]]) -> None:
-        """Create a server that calls `serve` with the connection and the head of each request."""
+    def __init__(
+        self, serve: Callable[[Connection, h11.Request], Awaitable[None]], head_limit: int = _HEAD_LIMIT
+    ) -> None:
+        """Create a server that does not listen yet.
+
+        Args:
+            serve: Called with the connection and the head of each request.
+            head_limit: How many bytes the head of a request may have.
+        """
         self._serve = serve
+        self._head_limit = head_limit
         self._listener: socket.socket | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -219,7 +253,7 @@ class Server:
         client.setblocking(False)
         with contextlib.suppress(OSError):  # the client already disconnected; the first read will report it
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        task = asyncio.create_task(self._serve_connection(Connection(client, address[0])))
+        task = asyncio.create_task(self._serve_connection(Connection(client, address[0], self._head_limit)))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         # In a callback, because a task that is cancelled before its first step runs no code of its own.
@@ -229,6 +263,7 @@ class Server:
         with contextlib.suppress(ClientDisconnected):  # the client knows
             while (request := await connection.next_request()) is not None:
                 await self._serve(connection, request)
+            await connection.linger()
 
 
 def field_values(event: h11.Request | h11.EndOfMessage) -> dict[str, str]:
@@ -245,12 +280,14 @@ def join_values(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 
 def response_head(status: int, headers: list[tuple[str, str]]) -> h11.Response:
-    """Return the head of a response. Without a `content-length` its body is chunked.
+    """Return the head of a response, with a `date` if it has none. Without a `content-length` its body is chunked.
 
     Raises:
         ValueError: A header is not Latin-1.
         h11.LocalProtocolError: HTTP does not allow the status or a header.
     """
+    if not any(name == "date" for name, _ in headers):
+        headers = [*headers, ("date", formatdate(usegmt=True))]
     return h11.Response(
         status_code=status,
         reason=responses.get(status, "").encode(),

@@ -14,17 +14,18 @@ from typing import Any
 
 import h11
 
+from .access import is_foreign_page, is_loopback
 from .http_server import ClientDisconnected, Connection, Server, field_values, response_head, url_of
 from .invocation import Invocation
 from .journal import Journal, Update
 from .pool import SandboxPool, Throttled
 
 _PAGE = Path(__file__).with_name("inspector.html")
-_HOST = re.compile(r"(127\.0\.0\.1|localhost)(:\d+)?", re.IGNORECASE)
 _EVENT_LIMIT = 8 * 1024 * 1024  # bytes of a test event
 _HEARTBEAT = 15  # seconds; without heartbeats the server would not notice a closed page
 _RECONNECT_DELAY = 1000  # milliseconds after which a page reconnects
 _NO_STORE = ("cache-control", "no-store")
+_METHODS = {"/": "GET, HEAD", "/events": "GET, HEAD", "/invocations": "GET, POST"}
 
 
 @contextlib.asynccontextmanager
@@ -74,7 +75,9 @@ class _Inspector:
         """
         body = await connection.read_body(_EVENT_LIMIT)
         headers = field_values(request)
-        call = (request.method.decode(), request.target.decode("latin-1").partition("?")[0])
+        path = request.target.decode("latin-1").partition("?")[0]
+        method = "GET" if request.method == b"HEAD" and path != "/invocations" else request.method.decode()
+        call = (method, path)
         if (refusal := _refusal(headers)) is not None:
             await _respond(connection, 403, {"message": refusal})
         elif call == ("GET", "/"):
@@ -87,6 +90,9 @@ class _Inspector:
             await self._stream(connection)
         elif call == ("POST", "/invocations"):
             await self._invoke(connection, headers, body)
+        elif path in _METHODS:
+            head = [("content-type", "application/json"), _NO_STORE, ("allow", _METHODS[path])]
+            await connection.respond(405, head, b'{"message": "method not allowed"}')
         else:
             await _respond(connection, 404, {"message": "not found"})
 
@@ -148,17 +154,11 @@ async def _drain(messages: AsyncIterator[object]) -> None:
 
 
 def _refusal(headers: dict[str, str]) -> str | None:
-    """Return why a page of another origin may have sent a request, or None if that is impossible.
-
-    `Host` counts as well, because an attacker's domain name can be made to lead here (DNS rebinding).
-    """
-    host = headers.get("host", "")
-    if not _HOST.fullmatch(host):
-        return "the inspector answers only to 127.0.0.1 and localhost"
-    if headers.get("origin", f"http://{host}") != f"http://{host}":
+    """Return why a page of another origin may have sent a request, or None if that is impossible."""
+    if not is_loopback(headers.get("host", "")):
+        return "the inspector answers only to the names of this machine's loopback interface, such as localhost"
+    if is_foreign_page(headers):
         return "the inspector refuses requests of other origins"
-    if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
-        return "the inspector refuses requests of other sites"
     return None
 
 

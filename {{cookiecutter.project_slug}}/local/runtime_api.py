@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import h11
 
+from .access import is_foreign_page
 from .aws import ACCOUNT, region
 from .http_server import ClientDisconnected, Connection, Server, field_values
 from .invocation import ERROR_TYPE, Invocation
@@ -19,8 +20,10 @@ from .messages import ResponseEnd
 from .template import Function
 
 _VERSION = "/2018-06-01/runtime"
+_HEAD_LIMIT = 2 * 1024 * 1024  # bytes; an error trailer or an X-Ray header may have up to 1 MiB
 _JSON = [("content-type", "application/json")]
 _ACCEPTED = b'{"status":"OK"}\n'
+_FORBIDDEN = b'{"errorMessage":"Only the process of this execution environment may call","errorType":"Forbidden"}\n'
 _UNKNOWN_CALL = b'{"errorMessage":"Invalid request ID or path","errorType":"InvalidRequestID"}\n'
 # The least time that a function has to become ready for its first event.
 # https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html#runtimes-lifecycle-ib
@@ -56,7 +59,8 @@ class RuntimeApi:
         self._on_init_error = on_init_error
         self._on_timeout = on_timeout
         self._waiting: asyncio.Queue[Invocation] = asyncio.Queue(1)
-        self._server = Server(self._serve)
+        self._server = Server(self._serve, _HEAD_LIMIT)
+        self._address = ""
         self._timer: asyncio.TimerHandle | None = None
 
     async def start(self) -> str:
@@ -66,7 +70,8 @@ class RuntimeApi:
             ListenError: The message says why.
         """
         host, port = await self._server.start("127.0.0.1", 0)
-        return f"{host}:{port}"
+        self._address = f"{host}:{port}"
+        return self._address
 
     def offer(self, invocation: Invocation) -> None:
         """Hand out the invocation when the process asks for its next event."""
@@ -98,7 +103,10 @@ class RuntimeApi:
         call = (request.method.decode(), request.target.decode("latin-1").removeprefix(_VERSION))
         current = self.current.request_id if self.current is not None else None
         headers = field_values(request)
-        if call == ("GET", "/invocation/next"):
+        if headers.get("host") != self._address or is_foreign_page(headers):  # events may hold credentials
+            await connection.read_body(0)
+            await connection.respond(403, _JSON, _FORBIDDEN)
+        elif call == ("GET", "/invocation/next"):
             await connection.read_body()
             await self._serve_next(connection)
         elif call == ("POST", f"/invocation/{current}/response"):
