@@ -14,6 +14,7 @@ from tests.helpers.support import TEMPLATE
 from tests.local.conftest import Serve
 from tests.local.conftest import function as of_handler
 
+from local.aws import AwsConfig
 from local.environment import environment
 from local.template import Function
 
@@ -27,7 +28,8 @@ def function() -> Function:
         "AWS_LAMBDA_EXEC_WRAPPER": "/var/task/bootstrap",
         "_HANDLER": "other.handler",
     }
-    return of_handler(name="Named", handler="app.handler", timeout=30, memory=512, environment=variables)
+    aws = AwsConfig("eu-central-1")
+    return of_handler(name="Named", handler="app.handler", timeout=30, memory=512, environment=variables, aws=aws)
 
 
 def test_environment_variables(function: Function, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -35,9 +37,8 @@ def test_environment_variables(function: Function, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("OF_SHELL", "shell")
     monkeypatch.setenv("AWS_LAMBDA_EXEC_WRAPPER", "/opt/wrapper")
     monkeypatch.setenv("LAMBDA_TASK_ROOT", "/elsewhere")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
-    monkeypatch.delenv("AWS_REGION", raising=False)
-    found = environment(function, "127.0.0.1:9001")
+    monkeypatch.setenv("AWS_REGION", "us-west-1")  # the template was read before
+    found = environment(function, "127.0.0.1:9001", {})
     assert re.fullmatch(r"\d{4}/\d\d/\d\d/\[\$LATEST\][0-9a-f]{32}", found.pop("AWS_LAMBDA_LOG_STREAM_NAME"))
     assert "AWS_LAMBDA_EXEC_WRAPPER" not in found
     expected = {
@@ -62,38 +63,26 @@ def test_environment_variables(function: Function, monkeypatch: pytest.MonkeyPat
 
 def test_bundled_interpreter(function: Function, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("PYTHON", raising=False)
-    assert environment(function, "")["PYTHON"] == sys.executable
+    assert environment(function, "", {})["PYTHON"] == sys.executable
     (tmp_path / "python" / "bin").mkdir(parents=True)
     (tmp_path / "python" / "bin" / "python3").touch()
-    assert "PYTHON" not in environment(dataclasses.replace(function, code=tmp_path), "")
+    assert "PYTHON" not in environment(dataclasses.replace(function, code=tmp_path), "", {})
 
 
 def test_os_only_runtime_has_no_execution_env(function: Function) -> None:
-    assert "AWS_EXECUTION_ENV" not in environment(dataclasses.replace(function, runtime="provided.al2023"), "")
+    assert "AWS_EXECUTION_ENV" not in environment(dataclasses.replace(function, runtime="provided.al2023"), "", {})
 
 
-@pytest.mark.parametrize(
-    ("shell", "expected"),
-    [
-        ({"AWS_REGION": "eu-west-1", "AWS_DEFAULT_REGION": "eu-west-2"}, "eu-west-1"),
-        ({"AWS_DEFAULT_REGION": "eu-west-2"}, "eu-west-2"),
-        ({"AWS_REGION": ""}, "us-east-1"),
-        ({}, "us-east-1"),
-    ],
-    ids=str,
-)
-def test_region_of_shell(
-    function: Function, shell: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in shell.items():
-        monkeypatch.setenv(name, value)
-    assert environment(function, "")["AWS_REGION"] == expected
+def test_credentials_replace_profile(function: Function, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "one")
+    monkeypatch.setenv("AWS_DEFAULT_PROFILE", "two")
+    assert environment(function, "", {})["AWS_PROFILE"] == "one"
+    found = environment(function, "", {"AWS_ACCESS_KEY_ID": "key"})
+    assert found["AWS_ACCESS_KEY_ID"] == "key"
+    assert not found.keys() & {"AWS_PROFILE", "AWS_DEFAULT_PROFILE"}
 
 
-def test_handler_sees_environment(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_REGION", "eu-west-1")
+def test_handler_sees_environment(serve: Serve) -> None:
     served = serve(
         """
         def handler(event, context):
@@ -111,6 +100,7 @@ def test_handler_sees_environment(serve: Serve, monkeypatch: pytest.MonkeyPatch)
         """,
         VARIABLE="from the template",
         timeout=20,
+        url={"aws": AwsConfig("eu-west-1")},
     )
     seen = json.loads(served.get()[1])
     assert 15_000 < seen.pop("left") <= 20_000

@@ -7,11 +7,11 @@ import sys
 import time
 import uuid
 
-from .aws import region
+from .aws import PROFILE_VARIABLES
 from .template import Function
 
 
-def environment(function: Function, runtime_api: str) -> dict[str, str]:
+def environment(function: Function, runtime_api: str, credentials: dict[str, str]) -> dict[str, str]:
     """Return the environment variables of a process that runs `function`.
 
     Variables of the shell override those of the template, so that a value can be tried out. Neither overrides what
@@ -21,12 +21,13 @@ def environment(function: Function, runtime_api: str) -> dict[str, str]:
     Args:
         function: The function that the process runs.
         runtime_api: Host and port of the Runtime API of its execution environment.
+        credentials: Variables with AWS credentials that take the place of a profile.
     """
     variables = {
         **function.environment,
         **os.environ,
-        "AWS_REGION": region(),
-        "AWS_DEFAULT_REGION": region(),
+        "AWS_REGION": function.aws.region,
+        "AWS_DEFAULT_REGION": function.aws.region,
         "AWS_EXECUTION_ENV": f"AWS_Lambda_{function.runtime}",
         "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(function.memory),
         "AWS_LAMBDA_FUNCTION_NAME": function.name,
@@ -43,6 +44,10 @@ def environment(function: Function, runtime_api: str) -> dict[str, str]:
     if not (function.code / "python" / "bin" / "python3").exists():
         variables.setdefault("STREAMING_RUNTIME_PYTHON", sys.executable)
         variables["PYTHON"] = variables["STREAMING_RUNTIME_PYTHON"]
+    if credentials:
+        variables |= credentials
+        for name in PROFILE_VARIABLES:
+            variables.pop(name, None)
     # On Lambda this variable makes the managed runtime start our bootstrap, which is started directly here.
     variables.pop("AWS_LAMBDA_EXEC_WRAPPER", None)
     if function.runtime.startswith("provided"):

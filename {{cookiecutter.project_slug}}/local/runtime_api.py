@@ -13,7 +13,7 @@ from collections.abc import Callable
 import h11
 
 from .access import is_foreign_page
-from .aws import ACCOUNT, region
+from .aws import ACCOUNT
 from .http_server import ClientDisconnected, Connection, Server, field_values
 from .invocation import ERROR_TYPE, Invocation
 from .messages import ResponseEnd
@@ -140,7 +140,7 @@ class RuntimeApi:
         self.settled.clear()
         timeout = self._function.timeout
         self._start_timer(invocation, timeout)
-        arn = f"arn:aws:lambda:{region()}:{ACCOUNT}:function:{self._function.name}"
+        arn = f"arn:aws:lambda:{self._function.aws.region}:{ACCOUNT}:function:{self._function.name}"
         headers = [
             ("content-type", "application/json"),
             ("lambda-runtime-aws-request-id", invocation.request_id),

@@ -10,6 +10,7 @@ import os
 import signal
 from collections.abc import Callable
 
+from .aws import CredentialsError, credentials
 from .environment import environment
 from .http_server import ListenError
 from .invocation import Invocation
@@ -86,7 +87,7 @@ class Sandbox:
                 bootstrap,
                 self._function.handler,
                 cwd=self._function.code,
-                env=environment(self._function, address),
+                env=environment(self._function, address, await self._credentials()),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output_end,
                 stderr=asyncio.subprocess.STDOUT,
@@ -104,6 +105,14 @@ class Sandbox:
         finally:
             if output_end >= 0:
                 os.close(output_end)
+
+    async def _credentials(self) -> dict[str, str]:
+        """Return the credentials of the profile. In a thread, because getting them may need the network."""
+        try:
+            return await asyncio.to_thread(credentials, self._function.aws.profile)
+        except CredentialsError as error:
+            self._write_log(f"No AWS credentials: {error}\n")
+            return {}
 
     async def _watch(self, process: asyncio.subprocess.Process) -> None:
         await process.wait()

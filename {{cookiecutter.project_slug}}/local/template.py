@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from .aws import ACCOUNT, region
+from .aws import ACCOUNT, AwsConfig, find_aws_config
 
 _FUNCTION = "AWS::Serverless::Function"
 
@@ -61,6 +61,7 @@ class Function:
         has_url: Whether the template defines a URL for it.
         streams: Whether the URL's invoke mode is `RESPONSE_STREAM`.
         cors: Cross-origin settings of the URL, if it has any.
+        aws: The region and the profile to use.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Function:
     has_url: bool = True
     streams: bool = True
     cors: Cors | None = None
+    aws: AwsConfig = field(default_factory=AwsConfig)
 
 
 class Template:
@@ -99,6 +101,10 @@ class Template:
             raise TemplateError(message) from None
         except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: not UTF-8, or an impossible date
             raise TemplateError(f"cannot read {path}: {error}") from error
+        try:
+            self._aws = find_aws_config(path.resolve().parent)
+        except (OSError, ValueError) as error:
+            raise TemplateError(f"cannot read samconfig.toml beside {path}: {error}") from error
         self._resources = _mapping(self._source, "Resources")
         self._parameters = _mapping(self._source, "Parameters")
         self._defaults = _mapping(_mapping(self._source, "Globals"), "Function")
@@ -140,6 +146,7 @@ class Template:
             has_url=url is not None,
             streams=url is None or self._resolve(url.get("InvokeMode")) == "RESPONSE_STREAM",
             cors=self._cors(_mapping(url, "Cors")),
+            aws=self._aws,
         )
 
     def _value(self, own: dict[str, Any], key: str, default: Any) -> Any:
@@ -201,7 +208,7 @@ class Template:
         """Replace a reference to a parameter by its default, and what only AWS knows by a text that says so."""
         if not isinstance(value, dict):
             return value
-        known = {"AWS::AccountId": ACCOUNT, "AWS::Partition": "aws", "AWS::Region": region()}
+        known = {"AWS::AccountId": ACCOUNT, "AWS::Partition": "aws", "AWS::Region": self._aws.region}
         parameters = {key: of for key, of in self._parameters.items() if isinstance(of, dict)}
         known |= {key: of["Default"] for key, of in parameters.items() if "Default" in of}
         reference, pattern = value.get("Ref"), value.get("Sub", value.get("Fn::Sub"))
