@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import hmac
 import io
@@ -13,10 +14,11 @@ import socket
 import subprocess
 import sys
 import threading
-from base64 import b64decode
+from base64 import b64decode, b64encode
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from urllib.parse import quote, unquote_to_bytes
+from urllib.parse import quote, unquote_to_bytes, urlsplit
 
 import pytest
 from rich.cells import cell_len
@@ -81,8 +83,9 @@ def answer(stack: ExitStack) -> Answer:
 
 @pytest.fixture(autouse=True)
 def console(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """Make the output independent of the terminal that the tests run in."""
-    for name in ("COLUMNS", "FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE"):
+    """Make the tests independent of the terminal and the proxies that they run with."""
+    proxies = [f"{kind}_proxy" for kind in ("http", "https", "all", "no")]
+    for name in ("COLUMNS", "FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", *proxies, *map(str.upper, proxies)):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("COLUMNS", "80")
     return monkeypatch
@@ -246,6 +249,17 @@ FAILURES: dict[str, tuple[tuple[bytes | float, ...], str]] = {
         (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\na", 0.2, b"b"),
         "the response is incomplete: 7 bytes are missing",
     ),
+    **{
+        f"cut at {end!r}": (
+            (HEAD + b"1\r\na\r\n" + end,),
+            "the response is incomplete: the connection closed too early",
+        )
+        for end in (b"0", b"0\r", b"0\r\n", b"0\r\n\r", b"0\r\nX-A: 1", b"0\r\nX-A: 1\r\n")
+    },
+    **{
+        f"cut head {head!r}": ((head,), "the response is incomplete: the connection closed too early")
+        for head in (b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nX-A: 1\r\n", b"HTTP/1.1 200 OK\r\nX-A")
+    },
     "bad status": (
         (HEAD.replace(b"200 OK", b"403 Forbidden") + b"1\r\na\r\n", 0.2, b"1\r\nb\r\n0\r\n\r\n"),
         "the response has status 403",
@@ -433,6 +447,86 @@ def test_invalid_event(event: str, message: str, tmp_path: Path, capsys: pytest.
     assert message in capsys.readouterr().err
     assert main(["--event", str(tmp_path / "none.json"), "http://127.0.0.1:9/"]) == 1
     assert capsys.readouterr().err.startswith("probe: cannot read the event: ")
+
+
+PROXIED = "http://function.example"
+
+
+def test_proxy_gets_absolute_url(answer: Answer, console: pytest.MonkeyPatch) -> None:
+    proxy = answer(OK)
+    console.setenv("http_proxy", proxy.replace("http://", "http://me:p%40ss@"))
+    assert main([f"{PROXIED}/a?b=c"]) == 0
+    ((head, _),) = answer.requests
+    # RFC 9112, section 3.2.2, and RFC 7617
+    assert head.startswith(f"GET {PROXIED}/a?b=c HTTP/1.1\r\nHost: function.example\r\n")
+    assert f"\r\nproxy-authorization: Basic {b64encode(b'me:p@ss').decode()}\r\n" in head
+
+
+@pytest.mark.parametrize("variable", ["https_proxy", "HTTPS_PROXY", "all_proxy"])
+def test_proxy_tunnels_https(answer: Answer, console: pytest.MonkeyPatch, variable: str) -> None:
+    proxy = answer(b"HTTP/1.1 403 Forbidden\r\n\r\n")
+    console.setenv(variable, proxy.replace("http://", "me:secret@"))
+    with pytest.raises(ProbeError, match="Tunnel connection failed: 403 Forbidden"):
+        probe("https://function.example/")
+    ((head, _),) = answer.requests
+    assert head.startswith("CONNECT function.example:443 HTTP/1.")
+    assert f"\r\nproxy-authorization: Basic {b64encode(b'me:secret').decode()}" in head
+
+
+def test_tunnel_carries_tls(console: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as thread:
+        listener.settimeout(TIMEOUT)
+
+        def serve() -> bytes:
+            client, _ = listener.accept()
+            with client:
+                client.settimeout(TIMEOUT)
+                while not client.recv(65536).endswith(b"\r\n\r\n"):
+                    pass
+                client.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+                return client.recv(65536)
+
+        received = thread.submit(serve)
+        console.setenv("https_proxy", f"http://127.0.0.1:{listener.getsockname()[1]}")
+        with pytest.raises(ProbeError, match="no response"):
+            probe("https://function.example/")
+    hello = received.result(TIMEOUT)
+    assert hello.startswith(b"\x16\x03")  # a TLS handshake
+    assert b"function.example" in hello  # with the name of the server behind the proxy
+
+
+@pytest.mark.parametrize(
+    ("url", "no_proxy"),
+    [
+        ("http://127.0.0.1:{port}/", ""),
+        ("http://localhost:{port}/", ""),
+        ("http://function.example:{port}/", "function.example"),
+        ("http://a.function.example:{port}/", ".function.example"),
+        ("http://function.example:{port}/", "*"),
+    ],
+)
+@pytest.mark.usefixtures("resolved")
+def test_direct_connection(answer: Answer, console: pytest.MonkeyPatch, url: str, no_proxy: str) -> None:
+    port = urlsplit(answer(OK)).port
+    console.setenv("http_proxy", "http://127.0.0.1:9/")  # where nobody listens
+    console.setenv("no_proxy", no_proxy)
+    probe(url.format(port=port))
+    assert answer.requests[0][0].startswith("GET / HTTP/1.1\r\n")
+
+
+@pytest.mark.usefixtures("resolved")
+def test_proxied_request_is_signed(answer: Answer, console: pytest.MonkeyPatch) -> None:
+    console.setenv("http_proxy", answer(OK))
+    assert probe(f"http://{FUNCTION}/a?b").signed
+    ((head, body),) = answer.requests
+    assert verified(head.replace(f"http://{FUNCTION}", "", 1), body, "lambda").keys() == {"host", "x-amz-date"}
+
+
+@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:1080", "https://proxy.example", "http://", "http://a:b:c"])
+def test_unsupported_proxy(console: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], proxy: str) -> None:
+    console.setenv("http_proxy", proxy)
+    assert main([PROXIED]) == 1
+    assert capsys.readouterr().err == f"probe: the proxy must be http://HOST:PORT, got {proxy!r}\n"
 
 
 @pytest.fixture
@@ -661,8 +755,15 @@ def test_streamed_if_spread_over_time(arrivals: list[tuple[float, int]], reason:
 def test_interrupt(serve: Serve) -> None:
     served = serve("def handler(event, context):\n    yield b'one'\n    tell(b'1')\n    wait()")
     command = [sys.executable, "-u", "-m", "local.probe", served.url]
+    # A script's background job ignores SIGINT, and its children inherit that.
+    restore = functools.partial(signal.signal, signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen(
-        command, cwd=TEMPLATE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+        command,
+        cwd=TEMPLATE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=restore,
     ) as process:
         assert process.stdout is not None
         lines = [process.stdout.readline() for _ in range(3)]

@@ -8,21 +8,27 @@ from __future__ import annotations
 import argparse
 import contextlib
 import http.client
+import io
 import json
 import math
 import re
+import socket
 import sys
 import time
+from base64 import b64encode
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
-from urllib.parse import SplitResult, parse_qsl, quote, urlencode, urlsplit
+from typing import Any
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
+from urllib.request import getproxies_environment, proxy_bypass
 
 from rich.console import Console
 from rich.text import Text
 
+from .access import is_loopback
 from .events import EventError, read_event, request_from_event
 from .function_url import LogWriter, running
 from .http_server import join_values
@@ -161,12 +167,13 @@ def probe(
         if not 0 < timeout <= 86_400:
             raise ProbeError(f"the timeout must be more than 0 and at most 86400 seconds, got {timeout}")
         signature = _signature(method, parts, sent, data) if sign and "authorization" not in sent else {}
-        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        with contextlib.closing(kind(parts.hostname, parts.port, timeout=timeout)) as connection:
+        connection, base, authorization = _connection(parts, timeout)
+        with contextlib.closing(connection):
             start = time.perf_counter()
-            connection.request(method, target, data, {**sent, **signature})
+            connection.request(method, base + target, data, {**sent, **signature, **authorization})
             response = connection.getresponse()
+            assert isinstance(response, _Response)
             head_at = time.perf_counter() - start
             result = Result(response.status, response.getheaders(), head_at, signed="authorization" in signature)
             _show(console, f"{method} {url}")
@@ -181,10 +188,68 @@ def probe(
                 result.error = f"the response is incomplete: {type(error).__name__}"
             if response.length:  # http.client accepts the end of the connection as the end of the body
                 result.error = f"the response is incomplete: {response.length} bytes are missing"
+            elif response.cut and not result.error:
+                result.error = "the response is incomplete: the connection closed too early"
             result.total = time.perf_counter() - start
             return result
     except (http.client.HTTPException, OSError, ValueError) as error:  # ValueError: not a URL, or not a header
         raise ProbeError(f"no response from {url}: {error or type(error).__name__}") from error
+
+
+class _LineReader(io.BufferedReader):
+    """Remembers the last line: http.client takes the end of the connection for the empty line that it waits for."""
+
+    last_line: bytes | None = None
+
+    def readline(self, size: int | None = -1) -> bytes:
+        self.last_line = super().readline(size)
+        return self.last_line
+
+
+class _Response(http.client.HTTPResponse):
+    """A response that knows whether the connection closed within its head, or within the end of a chunked body."""
+
+    def __init__(self, sock: socket.socket, *args: Any, **options: Any) -> None:
+        super().__init__(sock, *args, **options)
+        self.fp: io.BufferedReader = _LineReader(self.fp.detach())
+        self._lines = self.fp
+
+    @property
+    def cut(self) -> bool:
+        """Whether a line was read that is missing."""
+        return self._lines.last_line == b""
+
+
+def _connection(parts: SplitResult, timeout: float) -> tuple[http.client.HTTPConnection, str, dict[str, str]]:
+    """Return a connection for a request to a URL, what to put before its target, and headers for a proxy.
+
+    The proxy is the one that the environment names for the URL. As in browsers, loopback addresses have none.
+    """
+    assert parts.hostname is not None
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    proxies = getproxies_environment()
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    authority = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    authority += "" if parts.port is None else f":{parts.port}"
+    if not proxy or is_loopback(authority) or proxy_bypass(authority):
+        connection = kind(parts.hostname, parts.port, timeout=timeout)
+        connection.response_class = _Response
+        return connection, "", {}
+    try:
+        through = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+        port = through.port or 80
+    except ValueError:
+        through, port = urlsplit(""), 0
+    if through.scheme != "http" or not through.hostname:
+        raise ProbeError(f"the proxy must be http://HOST:PORT, got {proxy!r}")
+    connection = kind(through.hostname, port, timeout=timeout)
+    connection.response_class = _Response
+    user = f"{unquote(through.username or '')}:{unquote(through.password or '')}".encode()
+    authorization = {} if through.username is None else {"proxy-authorization": f"Basic {b64encode(user).decode()}"}
+    if parts.scheme == "https":
+        connection.set_tunnel(parts.hostname, parts.port, authorization)
+        return connection, "", {}
+    return connection, f"http://{authority}", authorization
 
 
 def _signature(method: str, parts: SplitResult, headers: dict[str, str], data: bytes | None) -> dict[str, str]:
