@@ -121,7 +121,7 @@ def _first_bytes(port: int, count: int) -> Iterator[float]:
         for number in range(-10, count):  # the first ones start a process and warm up
             time.sleep(_PAUSE)
             start = time.perf_counter()
-            client.sendall(b"GET /first HTTP/1.1\r\nHost: x\r\n\r\n")
+            client.sendall(b"GET /first HTTP/1.1\r\nHost: localhost\r\n\r\n")
             received = b""
             while b"\r\nx\r\n" not in received:
                 received += _receive(client)
@@ -136,7 +136,7 @@ def _throughput(port: int) -> float:
     buffer = bytearray(_CHUNK)
     with socket.create_connection(("127.0.0.1", port)) as client:
         start = time.perf_counter()
-        client.sendall(b"GET /long HTTP/1.1\r\nHost: x\r\n\r\n")
+        client.sendall(b"GET /long HTTP/1.1\r\nHost: localhost\r\n\r\n")
         tail = b""
         while tail != _END:
             count = client.recv_into(buffer)

@@ -1,4 +1,4 @@
-"""Functions behind the local URL: the source is the test's, bootstrap and runtime are the template's own."""
+"""Functions behind the local URL: handlers are the tests' own, bootstrap and runtime the template's."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from urllib.parse import urlsplit
 import pytest
 from tests.helpers.support import TEMPLATE
 
-from local import running
-from local.function import Function
+from local.function_url import running
 from local.journal import Observer
+from local.template import Function
 
-if TYPE_CHECKING:  # it takes its time
+if TYPE_CHECKING:  # slow to import
     from playwright.sync_api import Browser
 
-PATIENCE = 60.0  # seconds until a test that hangs is given up
+TIMEOUT = 60.0  # seconds after which a test that hangs fails
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-# In CI it must not be missing, or nothing would show that the pages work.
+# CI must have a browser, or nothing would show that the pages work.
 needs_chromium = pytest.mark.skipif(
     CHROMIUM is None and "CI" not in os.environ,
-    reason="there is no browser to show a page: apt-get install chromium",
+    reason="needs a browser: apt-get install chromium",
 )
 
-# What every handler of these tests may use. `wait` returns when the test says so, `tell` says something to the test.
+# What every handler of these tests may use. `wait` returns when the test says so, `tell` sends data to the test.
 _PREAMBLE = """
 import os
 from streaming_runtime import StreamingResponse
@@ -54,37 +54,37 @@ def tell(data):
 
 
 class Fifo:
-    """A named pipe between a test and its handlers. Both sides wait for each other, so that nothing has to be timed."""
+    """A named pipe between a test and its handlers. Both sides wait for each other, so no test has to sleep."""
 
     def __init__(self, path: Path) -> None:
         os.mkfifo(path)
         self.path = path
-        # Open for both, so that opening waits for no one and bytes stay in the pipe until they are wanted.
+        # Open for reading and writing, so that opening does not block and bytes stay in the pipe until they are read.
         self._descriptor = os.open(path, os.O_RDWR)
 
     def write(self, data: bytes) -> None:
-        """Lets handlers go on, one for each byte."""
+        """Let handlers go on, one for each byte."""
         os.write(self._descriptor, data)
 
     def read(self, size: int) -> bytes:
-        """Takes `size` bytes, and fails if they do not come."""
+        """Read `size` bytes; fail if they do not arrive."""
         data = b""
         while len(data) < size:
-            assert self.ready(PATIENCE), f"only {data!r} came"
+            assert self.ready(TIMEOUT), f"only {data!r} arrived"
             data += os.read(self._descriptor, size - len(data))
         return data
 
     def ready(self, seconds: float) -> bool:
-        """Whether there is something to read, now or within `seconds`."""
+        """Return whether there is data to read, now or within `seconds`."""
         return bool(select.select([self._descriptor], [], [], seconds)[0])
 
     def close(self) -> None:
-        """Closes the test's end."""
+        """Close the test's end."""
         os.close(self._descriptor)
 
 
-class Pieces(Observer):
-    """Collects what a function writes to its log."""
+class LogCollector(Observer):
+    """Collects what a function logs."""
 
     def __init__(self) -> None:
         self.pieces: list[str] = []
@@ -95,14 +95,14 @@ class Pieces(Observer):
 
 @dataclass
 class Served:
-    """A function that is served.
+    """A function behind a URL.
 
     Attributes:
-        url: Where.
+        url: Its URL.
         gate: Each byte lets one `wait()` of a handler return.
-        told: What handlers said with `tell(data)`.
+        told: What handlers sent with `tell(data)`.
         folder: Folder of the handler's module, `served.py`.
-        pieces: What the function wrote to its log.
+        pieces: What the function logged.
     """
 
     url: str
@@ -114,35 +114,35 @@ class Served:
 
     @property
     def log(self) -> str:
-        """What the function has written to its log up to now."""
+        """What the function has logged up to now."""
         return "".join(self.pieces)
 
     def connect(self) -> http.client.HTTPConnection:
-        """A client; it connects with its first request."""
-        connection = http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=PATIENCE)
+        """Return a client, which connects with its first request."""
+        connection = http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=TIMEOUT)
         return self.stack.enter_context(closing(connection))
 
     def socket(self) -> socket.socket:
-        """A connected socket, for clients that http.client cannot be."""
+        """Return a connected socket, for requests that http.client cannot send."""
         parts = urlsplit(self.url)
         assert parts.hostname is not None
-        return self.stack.enter_context(socket.create_connection((parts.hostname, parts.port or 80), PATIENCE))
+        return self.stack.enter_context(socket.create_connection((parts.hostname, parts.port or 80), TIMEOUT))
 
     def start(self, path: str = "/") -> http.client.HTTPResponse:
-        """Sends GET over a connection of its own; returns when the head of the response has come."""
+        """Send GET on a new connection; return when the head of the response has arrived."""
         connection = self.connect()
         connection.request("GET", path)
         return connection.getresponse()
 
     def get(self, path: str = "/") -> tuple[int, bytes]:
-        """Status and body of one GET."""
+        """Return status and body of one GET."""
         response = self.start(path)
         return response.status, response.read()
 
     def get_once_free(self, path: str = "/") -> tuple[int, bytes]:
-        """Status and body of the first GET that is not throttled."""
+        """Return status and body of the first GET that is not throttled."""
         while (answer := self.get(path))[0] == 429:
-            time.sleep(0.01)  # without a pause it takes descriptors by the thousand, and other processes' time
+            time.sleep(0.01)  # without a pause it would use up descriptors and processor time
         return answer
 
 
@@ -150,27 +150,28 @@ Serve = Callable[..., Served]
 
 
 def function(**settings: Any) -> Function:
-    """The function of a test's `served.handler`, but for what `settings` say of it."""
+    """Return a function with the handler `served.handler`; `settings` override its attributes."""
     usual: dict[str, Any] = {
         "name": "Served",
         "code": TEMPLATE / "src",
         "bootstrap": settings.get("code", TEMPLATE / "runtime") / "bootstrap",
         "handler": "served.handler",
         "runtime": "python3.13",
-        "timeout": PATIENCE,
+        "timeout": TIMEOUT,
         "memory": 256,
+        "environment": {},
     }
     return Function(**{**usual, **settings})
 
 
 def write_handler(folder: Path, source: str) -> None:
-    """Writes the module `served`, in which `handler` is looked for."""
+    """Write the module `served`, which defines `handler`."""
     folder.mkdir(exist_ok=True)
     (folder / "served.py").write_text(_PREAMBLE + textwrap.dedent(source), encoding="utf-8")
 
 
 def exchange(client: socket.socket, data: bytes) -> bytes:
-    """Sends `data` and returns all that comes until the server closes the connection."""
+    """Send `data`; return all that arrives until the server closes the connection."""
     client.sendall(data)
     return rest(client)
 
@@ -182,7 +183,7 @@ ECHO = """
 
 
 def event_of(served: Served, request: bytes) -> dict[str, Any]:
-    """The event that a request makes."""
+    """Return the event that a request makes."""
     head, _, body = exchange(served.socket(), request).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 200 ")
     size, _, rest = body.partition(b"\r\n")
@@ -191,7 +192,7 @@ def event_of(served: Served, request: bytes) -> dict[str, Any]:
 
 
 def rest(client: socket.socket) -> bytes:
-    """All that comes until the server closes the connection."""
+    """Return all that arrives until the server closes the connection."""
     received = b""
     while more := client.recv(65536):
         received += more
@@ -200,23 +201,33 @@ def rest(client: socket.socket) -> bytes:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """One for all tests of a module. It has an event loop, beside which there can be no other."""
+    """One browser for all tests of a module. Its event loop must be the only one of the thread."""
     from playwright.sync_api import expect, sync_playwright
 
     with sync_playwright() as playwright:
-        expect.set_options(timeout=PATIENCE * 1000)
+        expect.set_options(timeout=TIMEOUT * 1000)
         launched = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield launched
         launched.close()
 
 
 def luminance(colour: str) -> float:
-    """https://www.w3.org/TR/WCAG22/#dfn-relative-luminance"""
+    """Return a colour's luminance: https://www.w3.org/TR/WCAG22/#dfn-relative-luminance"""
     found = re.fullmatch(r"rgb\((\d+), (\d+), (\d+)\)", colour)
     assert found, colour
     parts = [int(part) / 255 for part in found.groups()]
     linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.fixture(autouse=True)
+def no_profiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide the AWS configuration of the machine that the tests run on."""
+    for name in list(os.environ):
+        if name.startswith("AWS_") and name != "AWS_CA_BUNDLE":
+            monkeypatch.delenv(name)
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, "/nonexistent")
 
 
 @pytest.fixture
@@ -227,16 +238,20 @@ def stack() -> Iterator[ExitStack]:
 
 @pytest.fixture
 def serve(stack: ExitStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Serve:
-    """Serves a handler's source; `url` has settings of the URL, and more keywords are variables of its environment."""
+    """Serve a handler's source; `url` overrides attributes of the function, further keywords are variables.
+
+    `hosts` are allowed in `Host` besides the names of the loopback interface.
+    """
     monkeypatch.delenv("PYTHONPATH", raising=False)
     numbers = itertools.count()
 
     def start(
         source: str,
         *,
-        timeout: float = PATIENCE,
+        timeout: float = TIMEOUT,
         limit: int = 10,
         limits: bool = False,
+        hosts: tuple[str, ...] = (),
         code: Path | None = None,
         url: dict[str, Any] | None = None,
         **variables: str,
@@ -248,8 +263,8 @@ def serve(stack: ExitStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         environment = {**names, **variables}
         settings: dict[str, Any] = {**({"code": code} if code else {}), **(url or {})}
         served = function(timeout=timeout, environment=environment, **settings)
-        log = Pieces()
-        address = stack.enter_context(running(served, limit, log, limits))
+        log = LogCollector()
+        address = stack.enter_context(running(served, limit, log, limits, hosts))
         return Served(address, gate, told, folder, log.pieces, stack)
 
     return start

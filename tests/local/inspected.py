@@ -1,4 +1,4 @@
-"""A function and its inspector behind the tests of both: served in a thread, and gone without a trace at the end."""
+"""A function and its inspector, served in a thread; at the end nothing may be left running."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from tests.local.conftest import PATIENCE, Fifo, function, write_handler
+from tests.local.conftest import TIMEOUT, Fifo, function, write_handler
 
-from local import serving
-from local.function import Function
+from local.function_url import serving
 from local.inspector import inspecting
-from local.journal import Journal, Message
-from local.sandbox import Sandboxes
+from local.journal import Journal, Update
+from local.pool import SandboxPool
+from local.template import Function
 
 
 class Stream:
-    """A page's subscription, as `EventSource` reads it."""
+    """A page's subscription, read as `EventSource` does."""
 
     def __init__(self, connection: http.client.HTTPConnection) -> None:
         self._connection = connection
@@ -32,21 +32,21 @@ class Stream:
         self.response = connection.getresponse()
         assert (self.response.status, self.response.headers["content-type"]) == (200, "text/event-stream")
 
-    def next(self) -> Message:
-        """The next message; a test that waits in vain fails."""
+    def next(self) -> Update:
+        """Return the next update; fail if none arrives."""
         while line := self.response.readline():
             if line.startswith(b"data: "):
-                message: Message = json.loads(line.removeprefix(b"data: "))
+                message: Update = json.loads(line.removeprefix(b"data: "))
                 return message
         raise AssertionError("the stream has ended")
 
     def close(self) -> None:
-        """Leaves."""
+        """Close the subscription."""
         self.response.close()
         self._connection.close()
 
-    def until(self, kind: str) -> list[Message]:
-        """The next messages, up to and with the first one of this kind."""
+    def until(self, kind: str) -> list[Update]:
+        """Return the next updates, up to and including the first one of this kind."""
         messages = [self.next()]
         while messages[-1]["kind"] != kind:
             messages.append(self.next())
@@ -55,17 +55,17 @@ class Stream:
 
 @dataclass
 class Inspected:
-    """What is served.
+    """A function and its inspector.
 
     Attributes:
         url: Where the function is.
         inspector: Where the inspector is.
         gate: Each byte lets one `wait()` of a handler return.
-        told: What handlers said with `tell(data)`.
+        told: What handlers sent with `tell(data)`.
         events: Folder of the test events, which does not exist yet.
         journal: What the inspector shows.
         stack: Ends all of it.
-        stop: Ends the servers, for a test that does not leave that to the stack.
+        stop: Ends the servers before the stack does.
     """
 
     url: str
@@ -78,18 +78,18 @@ class Inspected:
     stop: Callable[[], None]
 
     def connect(self, url: str) -> http.client.HTTPConnection:
-        """A client; it connects with its first request."""
-        connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=PATIENCE)
+        """Return a client, which connects with its first request."""
+        connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=TIMEOUT)
         return self.stack.enter_context(closing(connection))
 
     def call(self, path: str = "/") -> http.client.HTTPResponse:
-        """Calls the function; returns when the head of the response has come."""
+        """Send GET to the function; return when the head of the response has arrived."""
         connection = self.connect(self.url)
         connection.request("GET", path)
         return connection.getresponse()
 
     def begin(self, path: str = "/", **headers: str) -> http.client.HTTPConnection:
-        """Calls the function, and waits for nothing."""
+        """Send GET to the function without waiting for the response."""
         connection = self.connect(self.url)
         connection.request("GET", path, headers=headers)
         return connection
@@ -97,18 +97,18 @@ class Inspected:
     def ask(
         self, method: str, path: str, headers: dict[str, str] | None = None, body: bytes | None = None
     ) -> tuple[int, Any]:
-        """Status and value of the inspector's answer."""
+        """Send a request to the inspector; return status and JSON value of the response."""
         connection = self.connect(self.inspector)
         connection.request(method, path, body, headers or {})
         response = connection.getresponse()
         return response.status, json.loads(response.read())
 
     def send(self, body: bytes) -> tuple[int, Any]:
-        """Sends a test event."""
+        """Send a test event."""
         return self.ask("POST", "/invocations", {"content-type": "application/json"}, body)
 
     def subscribe(self) -> Stream:
-        """Opens the inspector's stream."""
+        """Open the inspector's stream."""
         return Stream(self.connect(self.inspector))
 
 
@@ -123,10 +123,10 @@ def inspected(
     name: str = "Served",
     journal: Journal | None = None,
 ) -> Iterator[Inspected]:
-    """Serves a handler's source and its inspector, which listens on `port`.
+    """Serve a handler's source and its inspector, which listens on `port`.
 
     Raises:
-        AssertionError: A task is left behind.
+        AssertionError: A task is still running at the end.
     """
     folder.mkdir(exist_ok=True)
     write_handler(folder / "handlers", source)
@@ -152,11 +152,11 @@ def _in_thread(
     async def serve() -> None:
         nonlocal loop, stop
         loop, stop = asyncio.get_running_loop(), asyncio.Event()
-        sandboxes = Sandboxes(function, journal, limit)
-        async with serving(sandboxes, host, 0) as url, inspecting(sandboxes, journal, events, url, port) as inspector:
+        pool = SandboxPool(function, journal, limit)
+        async with serving(pool, host, 0) as url, inspecting(pool, journal, events, url, port) as inspector:
             started.set_result((url, inspector))
             await stop.wait()
-        await asyncio.sleep(0)  # in which the callbacks of what has ended run
+        await asyncio.sleep(0)  # lets the callbacks of ended tasks run
         ended.set_result(asyncio.all_tasks() - {asyncio.current_task()})
 
     def run() -> None:
@@ -168,11 +168,11 @@ def _in_thread(
     thread = threading.Thread(target=run, name="inspected function")
     thread.start()
     try:
-        urls = started.result(PATIENCE)
+        urls = started.result(TIMEOUT)
         try:
             yield urls
         finally:
             loop.call_soon_threadsafe(stop.set)
-        assert ended.result(PATIENCE) == set()
+        assert ended.result(TIMEOUT) == set()
     finally:
         thread.join()

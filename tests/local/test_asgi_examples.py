@@ -1,12 +1,13 @@
-"""The examples behind the local URL, and FastAPI behind it beside FastAPI as its own TestClient serves it.
+"""The examples behind the local URL, and FastAPI behind it compared with FastAPI's own TestClient.
 
-FastAPI and MCP are imported where they are used: together that takes a second, of each process of a run.
+FastAPI and MCP are imported where they are used: together they cost a second in each process of a test run.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,16 +17,16 @@ from typing import Any
 import httpx2
 import pytest
 from tests.helpers.support import TEMPLATE
-from tests.local.conftest import PATIENCE, Fifo, Pieces, Serve
+from tests.local.conftest import TIMEOUT, Fifo, LogCollector, Serve
 from tests.local.conftest import function as of_handler
 
-from local import running
+from local.function_url import running
 
 EXAMPLES = TEMPLATE / "examples"
 
 pytestmark = pytest.mark.slow
 
-# An example's application as it is, but that it waits for the test where it would sleep or compute.
+# An example's application, unchanged except that it waits for the test where it would sleep or compute.
 EXAMPLE = """
 import asyncio, sys, types
 sys.path.insert(0, os.environ["EXAMPLE"])
@@ -60,7 +61,7 @@ def source_of(example: str) -> str:
     return str(EXAMPLES / example / "src")
 
 
-def test_each_line_of_the_fastapi_example_arrives_before_the_next_one_is_made(serve: Serve) -> None:
+def test_fastapi_lines_stream(serve: Serve) -> None:
     served = serve(GATED_FASTAPI, EXAMPLE=source_of("fastapi"))
     response = served.start("/?count=4")
     assert (response.status, response.headers["content-type"]) == (200, "text/plain; charset=utf-8")
@@ -70,7 +71,7 @@ def test_each_line_of_the_fastapi_example_arrives_before_the_next_one_is_made(se
     assert response.read() == b"end\n"
 
 
-def test_each_event_of_the_fastapi_example_arrives_before_the_next_one_is_made(serve: Serve) -> None:
+def test_fastapi_events_stream(serve: Serve) -> None:
     served = serve(GATED_FASTAPI, EXAMPLE=source_of("fastapi"))
     connection = served.connect()
     connection.request("GET", "/events?count=5", headers={"Last-Event-ID": "2"})
@@ -85,9 +86,7 @@ def test_each_event_of_the_fastapi_example_arrives_before_the_next_one_is_made(s
 
 
 @pytest.mark.parametrize(("mode", "version"), [("auto", "2026-07-28"), ("legacy", "2025-11-25")])
-def test_the_official_client_gets_progress_from_the_mcp_example_before_the_result(
-    serve: Serve, mode: str, version: str
-) -> None:
+def test_mcp_progress_before_result(serve: Serve, mode: str, version: str) -> None:
     from mcp import Client
 
     served = serve(GATED_MCP, EXAMPLE=source_of("mcp"))
@@ -95,10 +94,10 @@ def test_the_official_client_gets_progress_from_the_mcp_example_before_the_resul
 
     async def report(progress: float, total: float | None, message: str | None) -> None:
         seen.append(f"{progress:g} of {total}: {message}")
-        served.gate.write(b".")  # the tool counts on, now that this is here
+        served.gate.write(b".")  # now that the report has arrived, the tool goes on
 
     async def converse() -> list[str]:
-        async with asyncio.timeout(PATIENCE), Client(served.url + "mcp", mode=mode) as client:
+        async with asyncio.timeout(TIMEOUT), Client(served.url + "mcp", mode=mode) as client:
             names = [tool.name for tool in (await client.list_tools()).tools]
             served.gate.write(b".")
             result = await client.call_tool("count_primes", {"limit": 100}, progress_callback=report)
@@ -114,7 +113,7 @@ def test_the_official_client_gets_progress_from_the_mcp_example_before_the_resul
     ]
 
 
-# FastAPI beside itself. What an answer holds of the request goes out as the application sees it.
+# The same application behind both. Its responses show the request as the application sees it.
 APPLICATION = """
 import asyncio, json, os
 from contextlib import asynccontextmanager
@@ -173,8 +172,7 @@ METHODS = ["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"]
 @app.api_route("/echo/{rest:path}", methods=METHODS, include_in_schema=False)
 async def echo(request: Request, rest: str = ""):
     body = await request.body()
-    # What Lambda adds to a request, what it keeps since it is of the connection, and what it takes apart: the blanks
-    # between cookies are its own.
+    # Headers that Lambda adds, hop-by-hop headers, and cookies, which Lambda joins with spaces.
     of_lambda = ("x-forwarded-", "x-amzn-", "connection", "transfer-encoding", "cookie")
     names = sorted({name for name in request.headers if not name.startswith(of_lambda)})
     return {
@@ -187,7 +185,7 @@ async def echo(request: Request, rest: str = ""):
         "rest": rest,
         "query": request.url.query,
         "parameters": request.query_params.multi_items(),
-        # Lambda joins the values of one name.
+        # Lambda joins the values of equal names.
         "headers": {name: ",".join(request.headers.getlist(name)) for name in names},
         "cookies": request.cookies,
         "client": request.client.host,
@@ -249,7 +247,7 @@ async def fail(kind: str):
         raise Teapot("tip me over")
     if kind == "http":
         raise HTTPException(409, {"reason": "conflict"}, {"x-reason": "conflict", "retry-after": "3"})
-    raise ValueError("nobody handles this")
+    raise ValueError("not handled")
 
 @app.get("/not-what-was-promised")
 async def broken() -> Part:
@@ -391,21 +389,21 @@ handler = AsgiHandler(app)
 
 BINARY = bytes(range(256)) * 4
 ORDER = {"number": 7, "parts": [{"name": "Schraube für 東京", "price": 0.5}], "note": "🚀"}
-MODIFIED = 1_795_000_000  # when the file was written that is served: 18 November 2026
+MODIFIED = 1_795_000_000  # modification time of the served file: 18 November 2026
 ORIGIN = "https://page.example"
 
-# Method, URL and what else httpx2 sends.
+# Method, URL and further arguments of httpx2.
 REQUESTS: dict[str, tuple[str, str, dict[str, Any]]] = {
     **{f"method {method}": (method, "/echo", {}) for method in ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")},
     "HEAD": ("HEAD", "/echo?a=1", {}),
     "HEAD of a stream": ("HEAD", "/stream", {}),
     "HEAD of a file": ("HEAD", "/static/file.txt", {}),
     "405": ("DELETE", "/search", {}),
-    "405 of a method that is no standard": ("PURGE", "/search", {}),
+    "405 for a non-standard method": ("PURGE", "/search", {}),
     "404": ("GET", "/nowhere", {}),
     "query repeated": ("GET", "/echo?tag=x&tag=y&tag=&tag", {}),
     "query encoded": ("GET", "/echo?q=a%20b&r=a+b&s=%26%3D%2B&t=%E6%9D%B1&u=%zz&v=%ff", {}),
-    "query with all that may stay as it is": ("GET", "/echo?a=/?:@!$'()*,;b", {}),
+    "query with allowed characters": ("GET", "/echo?a=/?:@!$'()*,;b", {}),
     "query unicode": (
         "GET",
         "/search",
@@ -417,7 +415,7 @@ REQUESTS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "path unicode": ("GET", "/echo/Straße/東京/🚀", {}),
     "path encoded": ("GET", "/echo/a%20b/c%2Fd/%25/%2B+%3F", {}),
     "path encoded slash in one part": ("GET", "/api/v1/things/a%2Fb", {}),
-    "path no UTF-8": ("GET", "/echo/%ff", {}),
+    "path not UTF-8": ("GET", "/echo/%ff", {}),
     "path double slash": ("GET", "/echo//a///b/", {}),
     "path dots": ("GET", "/echo/a/%2E%2E/b;c=d", {}),
     "router": ("GET", "/api/v1/things/one", {}),
@@ -429,7 +427,7 @@ REQUESTS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "cookies": ("GET", "/session", {"headers": {"cookie": "session=abc123; theme=dark"}}),
     "cookies odd": ("GET", "/echo", {"headers": {"cookie": 'a="1, 2";b=3=4;  c=;d; e=x%20y'}}),
     "cookies in two headers": ("GET", "/echo", {"headers": [("cookie", "a=1"), ("cookie", "b=2")]}),
-    "headers of one name": ("GET", "/session", {"headers": [("x-token", "1"), ("x-token", "2")]}),
+    "headers of equal names": ("GET", "/session", {"headers": [("x-token", "1"), ("x-token", "2")]}),
     "headers odd": ("GET", "/echo", {"headers": {"x-empty": "", "X-Case": "Kept", "x-comma": 'a, b;c="d"'}}),
     "user agent": ("GET", "/echo", {"headers": {"user-agent": "one/1.0", "accept": "text/html, */*;q=0.1"}}),
     "body JSON": ("POST", "/orders", {"json": ORDER}),
@@ -441,7 +439,7 @@ REQUESTS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "body text": ("PUT", "/echo", {"content": "zwölf", "headers": {"content-type": "text/plain; charset=utf-8"}}),
     "body binary": ("PUT", "/echo", {"content": BINARY, "headers": {"content-type": "application/octet-stream"}}),
     "body without a type": ("PATCH", "/echo", {"content": b"\x00\n"}),
-    "body in pieces": ("POST", "/stream-in", {"content": BINARY * 100}),
+    "body streamed": ("POST", "/stream-in", {"content": BINARY * 100}),
     "body chunked": ("POST", "/stream-in", {"content": [b"one", b"two", BINARY]}),
     "body large": ("POST", "/stream-in", {"content": BINARY * 4096, "headers": {"content-type": "image/png"}}),
     "body of GET": ("GET", "/echo", {"content": b"body"}),
@@ -456,7 +454,7 @@ REQUESTS: dict[str, tuple[str, str, dict[str, Any]]] = {
                 ("files", ("b.txt", "ü".encode(), "text/plain")),
             ],
             "data": {"note": "zwölf"},
-            # The boundary would be another one each time.
+            # Otherwise the boundary would be random.
             "headers": {"content-type": "multipart/form-data; boundary=b0undary"},
         },
     ),
@@ -465,8 +463,8 @@ REQUESTS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "204 by the route": ("DELETE", "/nothing", {}),
     "exception handler": ("GET", "/raise/teapot", {}),
     "HTTPException": ("GET", "/raise/http", {}),
-    "exception that nobody handles": ("GET", "/raise/any", {}),
-    "response that is not valid": ("GET", "/not-what-was-promised", {}),
+    "unhandled exception": ("GET", "/raise/any", {}),
+    "invalid response": ("GET", "/not-what-was-promised", {}),
     "unauthorized": ("GET", "/private", {}),
     "authorized": ("GET", "/private", {"auth": ("ada", "secret")}),
     "dependency": ("GET", "/dependency", {}),
@@ -515,12 +513,12 @@ REQUESTS: dict[str, tuple[str, str, dict[str, Any]]] = {
     ),
 }
 
-# Of the connection or of the URL, so that they say nothing of the application.
+# Headers of the connection or the URL, which say nothing about the application.
 NOT_COMPARED = {
-    "connection": "the application's is dropped, since the connection is Lambda's",
-    "content-length": "of the URL's own answer; the application's comes as x-amzn-remapped-content-length",
-    "date": "when the URL answered; the application's comes as x-amzn-remapped-date",
-    "transfer-encoding": "a response that streams is chunked",
+    "connection": "Lambda manages the connection, so the application's is dropped",
+    "content-length": "set by the URL; the application's is x-amzn-remapped-content-length",
+    "date": "set by the URL; the application's is x-amzn-remapped-date",
+    "transfer-encoding": "a streamed response is chunked",
     "x-amzn-requestid": "of the invocation",
     "x-amzn-trace-id": "of the invocation",
 }
@@ -528,7 +526,7 @@ REMAPPED = "x-amzn-remapped-"  # before the name of a header that a function URL
 
 
 def seen(response: httpx2.Response, remapped: bool) -> dict[str, Any]:
-    """What a client has of a response, in the order in which it came where that means something."""
+    """Return what a client sees of a response, in the order of arrival where that matters."""
     headers: dict[str, list[str]] = {}
     for raw_name, raw_value in response.headers.raw:
         name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
@@ -537,10 +535,12 @@ def seen(response: httpx2.Response, remapped: bool) -> dict[str, Any]:
         elif not remapped or name not in NOT_COMPARED:
             headers.setdefault(name, []).append(value)
     headers.pop("connection", None)
-    cookies = headers.pop("set-cookie", [])
+    # A deleted cookie expires now, and the two responses may be made in different seconds.
+    deleted = re.compile(r"expires=[^;]*(?=; Max-Age=0\b)")
+    cookies = [deleted.sub("expires=now", cookie) for cookie in headers.pop("set-cookie", [])]
     return {
         "status": response.status_code,
-        # Metadata for Lambda have one value for a name; a comma joins them (RFC 9110, section 5.3).
+        # HTTP metadata has one value per name, so values are joined with commas (RFC 9110, section 5.3).
         "headers": {name: ", ".join(values) for name, values in sorted(headers.items())},
         "cookies": cookies,
         "body": response.content,
@@ -549,7 +549,7 @@ def seen(response: httpx2.Response, remapped: bool) -> dict[str, Any]:
 
 
 class Beside:
-    """FastAPI behind the local URL, and the same as its TestClient serves it.
+    """FastAPI behind the local URL, and the same application behind its TestClient.
 
     Attributes:
         records: What the background tasks of either wrote.
@@ -561,7 +561,7 @@ class Beside:
         self.records = records
 
     def ask(self, method: str, path: str, **more: Any) -> tuple[httpx2.Response, httpx2.Response]:
-        """What either answers."""
+        """Return the responses of both."""
         answers = []
         for client in (self.through_url, self.in_process):
             client.cookies.clear()
@@ -581,17 +581,17 @@ def beside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Beside]:
     (folder / "served.py").write_text(APPLICATION + HANDLER, encoding="utf-8")
     records = Fifo(folder / "behind-url"), Fifo(folder / "in-process")
     variables = {"PYTHONPATH": str(folder), "FILE": str(file), "RECORD": str(records[0].path)}
-    function = of_handler(timeout=PATIENCE, environment=variables)
+    function = of_handler(timeout=TIMEOUT, environment=variables)
     application = ModuleType("beside")
     with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
         for record in records:
             stack.callback(record.close)
-        for name in variables:  # those of this process would override the function's
+        for name in variables:  # variables of this process would override the function's
             patch.delenv(name, raising=False)
-        url = stack.enter_context(running(function, 10, Pieces()))
+        url = stack.enter_context(running(function, 10, LogCollector()))
         agent = {"user-agent": "testclient"}
-        through_url = stack.enter_context(httpx2.Client(base_url=url, headers=agent, timeout=PATIENCE, trust_env=False))
-        through_url.get("/")  # the function has its variables by now
+        through_url = stack.enter_context(httpx2.Client(base_url=url, headers=agent, timeout=TIMEOUT, trust_env=False))
+        through_url.get("/")  # by now the function has its variables
         patch.setenv("FILE", str(file))
         patch.setenv("RECORD", str(records[1].path))
         exec(compile(APPLICATION, "beside", "exec", dont_inherit=True), application.__dict__)
@@ -602,29 +602,27 @@ def beside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Beside]:
 
 
 @pytest.mark.parametrize(("method", "path", "more"), REQUESTS.values(), ids=list(REQUESTS))
-def test_fastapi_answers_through_the_url_as_it_does_without(
-    beside: Beside, method: str, path: str, more: dict[str, Any]
-) -> None:
+def test_fastapi_same_as_test_client(beside: Beside, method: str, path: str, more: dict[str, Any]) -> None:
     through_url, expected = beside.ask(method, path, **more)
     assert seen(through_url, remapped=True) == seen(expected, remapped=False)
 
 
-def test_what_has_an_etag_is_not_sent_again(beside: Beside) -> None:
+def test_etag_returns_304(beside: Beside) -> None:
     etag = beside.ask("GET", "/static/file.txt")[0].headers["etag"]
     through_url, expected = beside.ask("GET", "/static/file.txt", headers={"if-none-match": etag})
     assert through_url.status_code == 304
     assert seen(through_url, remapped=True) == seen(expected, remapped=False)
 
 
-def test_a_header_may_hold_what_the_test_client_cannot(beside: Beside) -> None:
-    # It takes headers for UTF-8; on the wire they are latin-1.
+def test_non_ascii_header(beside: Beside) -> None:
+    # The TestClient decodes headers as UTF-8; on the wire they are Latin-1.
     response = beside.through_url.get("/latin", headers=[(b"x-name", "café".encode("latin-1"))])
     assert (response.headers["x-name"], response.json()) == ("café", "café")
 
 
-def test_a_background_task_runs_either_way(beside: Beside) -> None:
+def test_background_task_runs(beside: Beside) -> None:
     for record in beside.records:
-        record.write(b"|")  # after what other tests have left
+        record.write(b"|")  # separates this test's record from those of earlier tests
     beside.ask("POST", "/background?text=recorded")
     for record in beside.records:
         while record.read(1) != b"|":

@@ -1,4 +1,4 @@
-"""A URL with `InvokeMode: BUFFERED`, or with none: nothing goes out before the response is whole."""
+"""A URL with `InvokeMode: BUFFERED` or without an invoke mode: a response is sent when it is complete."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import pytest
 from tests.local.conftest import Serve, Served
 from tests.local.test_runtime_api import serve_runtime
 
-from local.function import load_function
+from local.template import load_function
 
 __all__ = ["serve_runtime"]
 BUFFERED = {"streams": False}
 REFUSAL = (502, b"Internal Server Error")
 Runtime = Callable[..., Served]
 
-# What the runtime posts, and what the client gets: status, content type and body.
+# Content type and body that the runtime posts; status, content type and body that the client gets.
 POSTED: dict[str, tuple[str, str, int, str, bytes]] = {
     "payload 2.0": (
         "application/json",
@@ -48,14 +48,14 @@ POSTED: dict[str, tuple[str, str, int, str, bytes]] = {
 
 
 @pytest.mark.parametrize("case", POSTED)
-def test_a_payload_is_decoded_when_it_is_whole(serve_runtime: Runtime, case: str) -> None:
+def test_payload_decoded(serve_runtime: Runtime, case: str) -> None:
     posted_type, posted, status, content_type, body = POSTED[case]
     served = serve_runtime(f"post([{posted.encode()!r}], {posted_type!r})", url=BUFFERED)
     response = served.start()
     assert (response.status, response.headers["content-type"], response.read()) == (status, content_type, body)
 
 
-def test_cookies_of_a_payload_are_headers(serve_runtime: Runtime) -> None:
+def test_payload_cookies(serve_runtime: Runtime) -> None:
     payload = b'{"statusCode": 200, "cookies": ["a=1", "b=2"]}'
     served = serve_runtime(f"post([{payload!r}], 'application/json')", url=BUFFERED)
     assert served.start().headers.get_all("set-cookie") == ["a=1", "b=2"]
@@ -71,13 +71,13 @@ def test_cookies_of_a_payload_are_headers(serve_runtime: Runtime) -> None:
         b'{"statusCode": 200, "body": "a", "isBase64Encoded": true}',
     ],
 )
-def test_a_malformed_payload_is_502_and_logged(serve_runtime: Runtime, payload: bytes) -> None:
+def test_malformed_payload_is_502(serve_runtime: Runtime, payload: bytes) -> None:
     served = serve_runtime(f"post([{payload!r}], 'application/json')", url=BUFFERED)
     assert served.get() == REFUSAL
     assert served.log.startswith("The response is malformed: ")
 
 
-def test_http_metadata_are_not_understood_and_are_a_part_of_the_body(serve: Serve) -> None:
+def test_metadata_is_part_of_buffered_body(serve: Serve) -> None:
     served = serve("def handler(event, context):\n    return StreamingResponse(['body'], 201)\n", url=BUFFERED)
     response = served.start()
     assert (response.status, response.headers["content-type"]) == (200, "application/octet-stream")
@@ -86,7 +86,7 @@ def test_http_metadata_are_not_understood_and_are_a_part_of_the_body(serve: Serv
     assert (delimiter, body) == (bytes(8), b"body")
 
 
-def test_nothing_is_sent_before_the_response_is_whole(serve: Serve) -> None:
+def test_nothing_sent_before_response_ends(serve: Serve) -> None:
     served = serve(
         """
         def handler(event, context):
@@ -98,7 +98,7 @@ def test_nothing_is_sent_before_the_response_is_whole(serve: Serve) -> None:
         url=BUFFERED,
     )
     client = served.socket()
-    client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
     assert served.told.read(1) == b"1"
     client.settimeout(0.2)
     with pytest.raises(TimeoutError):
@@ -108,19 +108,19 @@ def test_nothing_is_sent_before_the_response_is_whole(serve: Serve) -> None:
     assert client.recv(1) == b"H"
 
 
-def test_a_function_that_fails_midway_is_502(serve: Serve) -> None:
+def test_buffered_midstream_error_is_502(serve: Serve) -> None:
     served = serve("def handler(event, context):\n    yield b'first'\n    raise ValueError\n", url=BUFFERED)
     assert served.get() == REFUSAL
 
 
 @pytest.mark.parametrize(("size", "status"), [((6 << 20) + 100, 200), ((6 << 20) + 101, 502)])
-def test_a_response_of_6_mib_passes_and_a_longer_one_does_not(serve: Serve, size: int, status: int) -> None:
+def test_buffered_size_limit(serve: Serve, size: int, status: int) -> None:
     served = serve(f"def handler(event, context):\n    yield bytes({size})\n", url=BUFFERED)
     assert served.get()[0] == status
-    assert ("takes more than 6291556 bytes" in served.log) == (status == 502)
+    assert ("may have at most 6291556 bytes" in served.log) == (status == 502)
 
 
-def test_a_template_without_an_invoke_mode_does_not_stream(tmp_path: Path) -> None:
+def test_invoke_mode_defaults_to_buffered(tmp_path: Path) -> None:
     (tmp_path / "src").mkdir()
     (tmp_path / "src" / "bootstrap").touch(0o755)
     template = tmp_path / "template.yaml"

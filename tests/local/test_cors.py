@@ -1,11 +1,11 @@
-"""What the URL answers and adds for pages of other origins, as the template's `Cors` has it."""
+"""The CORS headers of the URL, as the template's `Cors` sets them."""
 
 from __future__ import annotations
 
 import pytest
 from tests.local.conftest import Serve
 
-from local.function import Cors
+from local.template import Cors
 
 PAGE = "https://page.example"
 HANDLER = """
@@ -26,7 +26,7 @@ PREFLIGHT = {"Access-Control-Request-Method": "PUT", "Access-Control-Request-Hea
 
 
 def cors_headers(serve: Serve, cors: Cors | None, method: str, **headers: str) -> tuple[int, bytes, dict[str, str]]:
-    """Status, body, and the headers that a browser decides by."""
+    """Return status, body and the headers on which a browser decides."""
     connection = serve(HANDLER, url={"cors": cors}).connect()
     connection.request(method, "/", headers=headers)
     response = connection.getresponse()
@@ -35,7 +35,7 @@ def cors_headers(serve: Serve, cors: Cors | None, method: str, **headers: str) -
     return response.status, response.read(), kept
 
 
-def test_a_preflight_is_answered_by_the_url_and_starts_nothing(serve: Serve) -> None:
+def test_preflight_does_not_invoke(serve: Serve) -> None:
     served = serve("tell(b'!')\n" + HANDLER.replace("\n    ", "\n"), url={"cors": LISTED})
     connection = served.connect()
     connection.request("OPTIONS", "/", headers={"Origin": PAGE, **PREFLIGHT})
@@ -45,7 +45,7 @@ def test_a_preflight_is_answered_by_the_url_and_starts_nothing(serve: Serve) -> 
     assert not served.told.ready(0)
 
 
-def test_a_preflight_says_what_the_template_allows(serve: Serve) -> None:
+def test_preflight_headers(serve: Serve) -> None:
     assert cors_headers(serve, LISTED, "OPTIONS", Origin=PAGE, **PREFLIGHT) == (
         200,
         b"",
@@ -69,7 +69,7 @@ def test_a_preflight_says_what_the_template_allows(serve: Serve) -> None:
     )
 
 
-def test_a_simple_request_gets_the_functions_answer_and_who_may_read_it(serve: Serve) -> None:
+def test_simple_request_headers(serve: Serve) -> None:
     assert cors_headers(serve, LISTED, "GET", Origin=PAGE) == (
         200,
         b"GET",
@@ -84,7 +84,7 @@ def test_a_simple_request_gets_the_functions_answer_and_who_may_read_it(serve: S
 
 
 @pytest.mark.parametrize("headers", [PREFLIGHT, {}], ids=["preflight", "simple"])
-def test_an_origin_that_is_not_listed_is_not_named(serve: Serve, headers: dict[str, str]) -> None:
+def test_unlisted_origin(serve: Serve, headers: dict[str, str]) -> None:
     method = "OPTIONS" if headers else "GET"
     status, body, found = cors_headers(serve, LISTED, method, Origin="https://evil.example", **headers)
     assert (status, body, found) == (200, b"" if headers else b"GET", {})
@@ -95,11 +95,11 @@ def test_an_origin_that_is_not_listed_is_not_named(serve: Serve, headers: dict[s
     [(None, {"Origin": PAGE, **PREFLIGHT}), (LISTED, {"Origin": PAGE}), (LISTED, {})],
     ids=["no Cors", "not a preflight", "no page"],
 )
-def test_other_options_requests_reach_the_function(serve: Serve, cors: Cors | None, headers: dict[str, str]) -> None:
+def test_other_options_requests_invoke(serve: Serve, cors: Cors | None, headers: dict[str, str]) -> None:
     assert cors_headers(serve, cors, "OPTIONS", **headers)[1] == b"OPTIONS"
 
 
-def test_a_response_without_the_function_can_be_read_by_the_page_too(serve: Serve) -> None:
+def test_error_response_has_cors_headers(serve: Serve) -> None:
     served = serve("def handler(event, context):\n    raise ValueError\n", url={"cors": LISTED})
     connection = served.connect()
     connection.request("GET", "/", headers={"Origin": PAGE})
@@ -107,7 +107,7 @@ def test_a_response_without_the_function_can_be_read_by_the_page_too(serve: Serv
     assert (response.status, response.headers["access-control-allow-origin"]) == (502, PAGE)
 
 
-def test_headers_of_the_function_are_not_replaced_so_that_it_shows_if_both_set_them(serve: Serve) -> None:
+def test_function_cors_headers_are_kept(serve: Serve) -> None:
     served = serve(
         f"""
         def handler(event, context):

@@ -1,6 +1,6 @@
 """The examples' pages in a real browser, served by the examples' own functions behind the local URL.
 
-Nothing is timed: a function makes its next event when the test lets it, by a byte in a named pipe.
+No test sleeps: a function makes its next event when the test writes a byte into a named pipe.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ import pytest
 from botocore.validate import ParamValidator
 from playwright.sync_api import expect
 from tests.helpers.support import TEMPLATE
-from tests.local.conftest import PATIENCE, Fifo, function, luminance, needs_chromium
+from tests.local.conftest import TIMEOUT, Fifo, function, luminance, needs_chromium
 
-from local import running
+from local.function_url import running
 from local.journal import Observer
 
 EXAMPLES = TEMPLATE / "examples"
@@ -36,7 +36,7 @@ HOSTILE = "<img src=x onerror=\"document.title='owned'\"><script>document.title=
 
 pytestmark = [pytest.mark.slow, needs_chromium]
 
-# What every handler of these tests may use: `wait` returns when the test says so. The clock of an example is a gate.
+# What every handler of these tests may use: `wait` returns when the test says so, and replaces the example's clock.
 PREAMBLE = """
 import os, types
 import app
@@ -46,7 +46,7 @@ def wait(gate):
         return pipe.read(1)
 """
 
-# An invocation waits at the gate of the step that it begins with, since one whose client is gone still runs.
+# An invocation waits at the gate of its first step, because one whose client has disconnected still runs.
 JOB = """
 app.RETRY = 1
 
@@ -64,7 +64,7 @@ app.time = types.SimpleNamespace(sleep=lambda seconds: wait("tokens"))
 handler = app.handler
 """
 
-# A client whose events are the ones in a file; each waits for its turn.
+# A client whose events come from a variable; each waits for the test.
 MODEL = """
 import json
 from botocore.exceptions import ClientError, EventStreamError
@@ -92,7 +92,7 @@ handler = app.handler
 
 
 class Gates:
-    """Named pipes in a folder, of which each byte lets a waiting handler go on."""
+    """Named pipes in a folder; each byte lets one waiting handler go on."""
 
     def __init__(self, folder: Path, stack: ExitStack) -> None:
         self._folder = folder
@@ -108,7 +108,7 @@ class Gates:
 
 
 class Relay:
-    """A way to the function that can be cut, as a network can."""
+    """A proxy to the function whose connections a test can cut."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
@@ -116,8 +116,8 @@ class Relay:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}/"
-        self.cut_before: bytes | None = None  # what is not let through any more: the connection is cut there
-        self.may_end = threading.Event()  # until then a browser sees no connection end
+        self.cut_before: bytes | None = None  # the connection is cut before these bytes of the response
+        self.may_end = threading.Event()  # until it is set, a browser does not see a connection end
         self.may_end.set()
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -138,7 +138,7 @@ class Relay:
                 if found:
                     self.cut_before = None
                     break
-        self.may_end.wait(PATIENCE)
+        self.may_end.wait(TIMEOUT)
         self._shut(source, sink)
 
     @staticmethod
@@ -148,7 +148,7 @@ class Relay:
                 end.shutdown(socket.SHUT_RDWR)
 
     def cut(self) -> None:
-        """Cuts all connections that there are now, and none that a browser makes meanwhile."""
+        """Cut all connections that exist now, but none that a browser opens in the meantime."""
         for pair in list(self._pairs):
             self._shut(*pair)
 
@@ -172,10 +172,10 @@ def gates(tmp_path: Path, stack: ExitStack) -> Gates:
 
 @pytest.fixture
 def start(tmp_path: Path, stack: ExitStack, gates: Gates, monkeypatch: pytest.MonkeyPatch) -> Start:
-    """Serves an example, with a handler of the test's around it; more keywords are variables of its environment."""
+    """Serve an example with a handler of the test around it; keywords are environment variables."""
     monkeypatch.delenv("PYTHONPATH", raising=False)
 
-    def serve(example: str, source: str, timeout: float = PATIENCE, **variables: str) -> str:
+    def serve(example: str, source: str, timeout: float = TIMEOUT, **variables: str) -> str:
         code = tmp_path / "src"
         shutil.copytree(TEMPLATE / "runtime", code, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copytree(EXAMPLES / example / "src", code, dirs_exist_ok=True)
@@ -188,13 +188,13 @@ def start(tmp_path: Path, stack: ExitStack, gates: Gates, monkeypatch: pytest.Mo
 
 
 class Watched:
-    """A page, what went wrong in it, and what it asked for."""
+    """A page with its problems and its requests."""
 
     def __init__(self, page: Any) -> None:
         self.page = page
         self.requests: list[Any] = []
         self.console: list[str] = []
-        page.set_default_timeout(PATIENCE * 1000)
+        page.set_default_timeout(TIMEOUT * 1000)
         page.on("request", lambda request: self.requests.append(request))
         page.on("console", lambda message: self.console.append(message.text))
         page.on("pageerror", lambda error: self.console.append(f"uncaught: {error}"))
@@ -210,12 +210,12 @@ class Watched:
 
 @pytest.fixture
 def watched(browser: Any) -> Iterator[Watched]:
-    """A new page; afterwards it must not have asked anyone but its origin, nor have complained.
+    """Open a page, which fails the test on any problem and on a request to another origin.
 
-    Of a connection that a test breaks the browser itself speaks in the console, as `net::ERR_…`.
+    The browser itself logs `net::ERR_…` for a connection that a test breaks.
     """
     context = browser.new_context(viewport={"width": 900, "height": 760})
-    # Keeps every EventSource, so that a test can see whether it is closed for good.
+    # Keeps every EventSource, so that a test can see whether it is closed.
     context.add_init_script(
         "window.sources = []; window.EventSource = class extends EventSource {"
         " constructor(...args) { super(...args); window.sources.push(this); } };"
@@ -233,14 +233,14 @@ def steps(page: Any) -> list[str]:
 
 
 def shown(page: Any, last: int) -> None:
-    """Steps 1 to `last` are shown, each once, and no other."""
+    """Expect steps 1 to `last`, each once, and no others."""
     expect(page.locator("#steps .number")).to_have_text([str(number) for number in range(1, last + 1)])
 
 
 # ---- sse ----
 
 
-def test_steps_appear_one_by_one_and_the_end_closes_the_stream(start: Start, gates: Gates, watched: Watched) -> None:
+def test_sse_steps_appear_one_by_one(start: Start, gates: Gates, watched: Watched) -> None:
     gates.make("0")
     page = watched.open(start("sse", JOB))
     expect(page.locator("#state")).to_have_text("Running")
@@ -251,13 +251,11 @@ def test_steps_appear_one_by_one_and_the_end_closes_the_stream(start: Start, gat
         assert page.locator("#count").inner_text() == f"step {number} of 10"
         assert page.locator("#progress").evaluate("bar => bar.position") == number / 10
     expect(page.locator("#state")).to_have_text("Done")
-    assert page.evaluate("sources.map(source => source.readyState)") == [2]  # for good: no closed one connects again
+    assert page.evaluate("sources.map(source => source.readyState)") == [2]  # CLOSED: the page will not reconnect
     assert len(watched.asked("/events")) == 1
 
 
-def test_a_cut_connection_goes_on_after_the_last_step(
-    start: Start, gates: Gates, watched: Watched, stack: ExitStack
-) -> None:
+def test_sse_resumes_after_cut_connection(start: Start, gates: Gates, watched: Watched, stack: ExitStack) -> None:
     gates.make("0", "3")
     relay = Relay(start("sse", JOB))
     stack.callback(relay.close)
@@ -273,16 +271,14 @@ def test_a_cut_connection_goes_on_after_the_last_step(
     assert page.evaluate("sources.map(source => source.readyState)") == [2]
 
 
-def test_a_step_that_came_only_in_part_comes_again(
-    start: Start, gates: Gates, watched: Watched, stack: ExitStack
-) -> None:
+def test_sse_partial_step_is_repeated(start: Start, gates: Gates, watched: Watched, stack: ExitStack) -> None:
     gates.make("0", "4")
     relay = Relay(start("sse", JOB))
     stack.callback(relay.close)
     relay.cut_before = b'"name": "Name the faces"'  # in the fifth step
     page = watched.open(relay.url)
     gates.let("0", b"....")
-    shown(page, 4)  # a browser may drop what it has not handed on yet when the connection breaks
+    shown(page, 4)  # a browser may drop data that it has not dispatched when the connection breaks
     gates.let("0")
     expect(page.locator("#steps .cut")).to_have_text("the connection broke after step 4; the browser connects again")
     gates.let("4", b"......")
@@ -290,7 +286,7 @@ def test_a_step_that_came_only_in_part_comes_again(
     shown(page, 10)
 
 
-def test_a_function_that_fails_midway_is_asked_for_the_rest(start: Start, gates: Gates, watched: Watched) -> None:
+def test_sse_resumes_after_function_error(start: Start, gates: Gates, watched: Watched) -> None:
     gates.make("0", "2")
     page = watched.open(start("sse", JOB))
     gates.let("0", b"..")
@@ -302,18 +298,16 @@ def test_a_function_that_fails_midway_is_asked_for_the_rest(start: Start, gates:
     shown(page, 10)
 
 
-def test_a_job_that_takes_longer_than_an_invocation_goes_on_in_the_next(
-    start: Start, gates: Gates, watched: Watched, stack: ExitStack
-) -> None:
+def test_sse_job_spans_invocations(start: Start, gates: Gates, watched: Watched, stack: ExitStack) -> None:
     gates.make("0", "2")
     gates.let("2", b"........")
-    # Two seconds for the runtime to say so, on a machine that is busy.
+    # Two seconds are enough for the runtime's deadline even on a busy machine.
     relay = Relay(start("sse", JOB, timeout=5, STREAMING_RUNTIME_DEADLINE_MARGIN_MS="2000"))
     stack.callback(relay.close)
-    relay.may_end.clear()  # a browser may drop what it has not handed on yet when the connection breaks
+    relay.may_end.clear()  # a browser may drop data that it has not dispatched when the connection breaks
     page = watched.open(relay.url)
     gates.let("0", b"..")
-    notes = page.locator("#steps .cut")  # of the runtime, which ends an invocation in time; then of the browser
+    notes = page.locator("#steps .cut")  # first the runtime's, which ends an invocation in time, then the browser's
     expect(notes).to_contain_text(["StreamDeadlineExceeded"])
     relay.may_end.set()
     expect(notes).to_contain_text(["StreamDeadlineExceeded", "broke after step 2; the browser connects again"])
@@ -321,16 +315,16 @@ def test_a_job_that_takes_longer_than_an_invocation_goes_on_in_the_next(
     shown(page, 10)
 
 
-def test_a_function_that_fails_again_and_again_is_given_up(start: Start, gates: Gates, watched: Watched) -> None:
+def test_sse_gives_up_after_repeated_errors(start: Start, gates: Gates, watched: Watched) -> None:
     gates.make("0")
     page = watched.open(start("sse", JOB))
     gates.let("0", b"xxxxxxxxxx")
     expect(page.locator("#state")).to_have_text("The connection breaks again and again")
     assert page.evaluate("sources.map(source => source.readyState)") == [2]
-    assert len(watched.asked("/events")) == 6  # the first, and as often as the page has patience
+    assert len(watched.asked("/events")) == 6  # the first request and the page's five retries
 
 
-def test_the_job_is_stopped_and_started_again_with_the_keyboard(start: Start, gates: Gates, watched: Watched) -> None:
+def test_sse_stop_and_restart_by_keyboard(start: Start, gates: Gates, watched: Watched) -> None:
     gates.make("0")
     page = watched.open(start("sse", JOB))
     gates.let("0", b"..")
@@ -345,7 +339,7 @@ def test_the_job_is_stopped_and_started_again_with_the_keyboard(start: Start, ga
     assert page.evaluate("sources.map(source => source.readyState)") == [2, 1]
 
 
-def test_hostile_text_in_a_step_is_shown_as_text(start: Start, gates: Gates, watched: Watched) -> None:
+def test_sse_hostile_text(start: Start, gates: Gates, watched: Watched) -> None:
     gates.make("0")
     page = watched.open(start("sse", f"{JOB}\napp.STEPS = ({HOSTILE!r},)\n"))
     gates.let("0")
@@ -355,7 +349,7 @@ def test_hostile_text_in_a_step_is_shown_as_text(start: Start, gates: Gates, wat
     assert page.locator("img").count() == 0
 
 
-def test_a_server_without_events_is_told_of(start: Start, watched: Watched) -> None:
+def test_sse_response_without_events(start: Start, watched: Watched) -> None:
     source = """
     def handler(event, context):
         return app.handler(event, context) if event["rawPath"] == "/" else {"statusCode": 400, "body": "no"}
@@ -386,7 +380,7 @@ def token(text: str) -> dict[str, Any]:
 
 
 def model(*events: dict[str, Any]) -> str:
-    """Events of a model, which botocore's own model of the service allows."""
+    """Return events of a model, validated by botocore's own model of the service."""
     service = botocore.session.get_session().get_service_model("bedrock-runtime")
     output: Any = service.operation_model("ConverseStream").output_shape
     shape = output.members["stream"]
@@ -401,7 +395,7 @@ def model(*events: dict[str, Any]) -> str:
 STOP = {"messageStop": {"stopReason": "end_turn"}}
 
 
-def test_tokens_of_the_stand_in_appear_one_by_one(start: Start, gates: Gates, watched: Watched) -> None:
+def test_chat_tokens_appear_one_by_one(start: Start, gates: Gates, watched: Watched) -> None:
     gates.make("tokens")
     page = watched.open(start("bedrock", STANDIN, LOCAL_STANDIN="1"))
     ask(page, "Why?")
@@ -422,7 +416,7 @@ def test_tokens_of_the_stand_in_appear_one_by_one(start: Start, gates: Gates, wa
     assert request.headers["x-amz-content-sha256"] == sha256(request.post_data)
 
 
-def test_the_history_goes_along(start: Start, gates: Gates, watched: Watched) -> None:
+def test_chat_history_is_sent(start: Start, gates: Gates, watched: Watched) -> None:
     gates.make("tokens")
     usage = {"usage": {"inputTokens": 3, "outputTokens": 5, "totalTokens": 8}, "metrics": {"latencyMs": 9}}
     events = model({"messageStart": {"role": "assistant"}}, token("Bec"), token("äuse ☀"), STOP, {"metadata": usage})
@@ -444,7 +438,7 @@ def test_the_history_goes_along(start: Start, gates: Gates, watched: Watched) ->
     assert messages(watched.asked("/chat")[2]) == [("user", "Again?")]
 
 
-# A response that comes byte by byte, as a network may cut it; all that the format allows, and an event without an end.
+# A response that arrives byte by byte: everything that the format allows, and an unfinished event.
 DRIBBLE = r"""
     const text = ": ping\n\nevent: token\r\ndata: {\"text\":\r\ndata:\"☀\"}\r\n\r\ndata: {}\n\nid: 1\nnothing\n\n"
         + 'event: end\ndata: {"stopReason": "end_turn"}\n\nevent: token\ndata: {"text": "x"}\n';
@@ -455,7 +449,7 @@ DRIBBLE = r"""
 """
 
 
-def test_a_response_is_understood_in_whatever_pieces_it_comes(start: Start, watched: Watched) -> None:
+def test_chat_response_in_any_pieces(start: Start, watched: Watched) -> None:
     page = watched.open(start("bedrock", STANDIN))
     page.evaluate(f"() => {{ {DRIBBLE} }}")
     ask(page, "Why?")
@@ -464,7 +458,7 @@ def test_a_response_is_understood_in_whatever_pieces_it_comes(start: Start, watc
     assert page.locator("#talk p:visible").count() == 2
 
 
-def test_hostile_text_is_shown_as_text(start: Start, gates: Gates, watched: Watched) -> None:
+def test_chat_hostile_text(start: Start, gates: Gates, watched: Watched) -> None:
     gates.make("tokens")
     gates.let("tokens", b"." * 10)
     events = model(token(HOSTILE), token("\n\nevent: end\ndata: {}\n\n"), STOP)
@@ -478,7 +472,7 @@ def test_hostile_text_is_shown_as_text(start: Start, gates: Gates, watched: Watc
     assert page.locator("#talk img, #talk script").count() == 0
 
 
-def test_an_error_after_some_tokens_is_shown(start: Start, gates: Gates, watched: Watched) -> None:
+def test_chat_error_after_tokens(start: Start, gates: Gates, watched: Watched) -> None:
     gates.make("tokens")
     gates.let("tokens", b"..")
     error = {"Error": {"Code": "throttlingException", "Message": f"Too many. {HOSTILE}"}}
@@ -491,7 +485,7 @@ def test_an_error_after_some_tokens_is_shown(start: Start, gates: Gates, watched
     assert page.title() == "Chat"
 
 
-def test_a_question_without_an_answer_may_be_sent_again(start: Start, watched: Watched) -> None:
+def test_chat_unanswered_question_resent(start: Start, watched: Watched) -> None:
     page = watched.open(start("bedrock", MODEL, MODEL='"Refuse"'))
     for number in (1, 2):
         if number == 1:
@@ -503,13 +497,13 @@ def test_a_question_without_an_answer_may_be_sent_again(start: Start, watched: W
     assert [messages(request) for request in watched.asked("/chat")] == [[("user", "Why?")]] * 2
 
 
-def test_a_request_that_is_refused_is_shown(start: Start, watched: Watched) -> None:
+def test_chat_refused_request(start: Start, watched: Watched) -> None:
     page = watched.open(start("bedrock", MODEL, MODEL="[]"))
     ask(page, "x" * 100_001)
     expect(page.get_by_role("alert")).to_have_text("400: The conversation is too long; start a new one.")
 
 
-def test_an_answer_that_breaks_off_is_told_of(start: Start, gates: Gates, watched: Watched, stack: ExitStack) -> None:
+def test_chat_incomplete_answer(start: Start, gates: Gates, watched: Watched, stack: ExitStack) -> None:
     gates.make("tokens")
     gates.let("tokens")
     relay = Relay(start("bedrock", MODEL, MODEL=model(token("Be"), STOP)))
@@ -521,7 +515,7 @@ def test_an_answer_that_breaks_off_is_told_of(start: Start, gates: Gates, watche
     expect(page.get_by_role("alert")).to_have_text("The connection failed or broke off.")
 
 
-def test_the_stop_button_ends_an_answer(start: Start, gates: Gates, watched: Watched) -> None:
+def test_chat_stop_button(start: Start, gates: Gates, watched: Watched) -> None:
     gates.make("tokens")
     gates.let("tokens", b"..")
     page = watched.open(start("bedrock", MODEL, MODEL=model(token("Be"), token("cause"), token(" not"), STOP)))
@@ -534,7 +528,7 @@ def test_the_stop_button_ends_an_answer(start: Start, gates: Gates, watched: Wat
     assert page.evaluate("document.activeElement.id") == "text"
     assert page.get_by_role("alert").count() == 0
     expect(page.locator("#send")).to_be_visible()
-    gates.let("tokens", b"." * 2)  # the first function goes on to its end, and nobody listens
+    gates.let("tokens", b"." * 2)  # the first invocation runs to its end without a reader
     gates.let("tokens", b"." * 4)
     ask(page, "And?")
     expect(page.locator("#talk .assistant").last).to_have_text("Because not")
@@ -542,7 +536,7 @@ def test_the_stop_button_ends_an_answer(start: Start, gates: Gates, watched: Wat
     assert messages(watched.asked("/chat")[1]) == [("user", "Why?"), ("assistant", "Because"), ("user", "And?")]
 
 
-def test_a_new_chat_ends_the_answer_that_is_coming(start: Start, gates: Gates, watched: Watched) -> None:
+def test_new_chat_stops_answer(start: Start, gates: Gates, watched: Watched) -> None:
     gates.make("tokens")
     gates.let("tokens")
     page = watched.open(start("bedrock", MODEL, MODEL=model(token("Be"), STOP)))
@@ -558,7 +552,7 @@ def test_a_new_chat_ends_the_answer_that_is_coming(start: Start, gates: Gates, w
 
 
 @pytest.mark.parametrize(("example", "source"), [("sse", JOB), ("bedrock", STANDIN)], ids=["sse", "bedrock"])
-def test_the_page_fits_and_can_be_read(
+def test_page_layout_and_contrast(
     example: str, source: str, start: Start, gates: Gates, watched: Watched, tmp_path: Path
 ) -> None:
     gates.make("0", "tokens")
@@ -577,7 +571,7 @@ def test_the_page_fits_and_can_be_read(
         page.set_viewport_size({"width": width, "height": 720})
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         for control in page.locator("button:visible, textarea").all():
-            assert control.bounding_box()["height"] >= 44  # a finger's width
+            assert control.bounding_box()["height"] >= 44  # the recommended size of a touch target
             assert control.get_attribute("aria-label") or control.inner_text()
         body = page.locator("body")
         ground = body.evaluate("body => getComputedStyle(body).backgroundColor")

@@ -1,4 +1,4 @@
-"""What the client and the log see of a function that fails, and that the next request is served all the same."""
+"""What the client and the log show of a function that fails. The next request is always served."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from pathlib import Path
 
 import pytest
 from tests.helpers.support import TEMPLATE
-from tests.local.conftest import PATIENCE, Serve, exchange, rest, write_handler
+from tests.local.conftest import TIMEOUT, Serve, exchange, rest, write_handler
 
 REFUSAL = (502, b"Internal Server Error")
 GOOD = "def handler(event, context):\n    return 'good'\n"
 
 BEFORE_THE_FIRST_BYTE = {
     "exception": ("raise ValueError('no')", "[ERROR] ValueError: no"),
-    "result that is no JSON": ("return object()", "[ERROR] Runtime.MarshalError: Unable to marshal response"),
+    "unserializable result": ("return object()", "[ERROR] Runtime.MarshalError: Unable to marshal response"),
     "exit": ("import sys\n    sys.exit(4)", "[ERROR] SystemExit: 4"),
     "hard exit": ("os._exit(3)", "Runtime exited with error: exit status 3"),
     "signal": ("import signal\n    os.kill(os.getpid(), signal.SIGKILL)", "Runtime exited with error: signal 9"),
@@ -29,9 +29,7 @@ BEFORE_THE_FIRST_BYTE = {
 
 
 @pytest.mark.parametrize(("line", "logged"), BEFORE_THE_FIRST_BYTE.values(), ids=BEFORE_THE_FIRST_BYTE.keys())
-def test_a_failure_before_the_first_byte_is_502_and_the_next_request_is_served(
-    serve: Serve, line: str, logged: str
-) -> None:
+def test_error_before_first_byte_is_502(serve: Serve, line: str, logged: str) -> None:
     served = serve(f"def handler(event, context):\n    if event['rawPath'] == '/good': return 'good'\n    {line}")
     for _ in range(3):
         assert served.get() == REFUSAL
@@ -41,15 +39,13 @@ def test_a_failure_before_the_first_byte_is_502_and_the_next_request_is_served(
 
 IN_THE_MIDDLE = {
     "exception": ("raise ValueError('no')", "[ERROR] ValueError: no"),
-    "item that is no bytes": ("yield 1", "[ERROR] TypeError: a stream is made of bytes or str, not int"),
+    "item of a wrong type": ("yield 1", "[ERROR] TypeError: a stream is made of bytes or str, not int"),
     "hard exit": ("os._exit(3)", "Runtime exited with error: exit status 3"),
 }
 
 
 @pytest.mark.parametrize(("line", "logged"), IN_THE_MIDDLE.values(), ids=IN_THE_MIDDLE.keys())
-def test_a_failure_mid_way_aborts_the_connection_and_the_next_request_is_served(
-    serve: Serve, line: str, logged: str
-) -> None:
+def test_midstream_error_aborts_connection(serve: Serve, line: str, logged: str) -> None:
     served = serve(f"""
         def handler(event, context):
             return StreamingResponse("good" if event["rawPath"] == "/good" else chunks())
@@ -68,7 +64,7 @@ def test_a_failure_mid_way_aborts_the_connection_and_the_next_request_is_served(
     assert served.get("/good") == (200, b"good")
 
 
-def test_all_that_was_made_before_a_failure_reaches_a_client_that_reads_late(serve: Serve) -> None:
+def test_slow_client_gets_chunks_before_error(serve: Serve) -> None:
     served = serve("""
         def handler(event, context):
             yield bytes(40_000)
@@ -77,14 +73,14 @@ def test_all_that_was_made_before_a_failure_reaches_a_client_that_reads_late(ser
             raise ValueError("no")
         """)
     client = served.socket()
-    client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
     assert served.told.read(1) == b"!"
     received = rest(client)
     assert received.count(0) == 80_000
     assert not received.endswith(b"0\r\n\r\n")
 
 
-def test_all_that_was_made_before_the_process_exits_reaches_the_client(serve: Serve) -> None:
+def test_chunks_before_exit_are_delivered(serve: Serve) -> None:
     served = serve("""
         def handler(event, context):
             for _ in range(50):
@@ -97,7 +93,7 @@ def test_all_that_was_made_before_the_process_exits_reaches_the_client(serve: Se
         assert len(raised.value.partial) == 1_000_000
 
 
-def test_a_client_of_http_1_0_sees_an_error_when_the_response_breaks_off(serve: Serve) -> None:
+def test_http_1_0_midstream_error_resets(serve: Serve) -> None:
     served = serve("""
         def handler(event, context):
             yield b"first"
@@ -128,9 +124,7 @@ BROKEN_MODULES = {
 
 
 @pytest.mark.parametrize(("source", "logged"), BROKEN_MODULES.values(), ids=BROKEN_MODULES.keys())
-def test_a_module_that_cannot_be_loaded_is_502_and_logged_until_it_is_mended(
-    serve: Serve, source: str, logged: str
-) -> None:
+def test_broken_module_until_fixed(serve: Serve, source: str, logged: str) -> None:
     served = serve(source)
     for number in range(1, 3):
         assert served.get() == REFUSAL
@@ -139,8 +133,8 @@ def test_a_module_that_cannot_be_loaded_is_502_and_logged_until_it_is_mended(
     assert served.get() == (200, b'"good"')
 
 
-def test_a_module_that_never_finishes_loading_is_ended(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("local.invocation._INIT_TIME", 0.3)
+def test_init_timeout(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("local.runtime_api._INIT_TIMEOUT", 0.3)
     served = serve("wait()\n", timeout=0.2)
     assert served.get() == REFUSAL
     assert "Task timed out after 0.30 seconds" in served.log
@@ -156,9 +150,7 @@ def test_a_module_that_never_finishes_loading_is_ended(serve: Serve, monkeypatch
     ],
     ids=["not executable", "missing", "interpreter missing", "exits"],
 )
-def test_a_bootstrap_that_does_not_start_is_502_and_logged_and_takes_no_place(
-    serve: Serve, tmp_path: Path, prepare: object, logged: str
-) -> None:
+def test_broken_bootstrap_until_fixed(serve: Serve, tmp_path: Path, prepare: object, logged: str) -> None:
     code = tmp_path / "code"
     shutil.copytree(TEMPLATE / "runtime", code)
     assert callable(prepare)
@@ -172,11 +164,11 @@ def test_a_bootstrap_that_does_not_start_is_502_and_logged_and_takes_no_place(
     assert served.get() == (200, b'"good"')
 
 
-# The runtime would end the handler before the emulator has to.
+# Otherwise the runtime would end the handler before the local URL has to.
 NO_DEADLINE = {"STREAMING_RUNTIME_DEADLINE_MARGIN_MS": "0"}
 
 
-def test_a_timeout_before_the_first_byte_is_502(serve: Serve) -> None:
+def test_timeout_before_first_byte_is_502(serve: Serve) -> None:
     served = serve(
         """
         def handler(event, context):
@@ -192,7 +184,7 @@ def test_a_timeout_before_the_first_byte_is_502(serve: Serve) -> None:
     assert served.get("/good") == (200, b'"good"')
 
 
-def test_a_timeout_after_the_first_byte_aborts_the_connection(serve: Serve) -> None:
+def test_timeout_midstream_aborts(serve: Serve) -> None:
     served = serve(
         """
         def handler(event, context):
@@ -228,10 +220,8 @@ WORKS_ON = """
     """
 
 
-def test_work_after_the_response_does_not_hold_the_next_request_up(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("local.sandbox._RETURN_TIME", 0.05)
+def test_busy_environment_delays_no_request(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("local.pool._RETURN_TIMEOUT", 0.05)
     served = serve(WORKS_ON)
     _, first = served.get("/stuck")
     assert served.told.read(1) == b"!"
@@ -239,8 +229,8 @@ def test_work_after_the_response_does_not_hold_the_next_request_up(
     assert first != second
 
 
-def test_work_after_the_response_counts_towards_the_timeout(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("local.sandbox._RETURN_TIME", PATIENCE)
+def test_work_after_response_can_time_out(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("local.pool._RETURN_TIMEOUT", TIMEOUT)
     served = serve(WORKS_ON, timeout=0.5, limit=1, **NO_DEADLINE)
     _, first = served.get("/stuck")
     status, second = served.get()
@@ -249,8 +239,8 @@ def test_work_after_the_response_counts_towards_the_timeout(serve: Serve, monkey
     assert first != second
 
 
-def test_what_the_function_has_started_ends_with_it_and_holds_nothing_up(serve: Serve, tmp_path: Path) -> None:
-    # The child inherits the log, which therefore does not end with its parent, and a lock, which ends with the child.
+def test_child_processes_are_killed(serve: Serve, tmp_path: Path) -> None:
+    # The child inherits the log, which therefore stays open after its parent, and a lock, which its end releases.
     lock = tmp_path / "lock"
     lock.touch()
     served = serve(
@@ -271,7 +261,7 @@ def test_what_the_function_has_started_ends_with_it_and_holds_nothing_up(serve: 
         fcntl.flock(opened, fcntl.LOCK_EX)
 
 
-def test_a_log_keeps_every_character_and_shows_one_entry_on_several_lines(serve: Serve) -> None:
+def test_log_encoding_and_line_ends(serve: Serve) -> None:
     served = serve("""
         def handler(event, context):
             os.write(1, "zw\\u00f6lf ".encode()[:3])
@@ -282,7 +272,7 @@ def test_a_log_keeps_every_character_and_shows_one_entry_on_several_lines(serve:
     assert "zwölf a\nb\nc\n\N{REPLACEMENT CHARACTER}\n" in served.log
 
 
-def test_no_process_is_left_when_the_url_is_closed(serve: Serve) -> None:
+def test_close_ends_all_processes(serve: Serve) -> None:
     served = serve("""
         def handler(event, context):
             tell(b"%8d" % os.getpid())
@@ -301,7 +291,7 @@ def test_no_process_is_left_when_the_url_is_closed(serve: Serve) -> None:
             os.kill(pid, 0)
 
 
-def test_a_stream_without_pause_keeps_no_other_client_waiting(serve: Serve) -> None:
+def test_busy_stream_does_not_block_others(serve: Serve) -> None:
     served = serve("""
         def handler(event, context):
             if event["rawPath"] == "/":
@@ -332,14 +322,14 @@ def test_a_stream_without_pause_keeps_no_other_client_waiting(serve: Serve) -> N
         reader.join()
 
 
-def test_the_url_can_be_closed_while_processes_start(serve: Serve) -> None:
+def test_close_while_processes_start(serve: Serve) -> None:
     served = serve(GOOD, limit=20)
     for _ in range(20):
-        served.socket().sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        served.socket().sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
     served.stack.close()
 
 
-def test_a_process_that_cannot_be_started_takes_no_place(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_start_frees_its_slot(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     served = serve(GOOD, limit=1)
 
     def no_more() -> tuple[int, int]:
@@ -352,18 +342,16 @@ def test_a_process_that_cannot_be_started_takes_no_place(serve: Serve, monkeypat
     assert served.get() == (200, b'"good"')
 
 
-def test_a_child_that_keeps_the_connection_open_does_not_hold_the_client_up(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("local.invocation._LAST_WORDS_TIME", 0.2)
-    monkeypatch.setattr("local.invocation._PATIENCE", 1000)
+def test_child_holding_connection_open(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("local.runtime_api._FINAL_READ_TIMEOUT", 0.2)
+    monkeypatch.setattr("local.invocation._DRAIN_TIMEOUT", 1000)
     served = serve("""
         import signal
 
         def handler(event, context):
             yield b"first"
             if not os.fork():
-                os.setsid()  # out of reach of whoever ends the process
+                os.setsid()  # survives the end of its process group
                 tell(b"%8d" % os.getpid())
                 signal.pause()
             wait()
@@ -380,11 +368,9 @@ def test_a_child_that_keeps_the_connection_open_does_not_hold_the_client_up(
 
 
 @pytest.mark.slow
-def test_a_client_that_takes_nothing_gives_its_place_back_some_time_after_the_timeout(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("local.invocation._PATIENCE", 0.2)
-    monkeypatch.setattr("local.invocation._LAST_WORDS_TIME", 0.2)
+def test_stalled_client_frees_its_slot(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("local.invocation._DRAIN_TIMEOUT", 0.2)
+    monkeypatch.setattr("local.runtime_api._FINAL_READ_TIMEOUT", 0.2)
     served = serve(
         """
         def handler(event, context):
@@ -401,7 +387,7 @@ def test_a_client_that_takes_nothing_gives_its_place_back_some_time_after_the_ti
         **NO_DEADLINE,
     )
     stalled = served.socket()
-    stalled.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    stalled.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
     assert stalled.recv(1) == b"H"
     assert served.get_once_free("/good") == (200, b'"good"')
     assert "Task timed out after 1.00 seconds" in served.log

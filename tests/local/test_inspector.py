@@ -1,4 +1,4 @@
-"""The inspector over HTTP: what it tells of invocations and when, what it starts, and whom it refuses."""
+"""The inspector over HTTP: its updates about invocations, the events that it sends, and what it refuses."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from tests.local.conftest import PATIENCE
+from tests.local.conftest import TIMEOUT
 from tests.local.inspected import Inspected, inspected
 
 from local import inspector
-from local.journal import Journal, Message
+from local.journal import Journal, Update
 
 GATED = """
     def handler(event, context):
@@ -33,7 +33,7 @@ GATED = """
             if byte == b"!":
                 raise KeyError("midway")
             if byte == b"L":
-                os.write(1, b"a line\\n")  # in one piece, as print does not
+                os.write(1, b"a line\\n")  # in one piece, unlike print
             else:
                 yield "zwölf " + byte.decode()
     """
@@ -46,24 +46,24 @@ ECHO = """
     """
 FAILING = """
     def handler(event, context):
-        raise KeyError("at once")
+        raise KeyError("too early")
     """
 Start = Callable[..., Inspected]
 
 
 @pytest.fixture
 def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
-    """Serves a handler's source and its inspector."""
+    """Serve a handler's source and its inspector."""
     monkeypatch.delenv("PYTHONPATH", raising=False)
     with ExitStack() as stack:
         yield lambda source=GATED, **options: stack.enter_context(inspected(tmp_path / "served", source, **options))
 
 
-def kinds(messages: list[Message]) -> list[str]:
+def kinds(messages: list[Update]) -> list[str]:
     return [message["kind"] for message in messages]
 
 
-def test_the_page_runs_its_own_script_and_style_and_nothing_else(start: Start) -> None:
+def test_page_security_headers(start: Start) -> None:
     served = start()
     connection = served.connect(served.inspector)
     connection.request("GET", "/?query=ignored")
@@ -89,9 +89,9 @@ def test_the_page_runs_its_own_script_and_style_and_nothing_else(start: Start) -
     }
 
 
-def test_the_events_are_the_json_files_beside_the_template(start: Start) -> None:
+def test_events_folder(start: Start) -> None:
     served = start()
-    assert served.ask("GET", "/events") == (200, {})  # there is no folder
+    assert served.ask("GET", "/events") == (200, {})  # without the folder
     served.events.mkdir()
     files = {"b.json": '{"b": "ö"}', "a.json": "null", "notes.txt": "{}", "broken.json": "{", "nan.json": "NaN"}
     for name, text in files.items():
@@ -103,7 +103,7 @@ def test_the_events_are_the_json_files_beside_the_template(start: Start) -> None
     assert (status, list(events.items())) == (200, [("a.json", None), ("b.json", {"b": "ö"})])
 
 
-def test_an_invocation_is_told_of_step_by_step_while_it_runs(start: Start) -> None:
+def test_updates_while_invocation_runs(start: Start) -> None:
     served = start()
     stream = served.subscribe()
     assert stream.next() == {"kind": "hello", "function": "Served", "url": served.url}
@@ -134,19 +134,19 @@ def test_an_invocation_is_told_of_step_by_step_while_it_runs(start: Start) -> No
     assert log.items() >= {**identity, "kind": "log"}.items()
     assert log["text"] == "a line\n"
 
-    served.gate.write(b"2")  # only now the next chunk is made
+    served.gate.write(b"2")  # the next chunk is made only now
     chunks = stream.next()
     assert chunks["text"] == "zwölf 2"
     second_at = chunks["chunks"][0][0]
 
     served.gate.write(b".")
     end = stream.next()
-    assert end.items() >= {**identity, "kind": "end", "error": None, "client_gone": False}.items()
+    assert end.items() >= {**identity, "kind": "end", "error": None, "client_disconnected": False}.items()
     assert 0 <= head["at"] <= first_at <= log["at"] <= second_at <= end["at"]
     assert response.read().decode() == "zwölf 1zwölf 2"
 
 
-def test_a_page_that_comes_later_is_told_the_same(start: Start) -> None:
+def test_late_subscriber_gets_same_updates(start: Start) -> None:
     served = start()
     early = served.subscribe()
     client = served.begin()
@@ -172,7 +172,7 @@ def test_a_page_that_comes_later_is_told_the_same(start: Start) -> None:
     assert log["text"] == "".join(message["text"] for message in told["log"])
 
 
-def test_every_page_is_told(start: Start) -> None:
+def test_all_subscribers_get_updates(start: Start) -> None:
     served = start()
     streams = [served.subscribe() for _ in range(2)]
     client = served.begin()
@@ -183,7 +183,7 @@ def test_every_page_is_told(start: Start) -> None:
     assert kinds(first) == ["hello", "invoked", "head", "chunks", "end"]
 
 
-def test_what_the_function_prints_before_its_response_does_not_hide_the_head(start: Start) -> None:
+def test_log_before_head(start: Start) -> None:
     served = start("def handler(event, context):\n    print('first')\n    yield b'then'\n")
     stream = served.subscribe()
     served.call().read()
@@ -192,17 +192,17 @@ def test_what_the_function_prints_before_its_response_does_not_hide_the_head(sta
     assert "".join(message["text"] for message in told if message["kind"] == "log") == "first\n"
 
 
-def test_an_error_before_the_first_byte_is_told_with_the_end(start: Start) -> None:
+def test_error_update_before_first_byte(start: Start) -> None:
     served = start(FAILING)
     stream = served.subscribe()
     assert served.call().status == 502
     told = stream.until("end")
     assert "head" not in kinds(told)
     assert told[-1]["error"]["type"] == "KeyError"
-    assert json.loads(told[-1]["error"]["body"])["errorMessage"] == "'at once'"
+    assert json.loads(told[-1]["error"]["body"])["errorMessage"] == "'too early'"
 
 
-def test_an_error_after_the_first_byte_is_told_with_the_end(start: Start) -> None:
+def test_error_update_midstream(start: Start) -> None:
     served = start()
     stream = served.subscribe()
     client = served.begin()
@@ -215,11 +215,11 @@ def test_an_error_after_the_first_byte_is_told_with_the_end(start: Start) -> Non
     assert json.loads(told[-1]["error"]["body"])["errorMessage"] == "'midway'"
 
 
-def test_a_client_that_goes_away_is_told_with_the_end(start: Start) -> None:
+def test_disconnect_update(start: Start) -> None:
     served = start()
     stream = served.subscribe()
     client = served.begin()
-    # It will close as if by an error (RST), which the next send meets.
+    # Closing it resets the connection (RST), so that the next send fails.
     client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     served.gate.write(b"1")
     response = client.getresponse()
@@ -227,7 +227,7 @@ def test_a_client_that_goes_away_is_told_with_the_end(start: Start) -> None:
     client.close()
     served.gate.write(b"23.")
     end = stream.until("end")[-1]
-    assert (end["error"], end["client_gone"]) == (None, True)
+    assert (end["error"], end["client_disconnected"]) == (None, True)
 
 
 @pytest.mark.parametrize(
@@ -235,10 +235,10 @@ def test_a_client_that_goes_away_is_told_with_the_end(start: Start) -> None:
     [{"rawPath": "/x", "requestContext": {"http": {"method": "PUT", "path": "/x"}}}, {"name": "ö"}, [1], None],
     ids=["HTTP", "object", "list", "null"],
 )
-def test_an_event_that_is_sent_invokes_the_function_with_it(start: Start, event: Any) -> None:
+def test_sent_event_invokes_function(start: Start, event: Any) -> None:
     served = start(ECHO)
     stream = served.subscribe()
-    status, answer = served.send(json.dumps(event).encode())  # answered while the function still runs
+    status, answer = served.send(json.dumps(event).encode())  # the response arrives while the function runs
     assert (status, list(answer)) == (202, ["id"])
     text = json.dumps(event).encode() + b"\n"
     assert served.told.read(len(text)) == text
@@ -251,7 +251,7 @@ def test_an_event_that_is_sent_invokes_the_function_with_it(start: Start, event:
 @pytest.mark.parametrize(
     "body", [b"", b"{", b"\xff", b"NaN", b"[-Infinity]", b"1e999", b"[" * 100_000], ids=lambda body: repr(body[:12])
 )
-def test_what_is_not_json_is_refused(start: Start, body: bytes) -> None:
+def test_invalid_json_event(start: Start, body: bytes) -> None:
     served = start()
     status, answer = served.send(body)
     assert status == 400
@@ -260,22 +260,22 @@ def test_what_is_not_json_is_refused(start: Start, body: bytes) -> None:
 
 
 @pytest.mark.parametrize("kind", [None, "text/plain", "application/x-www-form-urlencoded", "application/jsonp"])
-def test_a_type_that_needs_no_preflight_is_refused(start: Start, kind: str | None) -> None:
+def test_event_content_type(start: Start, kind: str | None) -> None:
     served = start()
     headers = {} if kind is None else {"content-type": kind}
     assert served.ask("POST", "/invocations", headers, b"{}")[0] == 415
     assert not served.journal.records
 
 
-def test_an_event_that_is_too_long_is_refused(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_event_size_limit(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inspector, "_EVENT_LIMIT", 100)
     served = start(FAILING)
     assert served.send(b'"%98d"' % 1)[0] == 202
-    assert served.send(b'"%99d"' % 1) == (413, {"message": "an event takes at most 100 bytes"})
+    assert served.send(b'"%99d"' % 1) == (413, {"message": "at most 100 bytes are allowed, got more"})
     assert len(served.journal.records) == 1
 
 
-def test_an_event_beyond_the_limit_of_invocations_is_refused(start: Start) -> None:
+def test_event_is_throttled(start: Start) -> None:
     served = start(ECHO, limit=1)
     assert served.send(b"1")[0] == 202
     assert served.send(b"2") == (429, {"message": "the concurrency limit of 1 is reached"})
@@ -288,19 +288,32 @@ def test_an_event_beyond_the_limit_of_invocations_is_refused(start: Start) -> No
     [
         ("GET", "/inspector.html"),
         ("GET", "/events/a.json"),
-        ("POST", "/"),
-        ("PUT", "/invocations"),
-        ("POST", "/events"),
+        ("POST", "/inspector.html"),
+        ("GET", "//"),
     ],
 )
-def test_there_is_nothing_else(start: Start, method: str, path: str) -> None:
+def test_unknown_path_is_404(start: Start, method: str, path: str) -> None:
     assert start().ask(method, path) == (404, {"message": "not found"})
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [("POST", "/", "GET, HEAD"), ("HEAD", "/invocations", "GET, POST"), ("PUT", "/events", "GET, HEAD")],
+)
+def test_other_method_is_405(start: Start, method: str, path: str, allowed: str) -> None:
+    served = start()
+    connection = served.connect(served.inspector)
+    connection.request(method, path)
+    response = connection.getresponse()
+    # RFC 9110, section 15.5.6
+    assert (response.status, response.headers["allow"]) == (405, allowed)
+    assert response.headers["date"]
 
 
 CALLS = [("GET", "/"), ("GET", "/events"), ("GET", "/invocations"), ("POST", "/invocations"), ("GET", "/else")]
 FOREIGN = {
     "foreign origin": {"Origin": "https://example.com"},
-    "no origin of its own": {"Origin": "null"},
+    "opaque origin": {"Origin": "null"},
     "other port": {"Origin": "http://127.0.0.1:1"},
     "other scheme": {"Origin": "https://{host}"},
     "other name of loopback": {"Origin": "http://localhost:{port}"},
@@ -308,15 +321,15 @@ FOREIGN = {
     "rebound name, same origin": {"Host": "example.com:{port}", "Origin": "http://example.com:{port}"},
     "name that ends like loopback": {"Host": "127.0.0.1.example.com"},
     "address of the network": {"Host": "192.168.0.1:{port}"},
-    "no host": {"Host": ""},
-    "broken host": {"Host": "[::1"},
+    "public IPv6 address": {"Host": "[2001:db8::1]:{port}"},
+    "number for an address": {"Host": "2130706433:{port}"},
     "cross-site": {"Sec-Fetch-Site": "cross-site"},
     "same-site": {"Sec-Fetch-Site": "same-site"},
 }
 
 
 @pytest.mark.parametrize("headers", FOREIGN.values(), ids=FOREIGN)
-def test_a_page_of_another_origin_is_refused_whatever_it_asks(start: Start, headers: dict[str, str]) -> None:
+def test_foreign_origin_is_refused(start: Start, headers: dict[str, str]) -> None:
     served = start()
     host = urlsplit(served.inspector).netloc
     own = {"content-type": "application/json"}
@@ -327,9 +340,9 @@ def test_a_page_of_another_origin_is_refused_whatever_it_asks(start: Start, head
     assert not served.journal.records
 
 
-@pytest.mark.parametrize("name", ["127.0.0.1", "localhost", "LOCALHOST"])
+@pytest.mark.parametrize("name", ["127.0.0.1", "localhost", "LOCALHOST", "a.localhost", "127.1.2.3", "[::1]"])
 @pytest.mark.parametrize("site", ["none", "same-origin"])
-def test_the_inspectors_own_page_is_served(start: Start, name: str, site: str) -> None:
+def test_own_origin_is_served(start: Start, name: str, site: str) -> None:
     served = start(FAILING)
     host = f"{name}:{urlsplit(served.inspector).port}"
     headers = {"Host": host, "Origin": f"http://{host}", "Sec-Fetch-Site": site}
@@ -338,63 +351,78 @@ def test_the_inspectors_own_page_is_served(start: Start, name: str, site: str) -
     assert served.ask("POST", "/invocations", headers, b"{}")[0] == 202
 
 
-def test_it_listens_on_loopback_only_wherever_the_function_is(start: Start) -> None:
+def test_inspector_listens_on_loopback(start: Start) -> None:
     served = start(host="0.0.0.0")
     parts = urlsplit(served.inspector)
     assert parts.hostname == "127.0.0.1"
-    # Another address of this machine, at which a server on 0.0.0.0 could be reached.
+    # Another address of this machine, on which a server on 0.0.0.0 would answer.
     with socket.socket() as client:
-        client.settimeout(PATIENCE)
+        client.settimeout(TIMEOUT)
         assert client.connect_ex(("127.0.0.2", parts.port or 0)) != 0
 
 
+@pytest.mark.parametrize("path", ["/", "/events"])
+def test_head_is_get_without_body(start: Start, path: str) -> None:
+    served = start()
+    answers = []
+    for method in ("GET", "HEAD"):
+        connection = served.connect(served.inspector)
+        connection.request(method, path)
+        response = connection.getresponse()
+        headers = {name: value for name, value in response.getheaders() if name != "date"}
+        answers.append((response.status, headers, len(response.read())))
+    (status, headers, size), head = answers
+    assert head == (status, headers, 0)
+    assert size == int(headers["content-length"]) > 0
+
+
 class Watched(Journal):
-    """Tells when a subscriber has left."""
+    """Sets an event when a subscriber leaves."""
 
     def __init__(self) -> None:
         super().__init__()
         self.left = threading.Event()
 
-    def unsubscribe(self, queue: asyncio.Queue[Message | None]) -> None:
+    def unsubscribe(self, queue: asyncio.Queue[Update | None]) -> None:
         super().unsubscribe(queue)
         self.left.set()
 
 
-def test_a_page_that_is_gone_is_noticed_though_nothing_happens(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_heartbeat_detects_closed_page(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inspector, "_HEARTBEAT", 0.01)
     journal = Watched()
     stream = start(journal=journal).subscribe()
     stream.next()
     assert stream.response.readline() == b"\n"
-    assert stream.response.readline() == b":\n"  # the heartbeat, which a browser leaves out
+    assert stream.response.readline() == b":\n"  # the heartbeat, which a browser ignores
     assert not journal.left.is_set()
     stream.close()
-    assert journal.left.wait(PATIENCE)
+    assert journal.left.wait(TIMEOUT)
 
 
 class Slow(Journal):
-    """Finds every subscriber too slow."""
+    """Treats every subscriber as too slow."""
 
-    def subscribe(self) -> asyncio.Queue[Message | None]:
+    def subscribe(self) -> asyncio.Queue[Update | None]:
         queue = super().subscribe()
         queue.put_nowait(None)
         return queue
 
 
-def test_a_page_that_is_too_slow_is_cut_off_so_that_it_asks_again(start: Start) -> None:
+def test_slow_page_is_disconnected(start: Start) -> None:
     stream = start(journal=Slow()).subscribe()
     assert stream.next()["kind"] == "hello"
     with pytest.raises(http.client.IncompleteRead):
         stream.response.read()
 
 
-def test_the_end_of_the_servers_ends_streams_and_invocations(start: Start) -> None:
+def test_close_ends_streams_and_invocations(start: Start) -> None:
     served = start()
     streams = [served.subscribe() for _ in range(3)]
     assert served.send(b"{}")[0] == 202
     for stream in streams:
         stream.until("invoked")
-    served.stop()  # which fails if a task is left
+    served.stop()  # fails if a task is still running
     for stream in streams:
         with pytest.raises(http.client.IncompleteRead):
             stream.response.read()

@@ -1,4 +1,4 @@
-"""The inspector's page in a real browser: what a user sees, and that nothing hostile runs in it."""
+"""The inspector's page in a real browser: what a user sees, and that hostile data stays text."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.slow, needs_chromium]
 GATED = """
     def handler(event, context):
         if event["rawPath"] == "/fail":
-            raise KeyError("at once")
+            raise KeyError("too early")
         return StreamingResponse(chunks(), 404 if event["rawPath"] == "/missing" else 200, {"X-One": "1"}, "text/plain")
 
     def chunks():
@@ -36,7 +36,7 @@ TELLING = """
         tell(json.dumps(event).encode() + b"\\n")
         return "done"
     """
-# Texts on the page with their colour and what they stand on, both as the browser computes them.
+# Returns each text on the page with its computed colour and background colour.
 TEXTS = """() => {
     const found = [];
     const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
@@ -55,7 +55,7 @@ Start = Callable[..., Inspected]
 
 @pytest.fixture
 def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
-    """Serves a handler's source and its inspector; `events` are the test events."""
+    """Serve a handler's source and its inspector; `events` are the test events."""
     monkeypatch.delenv("PYTHONPATH", raising=False)
     with ExitStack() as stack:
 
@@ -71,7 +71,7 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
 
 
 class Visit:
-    """A page in a browser that is otherwise empty, and what went wrong on it."""
+    """A page in an otherwise empty browser, and its problems and requests."""
 
     def __init__(self, page: Page) -> None:
         self.page = page
@@ -91,7 +91,7 @@ class Visit:
         dialog.dismiss()
 
     def open(self, served: Inspected) -> Page:
-        """Shows the inspector; returns when it is subscribed."""
+        """Open the inspector; return when it is subscribed."""
         self.page.goto(served.inspector)
         expect(self.page.locator("#connection")).to_have_text("live")
         return self.page
@@ -99,7 +99,7 @@ class Visit:
 
 @pytest.fixture
 def visit(browser: Browser) -> Iterator[Visit]:
-    """A visit in which nothing may go wrong, and that asks no one but the inspector."""
+    """A visit that fails on any problem, or on a request to anything but the inspector."""
     with browser.new_context(viewport={"width": 1200, "height": 900}) as context:
         visit = Visit(context.new_page())
         yield visit
@@ -115,7 +115,7 @@ def rows(page: Page) -> Any:
     return page.get_by_role("option")
 
 
-def test_bars_appear_one_by_one_while_the_response_streams(start: Start, visit: Visit) -> None:
+def test_bars_appear_while_streaming(start: Start, visit: Visit) -> None:
     served = start()
     page = visit.open(served)
     expect(page.locator("#empty")).to_be_visible()
@@ -134,7 +134,7 @@ def test_bars_appear_one_by_one_while_the_response_streams(start: Start, visit: 
     assert client.getresponse().read() == b"chunk 1chunk 2chunk 3"
 
 
-def test_the_figures_are_those_of_the_response(start: Start, visit: Visit) -> None:
+def test_figures_match_response(start: Start, visit: Visit) -> None:
     served = start()
     page = visit.open(served)
     client = served.begin()
@@ -171,27 +171,27 @@ def in_seconds(text: str) -> float:
     return float(number) / {"ms": 1000, "s": 1}[unit]
 
 
-def test_errors_before_the_first_byte_and_after_it_are_shown(start: Start, visit: Visit) -> None:
+def test_errors_are_shown(start: Start, visit: Visit) -> None:
     served = start()
     page = visit.open(served)
     assert served.call("/fail").status == 502
     expect(page.locator("#status")).to_have_text("502")
     expect(page.locator("#error-type")).to_have_text("KeyError")
     expect(page.locator("#error-effect")).to_have_text("answered with 502")
-    expect(page.locator("#error-body")).to_contain_text("at once")
+    expect(page.locator("#error-body")).to_contain_text("too early")
     client = served.begin("/later")
     expect(page.locator("#name")).to_have_text("GET /later")
     expect(page.locator("#error")).to_be_hidden()
     served.gate.write(b"1!")
-    expect(page.locator("#status")).to_have_text("200 broken off")
-    expect(page.locator("#error-effect")).to_have_text("after the head: the response was broken off")
+    expect(page.locator("#status")).to_have_text("200 aborted")
+    expect(page.locator("#error-effect")).to_have_text("after the response started: the connection was aborted")
     expect(page.locator("#error-body")).to_contain_text("midway")
     expect(page.locator("#body")).to_have_text("chunk 1")
-    expect(rows(page).locator(".state")).to_have_text(["200 broken off", "502"])
+    expect(rows(page).locator(".state")).to_have_text(["200 aborted", "502"])
     client.close()
 
 
-def test_what_the_function_prints_is_shown_with_its_invocation(start: Start, visit: Visit) -> None:
+def test_log_is_shown_per_invocation(start: Start, visit: Visit) -> None:
     served = start()
     page = visit.open(served)
     client = served.begin("/loud")
@@ -211,7 +211,7 @@ def test_what_the_function_prints_is_shown_with_its_invocation(start: Start, vis
     expect(page.locator("#follow")).not_to_be_checked()
 
 
-def test_a_test_event_invokes_the_function_and_can_be_sent_again(start: Start, visit: Visit) -> None:
+def test_event_sent_and_resent(start: Start, visit: Visit) -> None:
     events = {"a.json": {"name": "ö"}, "b.json": [1, 2]}
     served = start(TELLING, events=events)
     page = visit.open(served)
@@ -227,7 +227,7 @@ def test_a_test_event_invokes_the_function_and_can_be_sent_again(start: Start, v
     expect(page.locator("#notice")).to_have_text("Sent event [1,2]")
 
 
-def test_an_event_that_was_not_kept_whole_cannot_be_sent_again(start: Start, visit: Visit) -> None:
+def test_shortened_event_cannot_be_resent(start: Start, visit: Visit) -> None:
     served = start(
         "def handler(event, context):\n    return len(event['body'])\n", events={"a.json": {"body": "a" * 70_000}}
     )
@@ -238,21 +238,21 @@ def test_an_event_that_was_not_kept_whole_cannot_be_sent_again(start: Start, vis
     expect(page.locator("#again")).to_be_disabled()
 
 
-def test_an_event_beyond_the_limit_is_refused_with_the_reason(start: Start, visit: Visit) -> None:
+def test_throttled_event_shows_reason(start: Start, visit: Visit) -> None:
     served = start("def handler(event, context):\n    wait()\n", events={"a.json": 1}, limit=1)
     page = visit.open(served)
     page.get_by_role("button", name="a.json").click()
-    expect(page.locator("#notice")).to_have_text("Sent a.json")  # though it still runs
+    expect(page.locator("#notice")).to_have_text("Sent a.json")  # while it runs
     page.get_by_role("button", name="a.json").click()
     expect(page.locator("#notice")).to_have_text("a.json was refused: the concurrency limit of 1 is reached")
     served.gate.write(b".")
     expect(page.locator("#status")).to_have_text("200")
-    # The browser tells of a status that is an error.
+    # The browser logs an error status.
     assert [problem[:48] for problem in visit.problems] == ["console: Failed to load resource: the server res"]
     visit.problems.clear()
 
 
-def test_all_can_be_done_with_the_keyboard(start: Start, visit: Visit) -> None:
+def test_keyboard_navigation(start: Start, visit: Visit) -> None:
     served = start(TELLING, events={"a.json": {"which": "older"}, "b.json": {"which": "newer"}})
     page = visit.open(served)
 
@@ -288,15 +288,15 @@ def test_all_can_be_done_with_the_keyboard(start: Start, visit: Visit) -> None:
         assert served.told.read(len(text)) == text
 
 
-def test_every_text_can_be_read_in_the_light_and_in_the_dark(start: Start, visit: Visit) -> None:
+def test_text_contrast(start: Start, visit: Visit) -> None:
     served = start(events={"a.json": 1})
     page = visit.open(served)
     clients = []
-    # One after the other, since a byte at the gate is for any handler that waits there.
+    # One after the other, because a byte in the gate is for any handler that waits there.
     for path, bytes_, state in (
         ("/fail", b"", "502"),
         ("/missing", b"L.", "404"),
-        ("/breaks", b"1!", "200 broken off"),
+        ("/breaks", b"1!", "200 aborted"),
         ("/streams", b"1", "200 streaming"),
     ):
         clients.append(served.begin(path))
@@ -305,7 +305,7 @@ def test_every_text_can_be_read_in_the_light_and_in_the_dark(start: Start, visit
     clients.append(served.begin("/waits"))
     expect(rows(page).filter(has_text="/waits").locator(".state")).to_have_text("waiting")
     rows(page).filter(has_text="/fail").click()
-    expect(page.locator("#error-body")).to_contain_text("at once")
+    expect(page.locator("#error-body")).to_contain_text("too early")
     grounds = {}
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)
@@ -335,7 +335,7 @@ def test_every_text_can_be_read_in_the_light_and_in_the_dark(start: Start, visit
 HOSTILE = "<img src=x onerror=alert(1)><script>alert(2)</script><i>&lt;"
 
 
-def test_whatever_is_hostile_is_shown_as_text(start: Start, visit: Visit) -> None:
+def test_hostile_data_is_shown_as_text(start: Start, visit: Visit) -> None:
     source = f"""
         HOSTILE = {HOSTILE!r}
 
@@ -352,7 +352,7 @@ def test_whatever_is_hostile_is_shown_as_text(start: Start, visit: Visit) -> Non
     expect(page.locator("#function")).to_have_text(HOSTILE)
     path = "/<img/src=x/onerror=alert(3)>?<i>"
     client = served.begin(path, **{"user-agent": HOSTILE})
-    expect(page.locator("#status")).to_have_text("200 broken off")
+    expect(page.locator("#status")).to_have_text("200 aborted")
     client.close()
     expect(page.locator("#name")).to_have_text(f"GET {path}")
     expect(rows(page).locator(".path")).to_have_text(path)
@@ -364,13 +364,13 @@ def test_whatever_is_hostile_is_shown_as_text(start: Start, visit: Visit) -> Non
     page.get_by_role("button", name="<i>x<img src=y>.json").click()
     expect(rows(page)).to_have_count(2)
     expect(page.locator("#name")).to_have_text(f'event "{HOSTILE}"')
-    expect(page.locator("#status")).to_have_text("200 broken off")
+    expect(page.locator("#status")).to_have_text("200 aborted")
     assert page.locator("img, i").count() == 0
     assert page.evaluate("document.scripts.length") == 1
     assert page.title().startswith(HOSTILE)
 
 
-def test_the_page_comes_back_after_a_restart(start: Start, visit: Visit) -> None:
+def test_page_reconnects_after_restart(start: Start, visit: Visit) -> None:
     served = start(TELLING)
     page = visit.open(served)
     served.call("/before").read()
@@ -390,13 +390,13 @@ def test_the_page_comes_back_after_a_restart(start: Start, visit: Visit) -> None
     visit.problems.clear()
 
 
-def test_a_page_that_comes_later_or_is_loaded_again_shows_what_was(start: Start, visit: Visit) -> None:
+def test_late_page_and_reload(start: Start, visit: Visit) -> None:
     served = start()
     client = served.begin("/early")
     served.gate.write(b"12")
     response = client.getresponse()
     (record,) = served.journal.records.values()
-    record._start -= 100  # it has run for so long
+    record._start -= 100  # as if it started 100 s ago
     page = visit.open(served)
     expect(page.locator("#name")).to_have_text("GET /early")
     expect(page.locator("#chunks")).to_have_text("2")

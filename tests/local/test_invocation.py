@@ -1,4 +1,4 @@
-"""When the one who reads an invocation's messages is given up, and what the runtime may do meanwhile."""
+"""When a reader of an invocation's messages times out, and what the runtime may do in the meantime."""
 
 from __future__ import annotations
 
@@ -8,70 +8,74 @@ from pathlib import Path
 
 import pytest
 
-from local.function import Function
-from local.invocation import Begin, Chunk, End, Invocation, RuntimeApi
+from local.invocation import Invocation
+from local.messages import Chunk, PostStart, ResponseEnd
+from local.runtime_api import RuntimeApi
+from local.template import Function
 
 
-def test_who_has_read_the_end_is_not_given_up_whatever_comes_after(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("local.invocation._PATIENCE", 0.01)
-    given_up: list[str] = []
+def test_drained_reader_is_not_aborted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("local.invocation._DRAIN_TIMEOUT", 0.01)
+    aborted: list[str] = []
 
     async def main() -> None:
         read, unread = Invocation({}), Invocation({})
-        patience = asyncio.Event()
-        read.give_up = lambda: given_up.append("who has read")
-        unread.give_up = patience.set
+        timed_out = asyncio.Event()
+        read.abort_client = lambda: aborted.append("read")
+        unread.abort_client = timed_out.set
         for invocation in (read, unread):
-            invocation.end(End("Runtime.ExitError"))
-        assert [message async for message in read.messages()] == [End("Runtime.ExitError")]
-        read.end(End("Runtime.TruncatedResponse"))
-        await patience.wait()  # as long as it takes
+            invocation.finish(ResponseEnd("Runtime.ExitError"))
+        assert [message async for message in read.messages()] == [ResponseEnd("Runtime.ExitError")]
+        read.finish(ResponseEnd("Runtime.TruncatedResponse"))
+        await timed_out.wait()
         await asyncio.sleep(0)
 
     asyncio.run(main())
-    assert given_up == []
+    assert aborted == []
 
 
-def test_who_does_not_take_the_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("local.invocation._PATIENCE", 0.01)
+def test_slow_reader_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("local.invocation._DRAIN_TIMEOUT", 0.01)
 
     async def main() -> None:
         invocation = Invocation({})
-        patience = asyncio.Event()
-        invocation.end(End())
-        invocation.give_up = patience.set
+        timed_out = asyncio.Event()
+        invocation.finish(ResponseEnd())
+        invocation.abort_client = timed_out.set
         messages = invocation.messages()
-        assert await anext(messages) == End()
-        await patience.wait()
+        assert await anext(messages) == ResponseEnd()
+        await timed_out.wait()
         await messages.aclose()
 
     asyncio.run(main())
 
 
 async def answer(reader: asyncio.StreamReader) -> bytes:
-    """The body of an answer of the Runtime API."""
+    """Return the body of a response of the Runtime API."""
     head = await reader.readuntil(b"\r\n\r\n")
     length = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
     assert length is not None
     return await reader.readexactly(int(length[1]))
 
 
-def test_a_runtime_gets_its_next_event_on_the_same_connection_though_the_end_was_not_taken_yet() -> None:
+def test_next_event_before_end_is_read() -> None:
     async def main() -> None:
         function = Function("Stream", Path(), Path("bootstrap"), "app.handler", "python3", 30, 128, {})
         api = RuntimeApi(function, lambda _: None, lambda *_: None)
-        host, _, port = (await api.start()).rpartition(":")
+        address = await api.start()
+        host, _, port = address.rpartition(":")
         reader, writer = await asyncio.open_connection(host, int(port))
-        to_next = b"GET /2018-06-01/runtime/invocation/next HTTP/1.1\r\nHost: x\r\n\r\n"
+        to_next = f"GET /2018-06-01/runtime/invocation/next HTTP/1.1\r\nHost: {address}\r\n\r\n".encode()
         first = Invocation("first")
         api.offer(first)
         writer.write(to_next)
         assert await answer(reader) == b'"first"'
         target = f"/2018-06-01/runtime/invocation/{first.request_id}/response"
-        head = f"POST {target} HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n"
+        fields = f"Host: {address}\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n"
+        head = f"POST {target} HTTP/1.1\r\n{fields}\r\n"
         writer.write(head.encode() + b"1\r\nx\r\n0\r\n\r\n")
         messages = first.messages()
-        assert [await anext(messages) for _ in range(3)] == [Begin("text/plain"), Chunk(b"x"), End()]
+        assert [await anext(messages) for _ in range(3)] == [PostStart("text/plain"), Chunk(b"x"), ResponseEnd()]
         await answer(reader)
         writer.write(to_next)
         await api.settled.wait()

@@ -1,4 +1,4 @@
-"""What the inspector knows: how much of it is kept, and that what is kept is right."""
+"""The journal: how much it keeps of invocations, and what it tells subscribers."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 
 from local import journal
-from local.invocation import End, Invocation
-from local.journal import Journal, Message, Record
-from local.payload import Head
+from local.invocation import Invocation
+from local.journal import Journal, Record, Update
+from local.messages import ResponseEnd, ResponseHead
 
-END = End()
-HEAD = Head(200, [("content-type", "text/plain")])
+END = ResponseEnd()
+HEAD = ResponseHead(200, [("content-type", "text/plain")])
 
 
 class Clock:
-    """Stands for the module `time`; goes on when it is told to."""
+    """Replaces the module `time`; a test sets `now`."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -38,12 +38,12 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return made
 
 
-def unread(queue: asyncio.Queue[Message | None]) -> list[Message | None]:
-    """What is in the queue now."""
+def unread(queue: asyncio.Queue[Update | None]) -> list[Update | None]:
+    """Return what is in the queue now."""
     return [queue.get_nowait() for _ in range(queue.qsize())]
 
 
-def kinds(messages: list[Message | None]) -> list[str]:
+def kinds(messages: list[Update | None]) -> list[str]:
     return [message["kind"] if message is not None else "too slow" for message in messages]
 
 
@@ -51,7 +51,7 @@ def http_event(**values: Any) -> dict[str, Any]:
     return {"rawPath": "/a%1b", "requestContext": {"http": {"method": "GET", "path": "/a\x1b"}}, **values}
 
 
-def test_fifty_records_are_kept_and_the_oldest_is_forgotten() -> None:
+def test_oldest_records_are_forgotten() -> None:
     kept = Journal()
     queue = kept.subscribe()
     invocations = [Invocation(number) for number in range(52)]
@@ -63,20 +63,20 @@ def test_fifty_records_are_kept_and_the_oldest_is_forgotten() -> None:
     assert kinds(told) == ["invoked", "end"] * 50 + ["invoked", "forgotten", "end"] * 2
     forgotten = [message["id"] for message in told if message is not None and message["kind"] == "forgotten"]
     assert forgotten == [invocation.request_id for invocation in invocations[:2]]
-    for message in (HEAD, b"late", END):  # nothing of a forgotten one is told or kept
+    for message in (HEAD, b"late", END):  # later calls about a forgotten record change nothing
         match message:
-            case Head():
-                kept.head(invocations[0], message)
-            case End():
+            case ResponseHead():
+                kept.head_received(invocations[0], message)
+            case ResponseEnd():
                 kept.ended(invocations[0], message)
             case bytes():
-                kept.chunk(invocations[0], message)
+                kept.chunk_received(invocations[0], message)
     kept.log("late", invocations[0].request_id)
-    kept.log("of nobody", "")
+    kept.log("of an unknown invocation", "")
     assert (len(kept.records), queue.qsize()) == (50, 0)
 
 
-def test_what_still_runs_is_not_forgotten() -> None:
+def test_running_records_are_kept() -> None:
     kept = Journal()
     running = [Invocation(number) for number in range(60)]
     for invocation in running:
@@ -89,7 +89,7 @@ def test_what_still_runs_is_not_forgotten() -> None:
 
 
 @pytest.mark.parametrize("step", [0.0001, 0.0015, 1.0, 0.0])
-def test_of_many_chunks_times_are_merged_and_sums_are_exact(clock: Clock, step: float) -> None:
+def test_chunk_entries_are_merged(clock: Clock, step: float) -> None:
     record = Record(Invocation(None))
     size = 0
     for number in range(10_000):
@@ -104,10 +104,10 @@ def test_of_many_chunks_times_are_merged_and_sums_are_exact(clock: Clock, step: 
     assert all(before < after for before, after in pairwise(times))
     assert entry[0] == pytest.approx(10_000 * step)
     if step * 10_000 > 1:
-        assert len(times) > 500  # no more is lost than must be
+        assert len(times) > 500  # no more precision is lost than necessary
 
 
-def test_the_first_two_thousand_entries_are_exact(clock: Clock) -> None:
+def test_first_2000_entries_are_exact(clock: Clock) -> None:
     record = Record(Invocation(None))
     for _ in range(2000):
         clock.now += 0.0015
@@ -120,7 +120,7 @@ def test_the_first_two_thousand_entries_are_exact(clock: Clock) -> None:
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 1000, 16 * 1024, 100_000])
 @pytest.mark.parametrize("letter", ["x", "ö", "€", "😀"])
-def test_the_text_is_the_beginning_of_the_body_however_it_is_cut(letter: str, size: int) -> None:
+def test_text_is_start_of_body(letter: str, size: int) -> None:
     body = "".join(f"{letter}{number}" for number in range(10_000))
     encoded = body.encode()
     record = Record(Invocation(None))
@@ -129,13 +129,13 @@ def test_the_text_is_the_beginning_of_the_body_however_it_is_cut(letter: str, si
     assert record.size == len(encoded)
 
 
-def test_bytes_that_are_no_text_are_replaced() -> None:
+def test_invalid_utf8_is_replaced() -> None:
     record = Record(Invocation(None))
     assert record.add_chunk(b"a\xffb\xe2\x82")[1] == "a\ufffdb"
     assert record.add_chunk(b"c")[1] == "\ufffdc"
 
 
-def test_a_log_is_kept_up_to_its_limit() -> None:
+def test_log_size_limit() -> None:
     kept = Journal()
     kept.invoked(invocation := Invocation(None))
     queue = kept.subscribe()
@@ -149,7 +149,7 @@ def test_a_log_is_kept_up_to_its_limit() -> None:
     assert queue.empty()
 
 
-def test_an_event_is_kept_unless_it_is_too_long() -> None:
+def test_long_event_is_shortened() -> None:
     event = http_event(body="x" * 64 * 1024)
     record = Record(Invocation(event))
     assert (record.event, record.whole, record.label) == (event, True, "GET /a%1b")
@@ -162,7 +162,7 @@ def test_an_event_is_kept_unless_it_is_too_long() -> None:
 
 
 @pytest.mark.parametrize("log_at", ["before the head", "after the head", "after the end"])
-def test_each_thing_is_told_once_and_when_it_happens(clock: Clock, log_at: str) -> None:
+def test_each_update_is_sent_once(clock: Clock, log_at: str) -> None:
     async def run() -> None:
         kept = Journal()
         queue = kept.subscribe()
@@ -176,14 +176,14 @@ def test_each_thing_is_told_once_and_when_it_happens(clock: Clock, log_at: str) 
         kept.invoked(invocation)
         expected = ["invoked", *log("before the head")]
         clock.now += 1
-        kept.head(invocation, HEAD)
+        kept.head_received(invocation, HEAD)
         expected += ["head", *log("after the head")]
         clock.now += 1
-        kept.chunk(invocation, b"ab")
-        kept.chunk(invocation, b"c")
+        kept.chunk_received(invocation, b"ab")
+        kept.chunk_received(invocation, b"c")
         clock.now += 1
-        invocation.client_gone = True
-        kept.ended(invocation, End("Oops", b"\xffwhy"))
+        invocation.client_disconnected = True
+        kept.ended(invocation, ResponseEnd("Oops", b"\xffwhy"))
         expected += ["chunks", "end", *log("after the end")]
         told = unread(queue)
         assert kinds(told) == expected
@@ -194,7 +194,7 @@ def test_each_thing_is_told_once_and_when_it_happens(clock: Clock, log_at: str) 
         assert values["head"] == {**identity, "kind": "head", "at": 1.0, "status": 200, "headers": HEAD.headers}
         assert values["chunks"] == {**identity, "kind": "chunks", "chunks": [(2.0, 3, 2)], "text": "abc"}
         error = {"type": "Oops", "body": "\ufffdwhy"}
-        assert values["end"] == {**identity, "kind": "end", "at": 3.0, "error": error, "client_gone": True}
+        assert values["end"] == {**identity, "kind": "end", "at": 3.0, "error": error, "client_disconnected": True}
         assert values["log"]["text"] == "a line\n"
 
         replayed = {message["kind"]: message for message in unread(kept.subscribe()) if message is not None}
@@ -207,23 +207,23 @@ def test_each_thing_is_told_once_and_when_it_happens(clock: Clock, log_at: str) 
     asyncio.run(run())
 
 
-def test_chunks_are_told_together_soon_after_and_only_once() -> None:
+def test_chunk_updates_are_batched() -> None:
     async def run() -> None:
         kept = Journal()
         kept.invoked(invocation := Invocation(None))
-        kept.chunk(invocation, b"before ")  # nobody is there
+        kept.chunk_received(invocation, b"before ")  # without a subscriber
         first = kept.subscribe()
         assert kinds(unread(first)) == ["invoked", "chunks"]
-        kept.chunk(invocation, b"between ")
+        kept.chunk_received(invocation, b"between ")
         second = kept.subscribe()
         both = unread(second)
         assert kinds(both) == ["invoked", "chunks"]
         assert both[1] is not None
         assert both[1]["text"] == "before between "
-        kept.chunk(invocation, b"after")
-        told = [await queue.get() for queue in (second, first, first)]  # in time, without anything that happens
+        kept.chunk_received(invocation, b"after")
+        told = [await queue.get() for queue in (second, first, first)]  # after the delay, without further calls
         assert [message and message["text"] for message in told] == ["after", "between ", "after"]
-        kept.chunk(invocation, b"!")
+        kept.chunk_received(invocation, b"!")
         kept.ended(invocation, END)
         assert kinds(unread(first)) == kinds(unread(second)) == ["chunks", "end"]
         kept.unsubscribe(first)
@@ -233,19 +233,19 @@ def test_chunks_are_told_together_soon_after_and_only_once() -> None:
     asyncio.run(run())
 
 
-def test_what_a_subscriber_has_been_told_does_not_change(clock: Clock) -> None:
+def test_sent_updates_do_not_change(clock: Clock) -> None:
     kept = Journal()
     kept.invoked(invocation := Invocation(None))
-    kept.chunk(invocation, b"1")
+    kept.chunk_received(invocation, b"1")
     queue = kept.subscribe()
     _, told = unread(queue)
     kept.unsubscribe(queue)
-    kept.chunk(invocation, b"2")
+    kept.chunk_received(invocation, b"2")
     assert told is not None
     assert told["chunks"] == [(0.0, 1, 1)]
 
 
-def test_one_who_does_not_read_is_dropped_and_the_others_are_not() -> None:
+def test_slow_subscriber_is_dropped() -> None:
     kept = Journal()
     slow, quick = kept.subscribe(), kept.subscribe()
     told = 0
@@ -259,7 +259,7 @@ def test_one_who_does_not_read_is_dropped_and_the_others_are_not() -> None:
     assert told == 3000 * 2 + 2950
 
 
-def test_an_endless_stream_is_told_in_ever_fewer_entries(clock: Clock) -> None:
+def test_endless_stream_update_volume(clock: Clock) -> None:
     async def run() -> None:
         kept = Journal()
         kept.invoked(invocation := Invocation(None))
@@ -267,9 +267,9 @@ def test_an_endless_stream_is_told_in_ever_fewer_entries(clock: Clock) -> None:
         size = entries = 0
         for number in range(1, 100_001):
             clock.now += 0.001
-            kept.chunk(invocation, b"12345678")
-            if number % 50 == 0:  # as after 0.05 seconds
-                kept._tell_of_chunks()
+            kept.chunk_received(invocation, b"12345678")
+            if number % 50 == 0:  # as after the delay of 0.05 seconds
+                kept._publish_chunks()
                 told = [message for message in unread(queue) if message is not None and message["kind"] == "chunks"]
                 entries += sum(len(message["chunks"]) for message in told)
                 size += sum(entry[1] for message in told for entry in message["chunks"])
@@ -280,7 +280,7 @@ def test_an_endless_stream_is_told_in_ever_fewer_entries(clock: Clock) -> None:
 
 
 @pytest.mark.slow
-def test_a_gigabyte_in_small_chunks_takes_no_memory_to_speak_of(clock: Clock) -> None:
+def test_memory_constant_for_small_chunks(clock: Clock) -> None:
     record = Record(Invocation(None))
     data = bytes(4096)
     tracemalloc.start()

@@ -1,4 +1,4 @@
-"""`--limits`: how much a response may hold and how fast it may go, which is Lambda's only where it is asked for."""
+"""`--limits`: Lambda's limits of a response's size and bandwidth, which are off by default."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ import http.client
 import pytest
 from tests.local.conftest import Serve
 
-from local import _BANDWIDTH, _BURST, _Bucket
-from local.payload import _RESPONSE_LIMIT
+from local.limits import _BANDWIDTH, _BURST, TokenBucket
+from local.responses import _STREAMED_LIMIT
 
 MB = 1024 * 1024
 
 
-def test_the_limits_are_those_that_aws_documents() -> None:
-    assert (_RESPONSE_LIMIT, _BURST, _BANDWIDTH) == (200 * MB, 6 * MB, 2 * MB)
+def test_limits_match_aws() -> None:
+    assert (_STREAMED_LIMIT, _BURST, _BANDWIDTH) == (200 * MB, 6 * MB, 2 * MB)
 
 
-def test_six_megabytes_go_at_once_and_the_rest_at_two_a_second() -> None:
+def test_bucket_burst_and_rate() -> None:
     now = 100.0
-    bucket = _Bucket(lambda: now)
+    bucket = TokenBucket(lambda: now)
     assert [bucket.take(MB) for _ in range(6)] == [0.0] * 6
     assert bucket.take(MB) == 0.5
     now += 0.5
     assert bucket.take(MB) == 0.5
-    # A whole second has to be made up for, however small the pieces.
+    # Small pieces wait as long in total as large ones.
     now += 0.5
     waits = [bucket.take(MB // 8) for _ in range(16)]
     assert waits == [pytest.approx((number + 1) / 16) for number in range(16)]
 
 
-def test_the_bucket_fills_again_while_nothing_is_sent_up_to_six_megabytes() -> None:
+def test_bucket_refills() -> None:
     now = 0.0
-    bucket = _Bucket(lambda: now)
+    bucket = TokenBucket(lambda: now)
     assert bucket.take(6 * MB) == 0.0
     now = 2.0
     assert bucket.take(4 * MB) == 0.0
@@ -50,25 +50,21 @@ SIZED = """
     """
 
 
-def test_a_response_beyond_the_limit_breaks_off_only_where_limits_hold(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("local.payload._RESPONSE_LIMIT", 10_500)
+def test_response_size_limit_is_optional(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("local.responses._STREAMED_LIMIT", 10_500)
     assert len(serve(SIZED).get("/11")[1]) == 11_000
     limited = serve(SIZED, limits=True)
     assert len(limited.get("/10")[1]) == 10_000
     with pytest.raises(http.client.IncompleteRead) as raised:
         limited.get("/11")
     assert len(raised.value.partial) == 10_500
-    assert limited.log == "The response takes more than 10500 bytes\n"
+    assert limited.log == "A response may have at most 10500 bytes, got more\n"
     assert len(limited.get("/10")[1]) == 10_000
 
 
-def test_a_response_waits_for_the_bandwidth_only_where_limits_hold(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("local._BURST", 1000)
-    monkeypatch.setattr("local._BANDWIDTH", 1)
+def test_bandwidth_limit_is_optional(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("local.limits._BURST", 1000)
+    monkeypatch.setattr("local.limits._BANDWIDTH", 1)
     waits: list[float] = []
     sleep = asyncio.sleep
 

@@ -1,7 +1,8 @@
-"""The probe: what it measures, what it refuses, and how it signs."""
+"""The probe: what it measures, what it rejects, and how it signs."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import hmac
 import io
@@ -13,16 +14,17 @@ import socket
 import subprocess
 import sys
 import threading
-from base64 import b64decode
+from base64 import b64decode, b64encode
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from urllib.parse import quote, unquote_to_bytes
+from urllib.parse import quote, unquote_to_bytes, urlsplit
 
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
 from tests.helpers.support import TEMPLATE
-from tests.local.conftest import PATIENCE, Serve
+from tests.local.conftest import TIMEOUT, Serve
 
 from local.probe import ProbeError, Result, _show_figures, main, probe, why_buffered
 
@@ -39,10 +41,10 @@ STREAMED = (HEAD + b"1\r\na\r\n", 0.1, b"1\r\nb\r\n0\r\n\r\n")
 
 
 class Answer:
-    """Serves one connection a call with these pieces, where a number is seconds between two of them; gives the URL.
+    """Serves one connection for each call with these pieces, where a number is a pause in seconds; returns the URL.
 
     Attributes:
-        requests: What came, head and body.
+        requests: Head and body of each request.
     """
 
     def __init__(self, stack: ExitStack) -> None:
@@ -51,13 +53,13 @@ class Answer:
 
     def __call__(self, *pieces: bytes | float, host: str = "127.0.0.1") -> str:
         listener = self._stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-        listener.settimeout(PATIENCE)
+        listener.settimeout(TIMEOUT)
         never = threading.Event()
 
         def serve() -> None:
             client, _ = listener.accept()
             with client, client.makefile("rb") as received:
-                client.settimeout(PATIENCE)
+                client.settimeout(TIMEOUT)
                 head = "".join(iter(lambda: received.readline().decode(), "\r\n"))
                 length = re.search(r"(?i)^content-length: (\d+)", head, re.MULTILINE)
                 self.requests.append((head, received.read(int(length[1]) if length else 0)))
@@ -81,14 +83,15 @@ def answer(stack: ExitStack) -> Answer:
 
 @pytest.fixture(autouse=True)
 def console(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """What is printed does not depend on where the tests run."""
-    for name in ("COLUMNS", "FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE"):
+    """Make the tests independent of the terminal and the proxies that they run with."""
+    proxies = [f"{kind}_proxy" for kind in ("http", "https", "all", "no")]
+    for name in ("COLUMNS", "FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", *proxies, *map(str.upper, proxies)):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("COLUMNS", "80")
     return monkeypatch
 
 
-def test_each_chunk_has_the_time_it_arrived(serve: Serve) -> None:
+def test_chunks_have_arrival_times(serve: Serve) -> None:
     result = probe(serve(STREAM).url)
     assert (result.status, result.error) == (200, "")
     assert ("content-type", "application/octet-stream") in [(name.lower(), value) for name, value in result.headers]
@@ -99,7 +102,7 @@ def test_each_chunk_has_the_time_it_arrived(serve: Serve) -> None:
     assert result.streamed
 
 
-def test_a_streaming_response_passes_and_its_chunks_are_shown(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
+def test_streaming_response_is_shown(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
     url = serve(STREAM).url
     assert main(["--expect-streaming", url]) == 0
     output, errors = capsys.readouterr()
@@ -114,7 +117,7 @@ def test_a_streaming_response_passes_and_its_chunks_are_shown(serve: Serve, caps
     assert re.fullmatch(r"gaps: p50 (0\.\d{3}) s, p90 \1 s, p99 \1 s, max \1 s", gaps)
 
 
-def test_the_waterfall_is_a_staircase_from_the_request_to_the_end() -> None:
+def test_waterfall_is_a_staircase() -> None:
     shown = io.StringIO()
     result = Result(200, [], 1.0, chunks((1.0, 5), (2.0, 5), (4.0, 5)), total=4.0)
     _show_figures(Console(file=shown, width=32), result)
@@ -130,7 +133,7 @@ def test_the_waterfall_is_a_staircase_from_the_request_to_the_end() -> None:
     ]
 
 
-def test_many_chunks_share_the_rows(answer: Answer, capsys: pytest.CaptureFixture[str]) -> None:
+def test_many_chunks_share_rows(answer: Answer, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([answer(HEAD + b"2\r\nab\r\n" * 81 + b"0\r\n\r\n")]) == 0
     lines = capsys.readouterr().out.splitlines()
     rows = [line for line in lines if "━" in line]
@@ -143,7 +146,7 @@ HOSTILE = "\x1b]0;title\x07\x1b[2J [red]bold[/red] :smile: \r\t\x9b31m\u202e\u20
 
 @pytest.mark.parametrize("columns", ["10", "40", "80", "81"])
 @pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
-def test_nothing_reaches_the_terminal_raw_and_no_line_is_wider_than_it(
+def test_output_is_escaped_and_fits(
     answer: Answer, console: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], columns: str, encoding: str
 ) -> None:
     console.setenv("COLUMNS", columns)
@@ -159,7 +162,7 @@ def test_nothing_reaches_the_terminal_raw_and_no_line_is_wider_than_it(
         assert r"\x1b]0;title\x07\x1b[2J [red]bold[/red] :smile:" in "\n".join(lines)
 
 
-def test_errors_hold_nothing_raw(answer: Answer, capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_are_escaped(answer: Answer, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([answer(b"\x1b[31mhello\r\n\r\n")]) == 1
     assert main(["http://\x1b[31m/"]) == 1
     lines = capsys.readouterr().err.splitlines()
@@ -167,7 +170,7 @@ def test_errors_hold_nothing_raw(answer: Answer, capsys: pytest.CaptureFixture[s
     assert all(line.isprintable() for line in lines)
 
 
-def test_bars_are_coloured_on_a_terminal_only(
+def test_bars_coloured_on_terminal_only(
     answer: Answer, console: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([answer(*STREAMED)]) == 0
@@ -178,15 +181,15 @@ def test_bars_are_coloured_on_a_terminal_only(
     assert "\x1b[32m━" in capsys.readouterr().out
 
 
-def test_an_encoding_without_bars_is_no_obstacle(answer: Answer) -> None:
+def test_ascii_output_encoding(answer: Answer) -> None:
     command = [sys.executable, "-m", "local.probe", answer(HEAD + "2\r\né\r\n0\r\n\r\n".encode())]
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
-    done = subprocess.run(command, cwd=TEMPLATE, env=environment, capture_output=True, timeout=PATIENCE, check=False)
+    done = subprocess.run(command, cwd=TEMPLATE, env=environment, capture_output=True, timeout=TIMEOUT, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
     assert b" 2 bytes  ?\n" in done.stdout
 
 
-def test_json_is_all_that_is_written(answer: Answer, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_output(answer: Answer, capsys: pytest.CaptureFixture[str]) -> None:
     head = HEAD.replace(b"\r\n\r\n", b"\r\nSet-Cookie: a\r\nSet-Cookie: \xe4\r\n\r\n")
     assert main(["--json", "--expect-streaming", answer(head + b"1\r\na\r\n", 0.4, b"2\r\nbc\r\n0\r\n\r\n")]) == 0
     output, errors = capsys.readouterr()
@@ -202,24 +205,22 @@ def test_json_is_all_that_is_written(answer: Answer, capsys: pytest.CaptureFixtu
     assert [shown[name] for name in ("status", "bytes", "streamed", "error")] == [200, 3, True, ""]
 
 
-def test_json_tells_of_a_body_that_did_not_stream_or_broke_off(
-    answer: Answer, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_json_output_of_failures(answer: Answer, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--json", "--expect-streaming", answer(b"HTTP/1.1 204 No Content\r\n\r\n")]) == 1
     output, errors = capsys.readouterr()
     shown = json.loads(output)
-    assert errors == "probe: did not stream: there is no body\n"
+    assert errors == "probe: the response did not stream: the body is empty\n"
     assert [shown[name] for name in ("first_byte_at", "gaps", "throughput", "streamed")] == [None, None, None, False]
     assert main(["--json", answer(HEAD + b"1\r\na\r\n")]) == 1
     output, errors = capsys.readouterr()
-    assert f"probe: {json.loads(output)['error']}\n" == errors == "probe: the response broke off: IncompleteRead\n"
+    assert f"probe: {json.loads(output)['error']}\n" == errors == "probe: the response is incomplete: IncompleteRead\n"
 
 
 def chunks(*arrivals: tuple[float, int]) -> list[tuple[float, bytes]]:
     return [(at, b"x" * size) for at, size in arrivals]
 
 
-def test_percentiles_are_gaps_that_there_were() -> None:
+def test_gap_percentiles() -> None:
     instants = [0.0]
     for gap in [*range(1, 100), 1000]:
         instants.append(instants[-1] + gap)
@@ -228,26 +229,40 @@ def test_percentiles_are_gaps_that_there_were() -> None:
 
 
 FAILURES: dict[str, tuple[tuple[bytes | float, ...], str]] = {
-    "all at once": ((HEAD + b"1\r\na\r\n1\r\nb\r\n0\r\n\r\n",), "did not stream: the body came within 0.0"),
-    "head early, body at once": (
+    "all together": (
+        (HEAD + b"1\r\na\r\n1\r\nb\r\n0\r\n\r\n",),
+        "the response did not stream: the body arrived within 0.0",
+    ),
+    "head early, body together": (
         (HEAD, 0.2, b"1\r\na\r\n1\r\nb\r\n0\r\n\r\n"),
-        "did not stream: the body came within 0.0",
+        "the response did not stream: the body arrived within 0.0",
     ),
-    "first byte early, the rest at once": (
+    "first byte early, the rest together": (
         (HEAD + b"1\r\na\r\n", 0.4, b"40\r\n" + b"b" * 64 + b"\r\n1\r\nc\r\n0\r\n\r\n"),
-        "did not stream: 96.9 % of the body came within 0.0",
+        "the response did not stream: 96.9 % of the body arrived within 0.0",
     ),
-    "end late": ((HEAD + b"1\r\na\r\n", 0.2, b"0\r\n\r\n"), "did not stream: the body came within 0.0"),
-    "no body": ((b"HTTP/1.1 204 No Content\r\n\r\n",), "did not stream: there is no body"),
-    "broken off": ((HEAD + b"1\r\na\r\n", 0.2, b"1\r\nb\r\n"), "the response broke off: IncompleteRead"),
-    "broken off in a chunk": ((HEAD + b"1\r\na\r\n", 0.2, b"9\r\nb"), "the response broke off: IncompleteRead"),
+    "end late": ((HEAD + b"1\r\na\r\n", 0.2, b"0\r\n\r\n"), "the response did not stream: the body arrived within 0.0"),
+    "no body": ((b"HTTP/1.1 204 No Content\r\n\r\n",), "the response did not stream: the body is empty"),
+    "incomplete": ((HEAD + b"1\r\na\r\n", 0.2, b"1\r\nb\r\n"), "the response is incomplete: IncompleteRead"),
+    "incomplete chunk": ((HEAD + b"1\r\na\r\n", 0.2, b"9\r\nb"), "the response is incomplete: IncompleteRead"),
     "shorter than its length": (
         (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\na", 0.2, b"b"),
-        "the response broke off: 7 bytes are missing",
+        "the response is incomplete: 7 bytes are missing",
     ),
+    **{
+        f"cut at {end!r}": (
+            (HEAD + b"1\r\na\r\n" + end,),
+            "the response is incomplete: the connection closed too early",
+        )
+        for end in (b"0", b"0\r", b"0\r\n", b"0\r\n\r", b"0\r\nX-A: 1", b"0\r\nX-A: 1\r\n")
+    },
+    **{
+        f"cut head {head!r}": ((head,), "the response is incomplete: the connection closed too early")
+        for head in (b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nX-A: 1\r\n", b"HTTP/1.1 200 OK\r\nX-A")
+    },
     "bad status": (
         (HEAD.replace(b"200 OK", b"403 Forbidden") + b"1\r\na\r\n", 0.2, b"1\r\nb\r\n0\r\n\r\n"),
-        "status 403",
+        "the response has status 403",
     ),
     "no answer": ((b"",), "no response from http://127.0.0.1:"),
     "no HTTP": ((b"hello\r\n\r\n",), "no response from http://127.0.0.1:"),
@@ -256,16 +271,14 @@ FAILURES: dict[str, tuple[tuple[bytes | float, ...], str]] = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("pieces", "message"), FAILURES.values(), ids=FAILURES.keys())
-def test_what_did_not_stream_fails_the_check(
+def test_unstreamed_response_fails(
     answer: Answer, pieces: tuple[bytes | float, ...], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["--expect-streaming", answer(*pieces)]) == 1
     assert capsys.readouterr().err.startswith(f"probe: {message}")
 
 
-def test_a_buffered_response_is_good_where_streaming_is_not_expected(
-    answer: Answer, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_buffered_response_passes_by_default(answer: Answer, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([answer(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nab")]) == 0
     assert capsys.readouterr().err == ""
 
@@ -287,38 +300,39 @@ def test_a_buffered_response_is_good_where_streaming_is_not_expected(
         "http://.../",
     ],
 )
-def test_what_is_no_url_is_refused_without_a_traceback(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_url(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([url]) == 1
     assert re.match("probe: .*URL|probe: no response", capsys.readouterr().err)
 
 
-def test_a_refused_connection_fails(capsys: pytest.CaptureFixture[str]) -> None:
+def test_refused_connection(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
     assert main([url]) == 1
     assert capsys.readouterr().err.startswith(f"probe: no response from {url}: ")
 
 
-def test_a_server_that_is_silent_is_given_up(stack: ExitStack, capsys: pytest.CaptureFixture[str]) -> None:
+def test_silent_server_times_out(stack: ExitStack, capsys: pytest.CaptureFixture[str]) -> None:
     listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
     url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
     assert main(["--timeout", "0.1", url]) == 1
     assert capsys.readouterr().err == f"probe: no response from {url}: timed out\n"
 
 
-def test_a_body_that_falls_silent_is_given_up(answer: Answer) -> None:
-    result = probe(answer(HEAD + b"1\r\na\r\n", PATIENCE), timeout=0.5)
-    assert result.error == "the response broke off: TimeoutError"
+def test_silent_body_times_out(answer: Answer) -> None:
+    result = probe(answer(HEAD + b"1\r\na\r\n", TIMEOUT), timeout=0.5)
+    assert result.error == "the response is incomplete: TimeoutError"
 
 
 @pytest.mark.parametrize("timeout", ["nan", "inf", "1e30", "-1", "0"])
-def test_what_is_no_timeout_is_refused_without_a_traceback(timeout: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_timeout(timeout: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([f"--timeout={timeout}", "http://127.0.0.1:9/"]) == 1
-    assert capsys.readouterr().err.startswith("probe: not a number of seconds up to a day: ")
+    assert capsys.readouterr().err.startswith("probe: the timeout must be more than 0 and at most 86400 seconds, got ")
 
 
 @pytest.mark.slow
-def test_a_template_is_served_and_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_serve_option(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "runtime").symlink_to(TEMPLATE / "runtime")
     template = tmp_path / "template.yaml"
     variables = "{STREAM_INTERVAL: 0.05, PYTHONVERBOSE: 1}"  # logs what it imports
     properties = f"{{CodeUri: '{TEMPLATE / 'src'}', Handler: app.handler, Environment: {{Variables: {variables}}}}}"
@@ -329,9 +343,9 @@ def test_a_template_is_served_and_asked(tmp_path: Path, capsys: pytest.CaptureFi
     assert main(["--expect-streaming", "--serve", str(template)]) == 0
     assert "bytes in 11 chunks" in capsys.readouterr().out
     assert main(["--json", "--serve", str(template)]) == 0
-    assert json.loads(capsys.readouterr().out)["bytes"] == 334  # what the function logs is elsewhere
+    assert json.loads(capsys.readouterr().out)["bytes"] == 334  # the function's log goes to standard error
     assert main(["--serve", str(tmp_path / "other.yaml")]) == 1
-    assert capsys.readouterr().err.startswith("probe: no template at ")
+    assert capsys.readouterr().err.endswith("name the template with --template\n")
 
 
 @pytest.mark.parametrize(
@@ -340,16 +354,22 @@ def test_a_template_is_served_and_asked(tmp_path: Path, capsys: pytest.CaptureFi
         ([], "one of the arguments url --serve is required"),
         (["http://localhost/", "--serve", "template.yaml"], "argument --serve: not allowed with argument url"),
         (["--no-such-option"], "one of the arguments url --serve is required"),
-        (["http://localhost/", "--header", "no colon"], "argument --header: not 'Name: value' in ASCII: 'no colon'"),
-        (["http://localhost/", "--header", "a b: c"], "argument --header: not 'Name: value' in ASCII: 'a b: c'"),
-        (["http://localhost/", "--header", "a: b\r\nc: d"], "argument --header: not 'Name: value' in ASCII"),
-        (["http://localhost/", "--header", "a: \u00e4"], "argument --header: not 'Name: value' in ASCII"),
+        (
+            ["http://localhost/", "--header", "no colon"],
+            "argument --header: must be 'Name: value' in ASCII, got 'no",
+        ),
+        (
+            ["http://localhost/", "--header", "a b: c"],
+            "argument --header: must be 'Name: value' in ASCII, got 'a b",
+        ),
+        (["http://localhost/", "--header", "a: b\r\nc: d"], "argument --header: must be 'Name: value' in ASCII"),
+        (["http://localhost/", "--header", "a: \u00e4"], "argument --header: must be 'Name: value' in ASCII"),
         (["http://localhost/", "--data", "@/no/such/file"], "argument --data: cannot read '/no/such/file': [Errno 2]"),
         (["http://localhost/", "--method", "BREW"], "argument --method: invalid choice: 'BREW'"),
         (["http://localhost/", "--timeout", "soon"], "argument --timeout: invalid float value: 'soon'"),
     ],
 )
-def test_wrong_arguments_are_refused(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_arguments(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as raised:
         main(arguments)
     assert raised.value.code == 2
@@ -358,7 +378,7 @@ def test_wrong_arguments_are_refused(arguments: list[str], message: str, capsys:
     assert f"error: {message}" in errors.splitlines()[-1]
 
 
-def test_method_headers_and_body_are_sent(answer: Answer, tmp_path: Path) -> None:
+def test_method_headers_and_body(answer: Answer, tmp_path: Path) -> None:
     path = tmp_path / "body"
     path.write_bytes(b"\x00\xff")
     requests = [
@@ -381,7 +401,7 @@ def test_method_headers_and_body_are_sent(answer: Answer, tmp_path: Path) -> Non
     assert "\r\nuser-agent: me\r\n" in head
 
 
-def test_the_request_of_an_event_is_sent_below_the_url(answer: Answer, tmp_path: Path) -> None:
+def test_event_request(answer: Answer, tmp_path: Path) -> None:
     post = str(TEMPLATE / "events" / "post.json")
     assert main(["--event", post, answer(OK)]) == 0
     head, body = answer.requests[-1]
@@ -392,14 +412,14 @@ def test_the_request_of_an_event_is_sent_below_the_url(answer: Answer, tmp_path:
     assert not re.search("(?im)^(x-amzn-|x-forwarded-)", head)
     assert head.lower().count("\r\nhost: ") == head.lower().count("\r\ncontent-length: ") == 1
     assert body == b64decode(event["body"])
-    # What is said beside it goes first, and more headers go along.
+    # Options override the event, and headers are added.
     more = ["--method", "PUT", "--data", "mine", "--header", "X-A: 1"]
     assert main(["--event", post, *more, answer(OK) + "below/"]) == 0
     head, body = answer.requests[-1]
     assert head.startswith(f"PUT /below{event['rawPath']}?")
     assert "\r\nx-a: 1\r\n" in head
     assert body == b"mine"
-    # A body that is text, and none.
+    # A text body, and no body.
     plain = {"requestContext": {"http": {"method": "PATCH"}}, "rawPath": "/", "headers": {}, "body": "text"}
     for event, sent in ((plain, b"text"), ({**plain, "body": None}, b"")):
         (tmp_path / "event.json").write_text(json.dumps(event), encoding="utf-8")
@@ -414,13 +434,14 @@ def test_the_request_of_an_event_is_sent_below_the_url(answer: Answer, tmp_path:
     [
         ("", "event.json is not JSON"),
         ("[" * 100_000, "event.json is not JSON"),
-        ("[]", "no event of a function URL: TypeError"),
-        ('{"version": "2.0"}', "no event of a function URL: KeyError('requestContext')"),
+        ("[]", "the event does not have the format of a function URL's event: TypeError"),
+        (
+            '{"version": "2.0"}',
+            "function URL's event: KeyError('requestContext')",
+        ),
     ],
 )
-def test_what_is_no_event_is_refused(
-    event: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_invalid_event(event: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "event.json").write_text(event, encoding="utf-8")
     assert main(["--event", str(tmp_path / "event.json"), "http://127.0.0.1:9/"]) == 1
     assert message in capsys.readouterr().err
@@ -428,9 +449,89 @@ def test_what_is_no_event_is_refused(
     assert capsys.readouterr().err.startswith("probe: cannot read the event: ")
 
 
+PROXIED = "http://function.example"
+
+
+def test_proxy_gets_absolute_url(answer: Answer, console: pytest.MonkeyPatch) -> None:
+    proxy = answer(OK)
+    console.setenv("http_proxy", proxy.replace("http://", "http://me:p%40ss@"))
+    assert main([f"{PROXIED}/a?b=c"]) == 0
+    ((head, _),) = answer.requests
+    # RFC 9112, section 3.2.2, and RFC 7617
+    assert head.startswith(f"GET {PROXIED}/a?b=c HTTP/1.1\r\nHost: function.example\r\n")
+    assert f"\r\nproxy-authorization: Basic {b64encode(b'me:p@ss').decode()}\r\n" in head
+
+
+@pytest.mark.parametrize("variable", ["https_proxy", "HTTPS_PROXY", "all_proxy"])
+def test_proxy_tunnels_https(answer: Answer, console: pytest.MonkeyPatch, variable: str) -> None:
+    proxy = answer(b"HTTP/1.1 403 Forbidden\r\n\r\n")
+    console.setenv(variable, proxy.replace("http://", "me:secret@"))
+    with pytest.raises(ProbeError, match="Tunnel connection failed: 403 Forbidden"):
+        probe("https://function.example/")
+    ((head, _),) = answer.requests
+    assert head.startswith("CONNECT function.example:443 HTTP/1.")
+    assert f"\r\nproxy-authorization: Basic {b64encode(b'me:secret').decode()}" in head
+
+
+def test_tunnel_carries_tls(console: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as thread:
+        listener.settimeout(TIMEOUT)
+
+        def serve() -> bytes:
+            client, _ = listener.accept()
+            with client:
+                client.settimeout(TIMEOUT)
+                while not client.recv(65536).endswith(b"\r\n\r\n"):
+                    pass
+                client.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+                return client.recv(65536)
+
+        received = thread.submit(serve)
+        console.setenv("https_proxy", f"http://127.0.0.1:{listener.getsockname()[1]}")
+        with pytest.raises(ProbeError, match="no response"):
+            probe("https://function.example/")
+    hello = received.result(TIMEOUT)
+    assert hello.startswith(b"\x16\x03")  # a TLS handshake
+    assert b"function.example" in hello  # with the name of the server behind the proxy
+
+
+@pytest.mark.parametrize(
+    ("url", "no_proxy"),
+    [
+        ("http://127.0.0.1:{port}/", ""),
+        ("http://localhost:{port}/", ""),
+        ("http://function.example:{port}/", "function.example"),
+        ("http://a.function.example:{port}/", ".function.example"),
+        ("http://function.example:{port}/", "*"),
+    ],
+)
+@pytest.mark.usefixtures("resolved")
+def test_direct_connection(answer: Answer, console: pytest.MonkeyPatch, url: str, no_proxy: str) -> None:
+    port = urlsplit(answer(OK)).port
+    console.setenv("http_proxy", "http://127.0.0.1:9/")  # where nobody listens
+    console.setenv("no_proxy", no_proxy)
+    probe(url.format(port=port))
+    assert answer.requests[0][0].startswith("GET / HTTP/1.1\r\n")
+
+
+@pytest.mark.usefixtures("resolved")
+def test_proxied_request_is_signed(answer: Answer, console: pytest.MonkeyPatch) -> None:
+    console.setenv("http_proxy", answer(OK))
+    assert probe(f"http://{FUNCTION}/a?b").signed
+    ((head, body),) = answer.requests
+    assert verified(head.replace(f"http://{FUNCTION}", "", 1), body, "lambda").keys() == {"host", "x-amz-date"}
+
+
+@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:1080", "https://proxy.example", "http://", "http://a:b:c"])
+def test_unsupported_proxy(console: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], proxy: str) -> None:
+    console.setenv("http_proxy", proxy)
+    assert main([PROXIED]) == 1
+    assert capsys.readouterr().err == f"probe: the proxy must be http://HOST:PORT, got {proxy!r}\n"
+
+
 @pytest.fixture
 def credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
-    """Credentials in the environment, and none anywhere else."""
+    """Credentials in the environment, and nowhere else."""
     for name in ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_SESSION_TOKEN"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
@@ -449,13 +550,13 @@ FORBIDDEN = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n"
 
 @pytest.fixture
 def resolved(credentials: pytest.MonkeyPatch) -> None:
-    """Every host is this machine."""
+    """Resolve every host name to this machine."""
     resolve = socket.getaddrinfo
     credentials.setattr(socket, "getaddrinfo", lambda _, *rest: resolve("127.0.0.1", *rest))
 
 
 def verified(head: str, body: bytes, service: str) -> dict[str, str]:
-    """Checks a request's signature as AWS does, from what came; returns its headers.
+    """Check a request's signature as AWS does; return the signed headers.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html
     """
@@ -478,7 +579,7 @@ def verified(head: str, body: bytes, service: str) -> dict[str, str]:
     canonical = "\n".join(
         [
             method,
-            quote(path, safe="/"),  # once more: what came is encoded already
+            quote(path, safe="/"),  # once more, although the path is encoded already
             "&".join(f"{name}={value}" for name, value in sorted(encoded)),
             *(f"{name}:{headers[name]}" for name in names.split(";")),
             "",
@@ -511,14 +612,14 @@ def verified(head: str, body: bytes, service: str) -> dict[str, str]:
     ],
 )
 @pytest.mark.usefixtures("resolved")
-def test_a_signature_is_what_aws_computes_from_the_request(
+def test_signature_matches_aws(
     answer: Answer, credentials: pytest.MonkeyPatch, host: str, service: str, target: str
 ) -> None:
     credentials.setenv("AWS_SESSION_TOKEN", "token")
     credentials.setenv("AWS_DEFAULT_REGION", "us-east-1")
     result = probe(answer(OK, host=host) + target)
     ((head, body),) = answer.requests
-    assert head.split()[1] == f"/{target}".removesuffix("?")  # as it was given
+    assert head.split()[1] == f"/{target}".removesuffix("?")  # unchanged
     assert verified(head, body, service).keys() == {"host", "x-amz-date", "x-amz-security-token"}
     assert result.signed
 
@@ -551,13 +652,13 @@ def test_body_and_headers_are_signed(answer: Answer) -> None:
     ],
 )
 @pytest.mark.usefixtures("resolved")
-def test_no_other_request_is_signed(answer: Answer, host: str, arguments: list[str]) -> None:
+def test_other_requests_are_unsigned(answer: Answer, host: str, arguments: list[str]) -> None:
     assert main([*arguments, answer(OK, host=host)]) == 0
     assert not re.search("(?im)^(authorization|x-amz-)", answer.requests[0][0])
 
 
 @pytest.mark.usefixtures("resolved")
-def test_an_authorization_that_is_given_is_kept(answer: Answer) -> None:
+def test_authorization_header_is_kept(answer: Answer) -> None:
     assert main(["--header", "Authorization: Bearer me", answer(OK, host=API)]) == 0
     assert "\r\nauthorization: Bearer me\r\n" in answer.requests[0][0]
 
@@ -565,95 +666,116 @@ def test_an_authorization_that_is_given_is_kept(answer: Answer) -> None:
 @pytest.mark.parametrize(
     ("host", "arguments", "message"),
     [
-        (FUNCTION, [], "; the request was signed; it needs lambda:InvokeFunctionUrl and, .*, lambda:InvokeFunction .*"),
-        (FUNCTION, ["--no-sign"], "; the request was not signed: no AWS credentials, or --no-sign"),
-        ("example.com", [], ""),
+        (
+            FUNCTION,
+            [],
+            "request was refused with status 403; it was signed; .*FunctionUrl and.* lambda:InvokeFunction, .*",
+        ),
+        (
+            FUNCTION,
+            ["--no-sign"],
+            "request was refused with status 403; it was not signed: there are no AWS credentials, .*",
+        ),
+        ("example.com", [], "response has status 403"),
     ],
 )
 @pytest.mark.usefixtures("resolved")
-def test_who_is_refused_hears_what_it_takes(
+def test_403_names_required_permissions(
     answer: Answer, capsys: pytest.CaptureFixture[str], host: str, arguments: list[str], message: str
 ) -> None:
     assert main([*arguments, answer(FORBIDDEN, host=host)]) == 1
-    assert re.fullmatch(f"probe: status 403{message}\n", capsys.readouterr().err)
+    assert re.fullmatch(f"probe: the {message}\n", capsys.readouterr().err)
 
 
 @pytest.mark.usefixtures("resolved")
-def test_a_request_without_credentials_is_sent_unsigned(answer: Answer, credentials: pytest.MonkeyPatch) -> None:
+def test_unsigned_without_credentials(answer: Answer, credentials: pytest.MonkeyPatch) -> None:
     credentials.delenv("AWS_ACCESS_KEY_ID")
     credentials.delenv("AWS_SECRET_ACCESS_KEY")
     assert not probe(answer(OK, host=FUNCTION)).signed
     assert "authorization" not in answer.requests[0][0].lower()
 
 
-def test_credentials_that_cannot_be_used_are_a_probe_error(credentials: pytest.MonkeyPatch) -> None:
+def test_unusable_credentials(credentials: pytest.MonkeyPatch) -> None:
     credentials.setenv("AWS_PROFILE", "nobody")
-    with pytest.raises(ProbeError, match=r"cannot sign the request .*nobody"):
+    with pytest.raises(ProbeError, match=r"cannot sign the request: .*nobody"):
         probe(f"https://{FUNCTION}/")
 
 
 TRICKLE = [(number / 100, 1) for number in range(31)]
 PROGRESS = [(float(number), 100) for number in range(10)]
 BODIES: dict[str, tuple[list[tuple[float, int]], str]] = {
-    "no body": ([], "there is no body"),
-    "one chunk": ([(0.5, 9)], r"the body came within 0\.000 s, less than 0\.1 s, 0\.500 s after the request"),
-    "two chunks, one after the other": ([(0.0, 5), (0.05, 5)], r"the body came within 0\.050 s, .*"),
+    "no body": ([], "the body is empty"),
+    "one chunk": ([(0.5, 9)], r"the body arrived within 0\.000 s, less than 0\.1 s, 0\.500 s after the request"),
+    "two chunks, one after the other": ([(0.0, 5), (0.05, 5)], r"the body arrived within 0\.050 s, .*"),
     "two equal chunks": ([(0.0, 5), (0.4, 5)], ""),
     "0.1 s": ([(0.0, 5), (0.1, 5)], ""),
-    "a little less than 0.1 s": ([(0.0, 5), (0.099, 5)], r"the body came within 0\.099 s, .*"),
+    "a little less than 0.1 s": ([(0.0, 5), (0.099, 5)], r"the body arrived within 0\.099 s, .*"),
     "a trickle": (TRICKLE, ""),
     "a late trickle": ([(at + 5, size) for at, size in TRICKLE], ""),
     "a trickle too late": (
         [(at + 6, size) for at, size in TRICKLE],
-        r"the body came within 0\.300 s, less than 5% of the 6\.300 s it took",
+        r"the body arrived within 0\.300 s, less than 5% of the 6\.300 s in total",
     ),
-    "two late bursts": ([(5.0, 5), (5.15, 5)], r"the body came within 0\.150 s, less than 5% of the 5\.150 s it took"),
+    "two late bursts": (
+        [(5.0, 5), (5.15, 5)],
+        r"the body arrived within 0\.150 s, less than 5% of the 5\.150 s in total",
+    ),
     "5 % of the time": ([(9.5, 5), (10.0, 5)], ""),
-    "a byte, and the rest at once": (
+    "a byte, then the rest together": (
         [(0.5, 1), (3.7, 40), (3.705, 40), (3.71, 18)],
-        r"98\.9 % of the body came within 0\.010 s, 3\.200 s after the first byte",
+        r"98\.9 % of the body arrived within 0\.010 s, 3\.200 s after the first byte",
     ),
-    "the most at once, and a byte": (
+    "most together, then a byte": (
         [(0.5, 98), (3.7, 2)],
-        r"98\.0 % of the body came within 0\.000 s, 0\.000 s after the first byte",
+        r"98\.0 % of the body arrived within 0\.000 s, 0\.000 s after the first byte",
     ),
-    "a byte, the most at once, and a byte": ([(0.0, 1), (1.0, 98), (2.0, 1)], r"9\d\.\d % of the body came .*"),
-    "90 % at once": ([(0.0, 1), (1.0, 9)], ""),
-    "a little more than 90 % at once": ([(0.0, 99), (1.0, 901)], r"90\.1 % of the body came .*"),
+    "a byte, most together, a byte": ([(0.0, 1), (1.0, 98), (2.0, 1)], r"9\d\.\d % of the body arrived .*"),
+    "90 % together": ([(0.0, 1), (1.0, 9)], ""),
+    "a little more than 90 % together": ([(0.0, 99), (1.0, 901)], r"90\.1 % of the body arrived .*"),
     "90 % in exactly half the time": ([(0.0, 5), (1.0, 4), (2.0, 1)], ""),
-    "more in exactly half the time": ([(0.0, 5), (1.0, 5), (2.0, 1)], r"90\.9 % of the body came within 1\.000 s, .*"),
-    "all but a byte": ([(0.0, 1), (1.0, 100_000)], r"99\.9 % of the body came .*"),
+    "more in exactly half the time": (
+        [(0.0, 5), (1.0, 5), (2.0, 1)],
+        r"90\.9 % of the body arrived within 1\.000 s, .*",
+    ),
+    "all but a byte": ([(0.0, 1), (1.0, 100_000)], r"99\.9 % of the body arrived .*"),
     "progress, then a result of that size": ([*PROGRESS, (10.0, 1000)], ""),
-    "progress, then a result ten times its size": ([*PROGRESS, (10.0, 10_000)], r"9\d\.\d % of the body came .*"),
-    "heartbeats, then all": ([(float(at), 8) for at in range(9)] + [(9.0, 5000)], r"9\d\.\d % of the body came .*"),
+    "progress, then a result ten times its size": ([*PROGRESS, (10.0, 10_000)], r"9\d\.\d % of the body arrived .*"),
+    "heartbeats, then all": ([(float(at), 8) for at in range(9)] + [(9.0, 5000)], r"9\d\.\d % of the body arrived .*"),
     "faster and faster": ([(10 - 10 / 2**number, 10) for number in range(6)], ""),
 }
 
 
 @pytest.mark.parametrize(("arrivals", "reason"), BODIES.values(), ids=BODIES.keys())
-def test_a_body_streamed_if_it_was_spread_over_time(arrivals: list[tuple[float, int]], reason: str) -> None:
+def test_streamed_if_spread_over_time(arrivals: list[tuple[float, int]], reason: str) -> None:
     assert re.fullmatch(reason, why_buffered(chunks(*arrivals)))
     assert Result(200, [], 0.0, chunks(*arrivals)).streamed == (reason == "")
-    assert not Result(200, [], 0.0, chunks(*arrivals), "the response broke off").streamed
+    assert not Result(200, [], 0.0, chunks(*arrivals), "the response is incomplete").streamed
 
 
-def test_an_interrupt_ends_it_without_a_traceback(serve: Serve) -> None:
+def test_interrupt(serve: Serve) -> None:
     served = serve("def handler(event, context):\n    yield b'one'\n    tell(b'1')\n    wait()")
     command = [sys.executable, "-u", "-m", "local.probe", served.url]
+    # A script's background job ignores SIGINT, and its children inherit that.
+    restore = functools.partial(signal.signal, signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen(
-        command, cwd=TEMPLATE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+        command,
+        cwd=TEMPLATE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=restore,
     ) as process:
         assert process.stdout is not None
         lines = [process.stdout.readline() for _ in range(3)]
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=PATIENCE)
+        _, errors = process.communicate(timeout=TIMEOUT)
     served.gate.write(b"1")
     assert lines[2].endswith(b"one\n")
     assert (process.returncode, errors) == (130, b"")
 
 
 @pytest.mark.parametrize("option", ["--serve TEMPLATE", "--header HEADER", "--data TEXT", "--event FILE"])
-def test_the_help_names_what_an_option_takes(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_metavars(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match=r"^0$"):
         main(["--help"])
     assert f"\n  {option} " in capsys.readouterr().out

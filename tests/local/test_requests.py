@@ -1,4 +1,4 @@
-"""Requests of every kind: what the function's event holds, and what becomes of a request that is none."""
+"""Requests of every kind: the events that they make, and malformed ones."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from tests.local.conftest import ECHO, Serve, event_of, exchange, rest
 LIMIT = 6 * 1024 * 1024
 
 
-def test_an_event_is_what_aws_documents(serve: Serve) -> None:
+def test_event_fields(serve: Serve) -> None:
     # https://docs.aws.amazon.com/lambda/latest/dg/urls-invocation.html#urls-request-payload
-    served = serve(ECHO)
+    served = serve(ECHO, hosts=("url-id.lambda-url.eu-west-1.on.aws",))
     before = time.time() * 1000 - 1
     event = event_of(
         served,
@@ -77,7 +77,7 @@ def test_an_event_is_what_aws_documents(serve: Serve) -> None:
     }
 
 
-def test_what_a_request_does_not_have_is_not_in_its_event(serve: Serve) -> None:
+def test_absent_event_fields(serve: Serve) -> None:
     event = event_of(serve(ECHO), b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
     assert not event.keys() & {"body", "cookies", "queryStringParameters"}
     assert (event["rawPath"], event["rawQueryString"], event["isBase64Encoded"]) == ("/", "", False)
@@ -98,9 +98,7 @@ BODIES = {
 
 
 @pytest.mark.parametrize(("content_type", "body", "text"), BODIES.values(), ids=BODIES.keys())
-def test_a_body_is_text_or_base64_by_its_type(
-    serve: Serve, content_type: str | None, body: bytes, text: str | None
-) -> None:
+def test_body_text_or_base64(serve: Serve, content_type: str | None, body: bytes, text: str | None) -> None:
     connection = serve(ECHO).connect()
     connection.request("POST", "/", body, {"Content-Type": content_type} if content_type else {})
     event = json.loads(connection.getresponse().read())
@@ -108,16 +106,16 @@ def test_a_body_is_text_or_base64_by_its_type(
     assert event["body"] == (base64.b64encode(body).decode() if text is None else text)
 
 
-def test_an_upload_in_chunks_is_one_body(serve: Serve) -> None:
+def test_chunked_upload(serve: Serve) -> None:
     connection = serve(ECHO).connect()
     connection.request("PUT", "/", iter([b"one ", b"two ", b"three"]), {"Content-Type": "text/plain"})
     assert json.loads(connection.getresponse().read())["body"] == "one two three"
 
 
-def test_a_client_that_expects_it_is_told_to_go_on(serve: Serve) -> None:
+def test_expect_100_continue(serve: Serve) -> None:
     client = serve(ECHO).socket()
     client.sendall(
-        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: 4\r\n"
+        b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\nContent-Length: 4\r\n"
         b"Connection: close\r\nExpect: 100-continue\r\n\r\n"
     )
     received = b""
@@ -128,9 +126,7 @@ def test_a_client_that_expects_it_is_told_to_go_on(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-def test_a_request_of_6_mib_is_served_and_a_longer_one_refused_on_a_connection_that_stays_usable(
-    serve: Serve, chunked: bool
-) -> None:
+def test_request_size_limit(serve: Serve, chunked: bool) -> None:
     connection = serve("def handler(event, context):\n    return len(event['body'])\n").connect()
     answers = []
     for size in (LIMIT, LIMIT + 1, 10):
@@ -142,35 +138,35 @@ def test_a_request_of_6_mib_is_served_and_a_longer_one_refused_on_a_connection_t
     assert answers == [(200, LIMIT), (413, {"Message": message}), (200, 10)]
 
 
-def test_pipelined_requests_are_answered_in_their_order(serve: Serve) -> None:
+def test_pipelined_requests(serve: Serve) -> None:
     served = serve("def handler(event, context):\n    return event['rawPath']\n")
-    one = b"GET /%d HTTP/1.1\r\nHost: x\r\n\r\n"
-    last = b"GET /3 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    one = b"GET /%d HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    last = b"GET /3 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     received = exchange(served.socket(), one % 1 + one % 2 + last)
     assert re.findall(rb'"/\d"', received) == [b'"/1"', b'"/2"', b'"/3"']
     assert received.count(b"HTTP/1.1 200 ") == 3
 
 
-def test_a_client_that_has_sent_all_it_will_send_still_gets_its_answer(serve: Serve) -> None:
+def test_half_closed_client(serve: Serve) -> None:
     client = serve(ECHO).socket()
-    client.sendall(b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n")
+    client.sendall(b"GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n")
     client.shutdown(1)
     assert rest(client).endswith(b"0\r\n\r\n")
 
 
-NO_REQUESTS = {
+MALFORMED = {
     "no HTTP": b"garbage\r\n\r\n",
     "TLS": bytes.fromhex("16030100a5010000a1") + bytes(200) + b"\r\n\r\n",
     "no host": b"GET / HTTP/1.1\r\n\r\n",
-    "bad header": b"GET / HTTP/1.1\r\nHost: x\r\nbad header: 1\r\n\r\n",
-    "bad length": b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: many\r\n\r\n",
-    "two lengths": b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
-    "bad chunk": b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nno size\r\n",
+    "bad header": b"GET / HTTP/1.1\r\nHost: localhost\r\nbad header: 1\r\n\r\n",
+    "bad length": b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: many\r\n\r\n",
+    "two lengths": b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+    "bad chunk": b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nno size\r\n",
 }
 
 
-@pytest.mark.parametrize("request_", NO_REQUESTS.values(), ids=NO_REQUESTS.keys())
-def test_what_is_no_request_is_refused_and_its_connection_closed(serve: Serve, request_: bytes) -> None:
+@pytest.mark.parametrize("request_", MALFORMED.values(), ids=MALFORMED.keys())
+def test_malformed_request_is_400(serve: Serve, request_: bytes) -> None:
     served = serve(ECHO)
     assert exchange(served.socket(), request_).startswith(b"HTTP/1.1 400 ")
     assert served.log == ""
@@ -179,10 +175,10 @@ def test_what_is_no_request_is_refused_and_its_connection_closed(serve: Serve, r
 
 @pytest.mark.parametrize(
     "request_",
-    [b"", b"GET", b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhalf"],
+    [b"", b"GET", b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nhalf"],
     ids=["nothing", "half a head", "half a body"],
 )
-def test_a_request_that_breaks_off_starts_nothing(serve: Serve, request_: bytes) -> None:
+def test_incomplete_request_does_not_invoke(serve: Serve, request_: bytes) -> None:
     served = serve("tell(b'!')\ndef handler(event, context):\n    return 'good'\n")
     client = served.socket()
     client.sendall(request_)
@@ -194,13 +190,18 @@ def test_a_request_that_breaks_off_starts_nothing(serve: Serve, request_: bytes)
     assert not served.told.ready(0)
 
 
-def test_a_request_for_a_tunnel_is_refused(serve: Serve) -> None:
+def test_connect_is_refused(serve: Serve) -> None:
     served = serve(ECHO)
-    assert exchange(served.socket(), b"CONNECT x:443 HTTP/1.1\r\nHost: x:443\r\n\r\n").startswith(b"HTTP/1.1 405 ")
+    assert exchange(served.socket(), b"CONNECT localhost:443 HTTP/1.1\r\nHost: localhost:443\r\n\r\n").startswith(
+        b"HTTP/1.1 405 "
+    )
     assert served.get()[0] == 200
 
 
-def test_a_target_in_absolute_form_is_a_path(serve: Serve) -> None:
-    request = b"GET http://host/a/b?c=1 HTTP/1.1\r\nHost: host\r\nConnection: close\r\n\r\n"
+def test_absolute_form_target(serve: Serve) -> None:
+    request = b"GET http://127.0.0.1:81/a/b?c=1 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     event = event_of(serve(ECHO), request)
     assert (event["rawPath"], event["rawQueryString"]) == ("/a/b", "c=1")
+    # The target's host replaces the header (RFC 9112, section 3.2.2).
+    assert (event["headers"]["host"], event["requestContext"]["domainName"]) == ("127.0.0.1:81", "127.0.0.1")
+    assert event["headers"]["x-forwarded-port"] == "81"

@@ -1,4 +1,4 @@
-"""Other runtimes than ours behind the URL, and such as break the Runtime API's rules."""
+"""Runtimes other than ours behind the URL, and ones that break the rules of the Runtime API."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.local.conftest import Serve, Served
 
 REFUSAL = (502, b"Internal Server Error")
 
-# A runtime as simple as can be; the test adds `serve()`, which answers one event.
+# A minimal runtime; the test adds `serve()`, which answers one event.
 RUNTIME = """
     import http.client, os, sys
 
@@ -39,7 +39,7 @@ RUNTIME = """
 
 @pytest.fixture
 def serve_runtime(serve: Serve, tmp_path: Path) -> Callable[..., Served]:
-    """Serves a runtime whose `serve()` has this body."""
+    """Serve a runtime whose `serve()` has this body."""
 
     def start(body: str, **options: float) -> Served:
         code = tmp_path / "code"
@@ -53,7 +53,7 @@ def serve_runtime(serve: Serve, tmp_path: Path) -> Callable[..., Served]:
     return start
 
 
-def test_metadata_may_come_in_any_pieces(serve_runtime: Callable[..., Served]) -> None:
+def test_metadata_in_any_pieces(serve_runtime: Callable[..., Served]) -> None:
     served = serve_runtime("""
         whole = b'{"statusCode": 201, "headers": {"x-a": "1"}, "cookies": ["c=1"]}' + bytes(8) + b"body"
         if b'"/whole"' in event:
@@ -69,7 +69,7 @@ def test_metadata_may_come_in_any_pieces(serve_runtime: Callable[..., Served]) -
         assert response.read() == b"body"
 
 
-def test_headers_that_are_the_connections_are_left_out(serve_runtime: Callable[..., Served]) -> None:
+def test_hop_by_hop_headers_are_dropped(serve_runtime: Callable[..., Served]) -> None:
     served = serve_runtime("""
         headers = '{"Content-Length": "1", "Transfer-Encoding": "gzip", "Connection": "upgrade", "X-A": 1}'
         post([b'{"headers": %s}' % headers.encode() + bytes(8) + b"body"])
@@ -91,7 +91,7 @@ MALFORMED = {
     "header name": """b'{"headers": {"a b": "1"}}' + bytes(8)""",
     "header injection": """b'{"headers": {"a": "1\\\\r\\\\nb: 2"}}' + bytes(8)""",
     "header beyond latin-1": """b'{"headers": {"a": "\\\\u20ac"}}' + bytes(8)""",
-    "cookies that are none": """b'{"cookies": [1]}' + bytes(8)""",
+    "cookies of a wrong type": """b'{"cookies": [1]}' + bytes(8)""",
     "deeply nested": 'b"[" * 16000 + bytes(8)',
     "too long": """b'{"a": "%s"}' % (b"x" * 16384) + bytes(8)""",
     "without end": 'b"{" + b" " * (1 << 20)',
@@ -99,9 +99,7 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize("metadata", MALFORMED.values(), ids=MALFORMED.keys())
-def test_malformed_metadata_are_502_and_logged_and_the_sandbox_goes_on(
-    serve_runtime: Callable[..., Served], metadata: str
-) -> None:
+def test_malformed_metadata_is_502(serve_runtime: Callable[..., Served], metadata: str) -> None:
     served = serve_runtime(f"""
         if b'"/good"' in event:
             post([b"good"], "text/plain")
@@ -109,12 +107,12 @@ def test_malformed_metadata_are_502_and_logged_and_the_sandbox_goes_on(
             post([{metadata}, b"the body"])
         """)
     assert served.get() == REFUSAL
-    assert served.log.startswith("The response's HTTP metadata are malformed: ")
+    assert served.log.startswith("The response's HTTP metadata is malformed: ")
     assert served.get("/good") == (200, b"good")
 
 
 UNFINISHED = {
-    "metadata not whole": """post([b'{"statusCode": 200}'])""",
+    "incomplete metadata": """post([b'{"statusCode": 200}'])""",
     "no metadata": "post([])",
     "no response at all": "return",
     "error": 'call("POST", f"/invocation/{request_id}/error", b"not JSON")',
@@ -123,7 +121,7 @@ UNFINISHED = {
 
 
 @pytest.mark.parametrize("line", UNFINISHED.values(), ids=UNFINISHED.keys())
-def test_an_invocation_without_a_response_is_502(serve_runtime: Callable[..., Served], line: str) -> None:
+def test_no_response_is_502(serve_runtime: Callable[..., Served], line: str) -> None:
     served = serve_runtime(f"""
         if b'"/good"' not in event:
             return {line.removeprefix("return")}
@@ -134,7 +132,7 @@ def test_an_invocation_without_a_response_is_502(serve_runtime: Callable[..., Se
         assert served.get("/good") == (200, b"good")
 
 
-def test_a_response_that_breaks_off_is_aborted_when_the_runtime_asks_for_the_next_event(
+def test_incomplete_response_aborts(
     serve_runtime: Callable[..., Served],
 ) -> None:
     served = serve_runtime("""
@@ -151,7 +149,7 @@ def test_a_response_that_breaks_off_is_aborted_when_the_runtime_asks_for_the_nex
     assert raised.value.partial == b"first"
 
 
-def test_calls_that_the_runtime_api_does_not_know_are_refused(serve_runtime: Callable[..., Served]) -> None:
+def test_unknown_runtime_api_calls(serve_runtime: Callable[..., Served]) -> None:
     served = serve_runtime("""
         calls = ["/invocation/other/response", "/invocation//response", "/invocation/other/error", "/nothing"]
         statuses = [call("POST", path, b"body")[0].status for path in calls]
@@ -161,7 +159,7 @@ def test_calls_that_the_runtime_api_does_not_know_are_refused(serve_runtime: Cal
     assert json.loads(served.get()[1]) == [400] * 5
 
 
-def test_a_process_that_exits_after_its_response_is_replaced_without_a_failed_request(
+def test_exit_after_response_is_replaced(
     serve_runtime: Callable[..., Served],
 ) -> None:
     served = serve_runtime("""
@@ -173,7 +171,7 @@ def test_a_process_that_exits_after_its_response_is_replaced_without_a_failed_re
     assert len(set(answers)) == 5
 
 
-def test_a_bootstrap_gets_the_handlers_name_and_its_own_folder(serve: Serve, tmp_path: Path) -> None:
+def test_bootstrap_argument_and_folder(serve: Serve, tmp_path: Path) -> None:
     code = tmp_path / "code"
     code.mkdir()
     (code / "bootstrap").write_text('#!/bin/sh\necho "handler $1 in $PWD of $0"\nexit 1\n', encoding="utf-8")
@@ -183,7 +181,7 @@ def test_a_bootstrap_gets_the_handlers_name_and_its_own_folder(serve: Serve, tmp
     assert served.log.startswith(f"handler served.handler in {code} of {code}/bootstrap\n")
 
 
-def test_the_runtime_api_listens_on_loopback_only(serve_runtime: Callable[..., Served]) -> None:
+def test_runtime_api_listens_on_loopback(serve_runtime: Callable[..., Served]) -> None:
     served = serve_runtime("""post([os.environ["AWS_LAMBDA_RUNTIME_API"].encode()], "text/plain")""")
     host, _, port = served.get()[1].decode().partition(":")
     assert host == "127.0.0.1"
@@ -191,10 +189,8 @@ def test_the_runtime_api_listens_on_loopback_only(serve_runtime: Callable[..., S
         socket.create_connection(("127.0.0.2", int(port)), 5)
 
 
-def test_a_response_that_is_left_open_is_aborted_when_the_runtime_asks_for_the_next_event(
-    serve_runtime: Callable[..., Served], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("local.invocation._PATIENCE", 1000)
+def test_unfinished_response_aborts(serve_runtime: Callable[..., Served], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("local.invocation._DRAIN_TIMEOUT", 1000)
     served = serve_runtime("""
         if b'"/good"' in event:
             post([b"good"], "text/plain")
@@ -216,13 +212,13 @@ def test_a_response_that_is_left_open_is_aborted_when_the_runtime_asks_for_the_n
     assert served.get("/good") == (200, b"good")
 
 
-def test_an_event_is_not_lost_on_a_call_that_the_runtime_has_given_up(serve_runtime: Callable[..., Served]) -> None:
+def test_event_survives_abandoned_next(serve_runtime: Callable[..., Served]) -> None:
     served = serve_runtime("""
         global request_id
         post([b"first"], "text/plain")
         given_up = http.client.HTTPConnection(os.environ["AWS_LAMBDA_RUNTIME_API"])
         given_up.request("GET", "/2018-06-01/runtime/invocation/next")
-        call("GET", "/nothing")  # so that the one before has been taken
+        call("GET", "/nothing")  # by then the abandoned call was accepted
         given_up.close()
         connection.request("GET", "/2018-06-01/runtime/invocation/next")
         with open(os.environ["TOLD"], "wb") as told:
@@ -237,7 +233,7 @@ def test_an_event_is_not_lost_on_a_call_that_the_runtime_has_given_up(serve_runt
     assert served.get() == (200, b"second")
 
 
-def test_a_trailer_that_is_not_base64_is_an_error_all_the_same(serve_runtime: Callable[..., Served]) -> None:
+def test_invalid_error_trailer(serve_runtime: Callable[..., Served]) -> None:
     served = serve_runtime("""
         broken = http.client.HTTPConnection(os.environ["AWS_LAMBDA_RUNTIME_API"])
         broken.putrequest("POST", f"/2018-06-01/runtime/invocation/{request_id}/response")

@@ -1,4 +1,4 @@
-"""A response on its way through the local URL: chunk by chunk, with its head, at the client's pace."""
+"""Responses through the local URL: chunk by chunk, with their heads, at the client's pace."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 
 import pytest
-from tests.local.conftest import PATIENCE, Serve
+from tests.local.conftest import TIMEOUT, Serve
 
 GATED = """
     def handler(event, context):
@@ -32,7 +32,7 @@ COUNTING = """
     """
 
 
-def test_a_chunk_is_read_by_the_client_before_the_next_one_is_made(serve: Serve) -> None:
+def test_chunk_arrives_before_next_is_made(serve: Serve) -> None:
     served = serve(GATED)
     served.gate.write(b"0")
     response = served.start()
@@ -44,14 +44,14 @@ def test_a_chunk_is_read_by_the_client_before_the_next_one_is_made(serve: Serve)
     assert response.read1() == b""
 
 
-def test_a_chunk_that_was_sent_is_delivered_before_the_function_fails_or_ends(serve: Serve) -> None:
+def test_sent_chunk_precedes_end(serve: Serve) -> None:
     served = serve(GATED)
     for byte in (b"a", b"b", b"c"):
         served.gate.write(byte + b".")
         assert served.get() == (200, b"chunk " + byte)
 
 
-def test_status_headers_cookies_and_media_type_reach_the_client(serve: Serve) -> None:
+def test_status_headers_and_cookies(serve: Serve) -> None:
     served = serve("""
         def handler(event, context):
             headers = {"X-One": "1", "Content-Length": "3"} if event["rawPath"] == "/length" else {"X-One": "1"}
@@ -78,15 +78,13 @@ def test_status_headers_cookies_and_media_type_reach_the_client(serve: Serve) ->
     ],
     ids=["raw stream", "JSON value", "empty stream"],
 )
-def test_a_response_without_metadata_is_200_with_the_runtimes_content_type(
-    serve: Serve, source: str, content_type: str, body: bytes
-) -> None:
+def test_response_without_metadata(serve: Serve, source: str, content_type: str, body: bytes) -> None:
     response = serve(source).start()
     assert (response.status, response.read()) == (200, body)
     assert response.headers["content-type"] == f"application/{content_type}"
 
 
-def test_an_async_stream_with_metadata_ends_even_if_it_is_empty(serve: Serve) -> None:
+def test_empty_stream_with_metadata(serve: Serve) -> None:
     served = serve("""
         async def nothing():
             return
@@ -99,9 +97,7 @@ def test_an_async_stream_with_metadata_ends_even_if_it_is_empty(serve: Serve) ->
 
 
 @pytest.mark.parametrize(("method", "status"), [("HEAD", 200), ("HEAD", 500), ("GET", 204), ("GET", 304)])
-def test_a_response_that_may_have_no_body_has_none_and_the_connection_stays_usable(
-    serve: Serve, method: str, status: int
-) -> None:
+def test_bodiless_responses(serve: Serve, method: str, status: int) -> None:
     served = serve("""
         def handler(event, context):
             return StreamingResponse([b"a body"], int(event["rawPath"][1:]))
@@ -117,7 +113,7 @@ def test_a_response_that_may_have_no_body_has_none_and_the_connection_stays_usab
     assert connection.getresponse().read() == b"a body"
 
 
-def test_a_client_that_goes_away_does_not_stop_the_function_whose_sandbox_is_used_again(serve: Serve) -> None:
+def test_disconnect_does_not_stop_function(serve: Serve) -> None:
     served = serve(
         """
         def handler(event, context):
@@ -137,21 +133,21 @@ def test_a_client_that_goes_away_does_not_stop_the_function_whose_sandbox_is_use
     )
     before = served.get("/pid")
     client = served.socket()
-    client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
     served.gate.write(b"1")
     received = b""
     while b"first" not in received:
         received += client.recv(4096)
-    # A reset, as when a browser is killed.
+    # Reset the connection, as the end of a browser's process does.
     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     client.close()
     served.gate.write(b"2")
     assert served.told.read(1) == b"!"
-    # The function has said that it is at the end, but may not have returned yet.
+    # The function has sent its last chunk, but may not have returned yet.
     assert served.get_once_free("/pid") == before
 
 
-def test_a_function_waits_for_a_client_that_reads_slowly(serve: Serve) -> None:
+def test_slow_client_blocks_function(serve: Serve) -> None:
     served = serve("""
         SIZE = 256 * 1024
 
@@ -164,10 +160,10 @@ def test_a_function_waits_for_a_client_that_reads_slowly(serve: Serve) -> None:
                 yield bytes(SIZE)
         """)
     client = served.socket()
-    client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
     made = 0
-    # It stops when nothing more comes for a while: all buffers are full long before the 100 MiB are made.
-    while served.told.ready(0.5 if made else PATIENCE):
+    # Stop when nothing arrives for a while: all buffers are full long before 100 MiB.
+    while served.told.ready(0.5 if made else TIMEOUT):
         made += len(served.told.read(1))
     assert made < 200
     size = 0
@@ -177,7 +173,7 @@ def test_a_function_waits_for_a_client_that_reads_slowly(serve: Serve) -> None:
     assert len(served.told.read(400 - made)) == 400 - made
 
 
-def test_the_url_can_be_closed_while_a_client_holds_a_function_up(serve: Serve) -> None:
+def test_close_while_client_is_slow(serve: Serve) -> None:
     served = serve("""
         def handler(event, context):
             while True:
@@ -186,15 +182,15 @@ def test_the_url_can_be_closed_while_a_client_holds_a_function_up(serve: Serve) 
         """)
     with socket.create_connection(
         ("127.0.0.1", urlsplit(served.url).port or 80)
-    ) as client:  # not closed before the URL is
-        client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    ) as client:  # closed only after the URL
+        client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
         served.told.read(1)
         while served.told.ready(0.5):
             served.told.read(1)
         served.stack.close()
 
 
-def test_several_requests_on_one_connection_reach_the_same_sandbox(serve: Serve) -> None:
+def test_keep_alive_reuses_environment(serve: Serve) -> None:
     connection = serve(COUNTING).connect()
     answers = []
     for _ in range(4):
@@ -204,12 +200,12 @@ def test_several_requests_on_one_connection_reach_the_same_sandbox(serve: Serve)
     assert len({answer["pid"] for answer in answers}) == 1
 
 
-def test_sequential_clients_are_served_by_the_same_sandbox(serve: Serve) -> None:
+def test_sequential_clients_reuse_environment(serve: Serve) -> None:
     served = serve(COUNTING)
     assert [json.loads(served.get()[1])["count"] for _ in range(20)] == list(range(1, 21))
 
 
-def test_a_broken_off_response_is_incomplete_to_the_client(serve: Serve) -> None:
+def test_raw_stream_error_is_incomplete(serve: Serve) -> None:
     served = serve("""
         def handler(event, context):
             yield b"first"
@@ -224,7 +220,7 @@ def test_a_broken_off_response_is_incomplete_to_the_client(serve: Serve) -> None
     assert "[ERROR] ValueError: mid-way" in served.log
 
 
-def test_an_empty_first_item_sends_the_head_before_the_next_item_is_made(serve: Serve) -> None:
+def test_empty_first_item_sends_head(serve: Serve) -> None:
     served = serve("""
         def handler(event, context):
             return StreamingResponse(items(), 201)
@@ -240,7 +236,7 @@ def test_an_empty_first_item_sends_the_head_before_the_next_item_is_made(serve: 
     assert response.read() == b"made"
 
 
-def test_a_response_names_its_invocation_and_its_trace(serve: Serve) -> None:
+def test_response_ids(serve: Serve) -> None:
     served = serve("""
         def handler(event, context):
             here = os.environ["_X_AMZN_TRACE_ID"].partition(";")[0]
@@ -253,7 +249,7 @@ def test_a_response_names_its_invocation_and_its_trace(serve: Serve) -> None:
     assert parsedate_to_datetime(response.headers["date"]).tzinfo is not None
 
 
-def test_a_trace_that_the_client_has_begun_goes_on(serve: Serve) -> None:
+def test_client_trace_continues(serve: Serve) -> None:
     connection = serve("""
         def handler(event, context):
             return [os.environ["_X_AMZN_TRACE_ID"].partition(";")[0], event["headers"]["x-amzn-trace-id"]]
@@ -265,7 +261,7 @@ def test_a_trace_that_the_client_has_begun_goes_on(serve: Serve) -> None:
     assert json.loads(connection.getresponse().read()) != [root, root]
 
 
-def test_headers_that_are_the_urls_go_out_under_another_name(serve: Serve) -> None:
+def test_remapped_headers(serve: Serve) -> None:
     response = serve("""
         def handler(event, context):
             headers = {"Content-Length": "99", "WWW-Authenticate": "Basic", "Date": "yesterday"}
@@ -283,7 +279,7 @@ def test_headers_that_are_the_urls_go_out_under_another_name(serve: Serve) -> No
 
 
 @pytest.mark.slow
-def test_a_hundred_clients_at_once_lose_no_byte(serve: Serve) -> None:
+def test_hundred_clients_lose_no_byte(serve: Serve) -> None:
     served = serve(
         """
         import hashlib
@@ -308,5 +304,5 @@ def test_a_hundred_clients_at_once_lose_no_byte(serve: Serve) -> None:
         return whole.hexdigest()
 
     with ThreadPoolExecutor(100) as clients:
-        for _ in range(2):  # with new sandboxes, and with those of the first time
+        for _ in range(2):  # in new execution environments, then in reused ones
             assert list(clients.map(digest, range(100))) == [expected(number) for number in range(100)]

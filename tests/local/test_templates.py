@@ -1,4 +1,4 @@
-"""What the local URL takes from a SAM template, and what it says of one that does not serve."""
+"""What the local URL reads from a SAM template, and its messages about unusable ones."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from local.function import Cors, Function, TemplateError, load_function
+from local.template import Cors, Function, TemplateError, load_function
 
 WHOLE = """
 Parameters:
@@ -59,7 +59,7 @@ def template(tmp_path: Path) -> Path:
     return path
 
 
-def test_the_handler_of_an_image_is_its_command(template: Path) -> None:
+def test_image_handler_is_command(template: Path) -> None:
     image = "PackageType: Image, ImageConfig: {Command: [package.module.other]}"
     template.write_text(WHOLE.replace("Properties: {CodeUri: code", f"Properties: {{CodeUri: code, {image}"))
     assert load_function(template, "Plain").handler == "package.module.other"
@@ -67,7 +67,7 @@ def test_the_handler_of_an_image_is_its_command(template: Path) -> None:
     assert load_function(template, "Plain").handler == "app.handler"
 
 
-def test_a_function_has_its_own_properties_the_globals_and_defaults_of_parameters(template: Path) -> None:
+def test_function_properties(template: Path) -> None:
     function = load_function(template, "StreamFunction")
     assert dataclasses.replace(function, environment={}) == Function(
         name="StreamFunction",
@@ -79,14 +79,13 @@ def test_a_function_has_its_own_properties_the_globals_and_defaults_of_parameter
         memory=1024,
         environment={},
         has_url=False,
-        others=("Plain",),
     )
     assert function.environment == {
         "GLOBAL": "global",
         "BOTH": "own",
         "STAGE": "test",
         "LONG": "test",
-        # What only AWS knows is a text that says so.
+        # A placeholder for what only AWS knows.
         "SECRET": "<Ref.Secret>",
         "TABLE": "<Ref.Table>",
         "ARN": "<GetAtt.Table.Arn>",
@@ -98,7 +97,7 @@ def test_a_function_has_its_own_properties_the_globals_and_defaults_of_parameter
     }
 
 
-def test_what_a_template_leaves_out_is_as_on_lambda(template: Path) -> None:
+def test_lambda_defaults(template: Path) -> None:
     template.write_text(
         "Resources: {Bare: {Type: 'AWS::Serverless::Function', Properties: {CodeUri: code}}}", encoding="utf-8"
     )
@@ -108,7 +107,7 @@ def test_what_a_template_leaves_out_is_as_on_lambda(template: Path) -> None:
 
 @pytest.mark.parametrize("section", ["Globals", "Parameters", "Outputs"])
 @pytest.mark.parametrize("value", ["", "[]", "text", "{Function: }", "{Function: []}", "{Function: {Environment: }}"])
-def test_an_odd_section_elsewhere_does_no_harm(template: Path, section: str, value: str) -> None:
+def test_odd_sections_are_ignored(template: Path, section: str, value: str) -> None:
     template.write_text(
         f"{section}: {value}\n"
         "Resources:\n"
@@ -124,55 +123,55 @@ def test_an_odd_section_elsewhere_does_no_harm(template: Path, section: str, val
 
 REFUSED = {
     "broken YAML": ("Resources: [", "cannot read .*template.yaml: "),
-    "no UTF-8": ("Resources: \udcff", "cannot read .*template.yaml: .*decode"),
-    "date that is none": ("Date: 2026-13-45", "cannot read .*template.yaml: month"),
-    "empty": ("", r"no AWS::Serverless::Function called F \(found: none\); give --function"),
-    "only text": ("text", r"called F \(found: none\)"),
-    "list": ("[1, 2]", r"called F \(found: none\)"),
-    "resources are a list": ("Resources: [F]", r"called F \(found: none\)"),
-    "resource that is no mapping": ("Resources: {F: text, G: 1, H: }", r"called F \(found: none\)"),
-    "other resource": ("Resources: {F: {Type: 'AWS::S3::Bucket'}}", r"called F \(found: none\)"),
-    "others": (WHOLE, r"called F \(found: StreamFunction, Plain\); give --function"),
+    "not UTF-8": ("Resources: \udcff", "cannot read .*template.yaml: .*decode"),
+    "impossible date": ("Date: 2026-13-45", "cannot read .*template.yaml: month"),
+    "empty": ("", r"no AWS::Serverless::Function named 'F' \(found: none\)\. Choose one with --function"),
+    "only text": ("text", r"named 'F' \(found: none\)"),
+    "list": ("[1, 2]", r"named 'F' \(found: none\)"),
+    "resources are a list": ("Resources: [F]", r"named 'F' \(found: none\)"),
+    "resource that is not a mapping": ("Resources: {F: text, G: 1, H: }", r"named 'F' \(found: none\)"),
+    "other resource": ("Resources: {F: {Type: 'AWS::S3::Bucket'}}", r"named 'F' \(found: none\)"),
+    "others": (WHOLE, r"named 'F' \(found: StreamFunction, Plain\)\. Choose one with --function"),
     "number": (
         "Resources: {F: {Type: 'AWS::Serverless::Function', Properties: {CodeUri: code, Timeout: soon}}}",
-        "Timeout of F in .* must be a number, not 'soon'",
+        "Timeout of F in .* must be a number, got 'soon'",
     ),
-    "number that is none": (
+    "not a number": (
         "Resources: {F: {Type: 'AWS::Serverless::Function', Properties: {CodeUri: code, MemorySize: .nan}}}",
-        "MemorySize of F in .* must be a number, not nan",
+        "MemorySize of F in .* must be a number, got nan",
     ),
     "number only AWS knows": (
         "Resources: {F: {Type: 'AWS::Serverless::Function', Properties: {CodeUri: code, MemorySize: !Ref Unknown}}}",
-        "MemorySize of F in .* must be a number, not '<Ref.Unknown>'",
+        "MemorySize of F in .* must be a number, got '<Ref.Unknown>'",
     ),
     "no such folder": (
         "Resources: {F: {Type: 'AWS::Serverless::Function', Properties: {CodeUri: other}}}",
-        "CodeUri of F in .* must be a folder, and .*/other is none",
+        "CodeUri of F in .* must be a folder, got .*/other",
     ),
     "properties missing": (
         "Resources: {F: {Type: 'AWS::Serverless::Function', Properties: }}",
-        "CodeUri of F in .* must be a folder, and .*/src is none",
+        "CodeUri of F in .* must be a folder, got .*/src",
     ),
 }
 
 
 @pytest.mark.parametrize(("text", "message"), REFUSED.values(), ids=REFUSED.keys())
-def test_a_template_that_does_not_serve_is_refused_clearly(template: Path, text: str, message: str) -> None:
+def test_unusable_template(template: Path, text: str, message: str) -> None:
     template.write_text(text, encoding="utf-8", errors="surrogateescape")
     with pytest.raises(TemplateError, match=message):
         load_function(template, "F")
 
 
-def test_a_missing_template_is_refused_with_a_remedy(tmp_path: Path) -> None:
-    with pytest.raises(TemplateError, match=r"no template at .*: run this in the project's folder, or give --template"):
+def test_missing_template(tmp_path: Path) -> None:
+    with pytest.raises(TemplateError, match=r"does not exist\. Run this in the project's folder, or name"):
         load_function(tmp_path / "template.yaml", "F")
     with pytest.raises(TemplateError, match="cannot read"):
         load_function(tmp_path, "F")
 
 
-def test_a_bootstrap_that_cannot_be_executed_is_refused_with_a_remedy(template: Path) -> None:
+def test_bootstrap_not_executable(template: Path) -> None:
     (template.parent / "code" / "bootstrap").chmod(0o644)
-    with pytest.raises(TemplateError, match=r"bootstrap cannot be executed, neither here nor on Lambda: chmod \+x it"):
+    with pytest.raises(TemplateError, match=r"bootstrap is not executable, .*\. Run: chmod \+x /.*bootstrap"):
         load_function(template, "StreamFunction")
 
 
@@ -182,7 +181,7 @@ STREAM = "RESPONSE_STREAM"
 
 
 def url_of(template: Path, *resources: str, globals_: str = "") -> Function:
-    """The function of a template with these resources."""
+    """Return the function of a template with these resources."""
     text = "Parameters: {Mode: {Type: String, Default: RESPONSE_STREAM}, Age: {Type: Number, Default: 60}}\n"
     if globals_:
         text += f"Globals: {{Function: {globals_}}}\n"
@@ -191,17 +190,17 @@ def url_of(template: Path, *resources: str, globals_: str = "") -> Function:
 
 
 @pytest.mark.parametrize("target", ["!Ref F", "!GetAtt F.Arn", "!GetAtt [F, Arn]", "{'Fn::GetAtt': [F, Arn]}"])
-def test_a_url_is_found_however_it_names_its_function(template: Path, target: str) -> None:
+def test_url_target_forms(template: Path, target: str) -> None:
     found = url_of(template, FUNCTION % "", URL % (target, STREAM, ""))
     assert (found.has_url, found.streams) == (True, True)
 
 
-def test_a_url_of_another_function_is_not_its_own(template: Path) -> None:
+def test_url_of_other_function(template: Path) -> None:
     found = url_of(template, FUNCTION % "", URL % ("!GetAtt G.Arn", "BUFFERED", ""), "V: text")
     assert (found.has_url, found.streams) == (False, True)
 
 
-def test_what_globals_and_parameters_say_of_the_url_counts(template: Path) -> None:
+def test_url_from_globals_and_parameters(template: Path) -> None:
     inline = "{ReservedConcurrentExecutions: 3, FunctionUrlConfig: {AuthType: NONE, InvokeMode: BUFFERED}}"
     found = url_of(template, FUNCTION % "", globals_=inline)
     assert (found.has_url, found.streams, found.concurrency) == (True, False, 3)
@@ -210,7 +209,7 @@ def test_what_globals_and_parameters_say_of_the_url_counts(template: Path) -> No
     assert (found.has_url, found.streams, found.concurrency) == (True, True, 0)
 
 
-def test_cors_is_read_as_cloudformation_does(template: Path) -> None:
+def test_cors_settings(template: Path) -> None:
     cors = (
         ", Cors: {AllowOrigins: ['https://a.example', !Sub 'https://${Mode}'], AllowMethods: [GET],"
         " AllowHeaders: ['*'],"

@@ -22,8 +22,8 @@ from tests.helpers.support import ROOT, Bake, free_ports, run, user_environment
 from tests.pipeline.policies import Policy
 from tests.pipeline.runner import STAND_INS, Runner
 
-from local import running
-from local.function import load_function
+from local.function_url import running
+from local.template import load_function
 
 PATIENCE = 60.0  # seconds until what does not start is given up
 ISSUER = "https://token.actions.githubusercontent.com"

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from local.function import TemplateLoader
+from local.template import TemplateLoader
 
 Policy = dict[str, Any]
 NOTHING = object()

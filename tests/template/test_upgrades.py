@@ -100,7 +100,7 @@ def make_previous(template: Path) -> None:
     replace(project / "template.yaml", "Tracing: Active", "Tracing: PassThrough")
     replace(project / "README.md", "\n## Start\n", "\n## How to start\n")
     replace(template / "templates/readme/pipeline.md", "## The pipeline\n", "## How it is deployed\n")
-    (project / "local/payload.py").rename(project / "local/retired.py")
+    (project / "local/responses.py").rename(project / "local/retired.py")
     replace(project / "local/gone.py", "", "GONE = True\n")
 
 
@@ -198,7 +198,7 @@ def test_cruft_brings_the_changes_and_keeps_the_edits(owner: User) -> None:
     done = owner(block("cruft update"))
     assert "make dev" not in done.stdout
     changed = dict.fromkeys([".cruft.json", "README.md", WIRE, "template.yaml"], "M")
-    assert owner.changed() == {**changed, "local/payload.py": "A", "local/retired.py": "D", "local/gone.py": "D"}
+    assert owner.changed() == {**changed, "local/responses.py": "A", "local/retired.py": "D", "local/gone.py": "D"}
 
     after = files(owner.project)
     assert {path: after[path] for path in (*own, "src/app.py")} == {path: before[path] for path in (*own, "src/app.py")}
@@ -233,7 +233,7 @@ def test_cruft_rejects_what_git_cannot_merge_and_the_diff_shows_the_rest(owner: 
     owner.edit("template.yaml", "Tracing: PassThrough", "Tracing: Disabled")
     owner.edit("local/retired.py", "", "\nMINE = 1\n")
     owner.edit("local/gone.py", "", "MINE = 3\n")
-    owner.edit("local/payload.py", "", "MINE = 2\n")
+    owner.edit("local/responses.py", "", "MINE = 2\n")
     shutil.rmtree(owner.project / ".git")  # so git has never seen the files as they were generated
     owner.commit()
     done = owner(block("cruft update"))
@@ -241,11 +241,11 @@ def test_cruft_rejects_what_git_cannot_merge_and_the_diff_shows_the_rest(owner: 
     assert owner.changed() == {**changed, "template.yaml.rej": "??"}
     assert "+      Tracing: Active\n" in owner.read("template.yaml.rej")
     # No .rej for these. What is the user's stays, and what is the template's is named.
-    assert "local/payload.py: already exists in working directory" in done.stderr
+    assert "local/responses.py: already exists in working directory" in done.stderr
     assert "local/gone.py: patch does not apply" in done.stderr
     assert owner.read("local/gone.py").endswith("MINE = 3\n")
     assert owner.read("local/retired.py").endswith("MINE = 1\n")
-    assert owner.read("local/payload.py") == "MINE = 2\n"
+    assert owner.read("local/responses.py") == "MINE = 2\n"
     differences = done.stdout
     assert "-MINE = 2\n" in differences
     assert "+      Tracing: Active\n" in differences
@@ -298,7 +298,7 @@ def test_cookiecutter_and_git_merge_a_later_version(replayer: User) -> None:
         assert part in user.read("template.yaml")
     for path in ("local/retired.py", "local/gone.py"):
         assert not (user.project / path).exists()
-    assert (user.project / "local/payload.py").exists()
+    assert (user.project / "local/responses.py").exists()
     assert (user.project / "examples/mine.txt").exists()
     assert mode(user.project / "runtime/bootstrap") == 0o755
     assert json.loads(user.read("answers.json"))["cookiecutter"]["observability"] == "full"
@@ -311,7 +311,7 @@ def test_a_replay_over_the_project_brings_the_files_and_leaves_those_of_its_owne
     replayer.commit()
     replayer(block("cookiecutter gh:org/lambda-stream-template --checkout v1.1.0 --replay "))
     changed = dict.fromkeys(["README.md", WIRE, "src/app.py", "template.yaml"], "M")
-    assert replayer.changed() == {**changed, "local/payload.py": "??"}
+    assert replayer.changed() == {**changed, "local/responses.py": "??"}
     assert replayer.read("events/mine.json") == "{}"
     assert "count: int = 10" in replayer.read("src/app.py")  # as the document warns
 
@@ -345,7 +345,7 @@ def test_an_answers_file_needs_no_new_option_and_asks_nothing(replayer: User) ->
     replayer(block("cookiecutter gh:org/lambda-stream-template --checkout v1.1.0 --config-file "), answers="")
     assert "MemorySize: 1024" in replayer.read("template.yaml")
     assert 'Description: "Tokens as they come"' in replayer.read("template.yaml")
-    assert replayer.changed()["local/payload.py"] == "??"
+    assert replayer.changed()["local/responses.py"] == "??"
 
 
 @pytest.mark.slow

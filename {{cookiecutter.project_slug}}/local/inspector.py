@@ -1,4 +1,4 @@
-"""The inspector: a page on a port of its own that shows invocations while they happen, and sends test events."""
+"""The inspector: a page on a port of its own that shows invocations as they happen, and sends test events."""
 
 from __future__ import annotations
 
@@ -14,36 +14,37 @@ from typing import Any
 
 import h11
 
-from .http import ClientGone, Connection, Server, fields, response, url_of
+from .access import is_foreign_page, is_loopback
+from .http_server import ClientDisconnected, Connection, Server, field_values, response_head, url_of
 from .invocation import Invocation
-from .journal import Journal
-from .sandbox import Sandboxes, Throttled
+from .journal import Journal, Update
+from .pool import SandboxPool, Throttled
 
 _PAGE = Path(__file__).with_name("inspector.html")
-_HOST = re.compile(r"(127\.0\.0\.1|localhost)(:\d+)?", re.IGNORECASE)
-_EVENT_LIMIT = 8 * 1024 * 1024  # bytes of an event that the page sends
-_HEARTBEAT = 15  # seconds after which a page that is gone is noticed
-_RETRY_TIME = 1000  # milliseconds after which a page asks again
+_EVENT_LIMIT = 8 * 1024 * 1024  # bytes of a test event
+_HEARTBEAT = 15  # seconds; without heartbeats the server would not notice a closed page
+_RECONNECT_DELAY = 1000  # milliseconds after which a page reconnects
 _NO_STORE = ("cache-control", "no-store")
+_METHODS = {"/": "GET, HEAD", "/events": "GET, HEAD", "/invocations": "GET, POST"}
 
 
 @contextlib.asynccontextmanager
 async def inspecting(
-    sandboxes: Sandboxes, journal: Journal, events: Path, function_url: str, port: int
+    pool: SandboxPool, journal: Journal, events: Path, function_url: str, port: int
 ) -> AsyncIterator[str]:
-    """Serves the page on loopback until the block is left; gives its URL.
+    """Serve the page on 127.0.0.1 until the block ends; the block gets the URL.
 
     Args:
-        sandboxes: Where the function runs.
-        journal: What is shown.
+        pool: The function's execution environments.
+        journal: What the page shows.
         events: Folder of the test events; need not exist.
         function_url: Where the function is served.
-        port: Port to listen on; 0 takes any free one.
+        port: Port to listen on; 0 for any free port.
 
     Raises:
-        CannotListen: The message says where and why.
+        ListenError: The message says where and why.
     """
-    inspector = _Inspector(sandboxes, journal, events, function_url)
+    inspector = _Inspector(pool, journal, events, function_url)
     server = Server(inspector.serve)
     try:
         yield url_of(*await server.start("127.0.0.1", port))
@@ -53,28 +54,30 @@ async def inspecting(
 
 
 class _Inspector:
-    def __init__(self, sandboxes: Sandboxes, journal: Journal, events: Path, function_url: str) -> None:
-        self._sandboxes = sandboxes
+    def __init__(self, pool: SandboxPool, journal: Journal, events: Path, function_url: str) -> None:
+        self._pool = pool
         self._journal = journal
         self._events = events
         self._function_url = function_url
         self._invocations: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
-        """Waits no longer for the invocations that the page has begun."""
+        """Cancel the invocations that the page started."""
         for task in self._invocations:
             task.cancel()
         await asyncio.gather(*self._invocations, return_exceptions=True)
 
     async def serve(self, connection: Connection, request: h11.Request) -> None:
-        """Answers one request, unless a page of another origin may have sent it.
+        """Answer one request, unless a page of another origin may have sent it.
 
         Raises:
-            ClientGone: The browser broke the connection off.
+            ClientDisconnected: The browser closed the connection.
         """
-        body = await connection.whole_body(_EVENT_LIMIT)
-        headers = fields(request)
-        call = (request.method.decode(), request.target.decode("latin-1").partition("?")[0])
+        body = await connection.read_body(_EVENT_LIMIT)
+        headers = field_values(request)
+        path = request.target.decode("latin-1").partition("?")[0]
+        method = "GET" if request.method == b"HEAD" and path != "/invocations" else request.method.decode()
+        call = (method, path)
         if (refusal := _refusal(headers)) is not None:
             await _respond(connection, 403, {"message": refusal})
         elif call == ("GET", "/"):
@@ -87,44 +90,47 @@ class _Inspector:
             await self._stream(connection)
         elif call == ("POST", "/invocations"):
             await self._invoke(connection, headers, body)
+        elif path in _METHODS:
+            head = [("content-type", "application/json"), _NO_STORE, ("allow", _METHODS[path])]
+            await connection.respond(405, head, b'{"message": "method not allowed"}')
         else:
             await _respond(connection, 404, {"message": "not found"})
 
     def _test_events(self) -> dict[str, Any]:
         found = {}
         for path in sorted(self._events.glob("*.json")):
-            with contextlib.suppress(OSError, ValueError):  # one that is being edited
+            with contextlib.suppress(OSError, ValueError):  # a file that is being edited
                 found[path.name] = _json(path.read_bytes())
         return found
 
     async def _stream(self, connection: Connection) -> None:
-        """Sends what is known, and then what happens, as server-sent events."""
-        name = self._sandboxes.function.name
+        """Send what is known and then what happens, as server-sent events."""
+        name = self._pool.function.name
         hello = {"kind": "hello", "function": name, "url": self._function_url}
         queue = self._journal.subscribe()
         try:
-            await connection.send(response(200, [("content-type", "text/event-stream"), _NO_STORE]))
-            await connection.send(h11.Data(data=b"retry: %d\n" % _RETRY_TIME + _event(hello)))
+            await connection.send(response_head(200, [("content-type", "text/event-stream"), _NO_STORE]))
+            await connection.send(h11.Data(data=b"retry: %d\n" % _RECONNECT_DELAY + _event(hello)))
             while True:
                 try:
-                    async with asyncio.timeout(_HEARTBEAT):  # wait_for of Python 3.11 may swallow a cancellation
-                        message = await queue.get()
+                    async with asyncio.timeout(_HEARTBEAT):  # wait_for() of Python 3.11 may swallow a cancellation
+                        update = await queue.get()
                 except TimeoutError:
                     await connection.send(h11.Data(data=b":\n\n"))
                     continue
-                if message is None:
-                    raise ClientGone("the page is too slow; it will ask again")
-                await connection.send(h11.Data(data=_event(message)))
+                if update is None:
+                    raise ClientDisconnected("the page reads too slowly and has to reconnect")
+                await connection.send(h11.Data(data=_event(update)))
         finally:
             self._journal.unsubscribe(queue)
 
     async def _invoke(self, connection: Connection, headers: dict[str, str], body: bytes) -> None:
-        # A type that a page of another origin could send only after a preflight, which is refused.
+        # A page of another origin could send this type only after a preflight, which is refused.
         if headers.get("content-type", "").partition(";")[0].strip() != "application/json":
-            await _respond(connection, 415, {"message": "an event is application/json"})
+            await _respond(connection, 415, {"message": "the content type must be application/json"})
             return
         if len(body) > _EVENT_LIMIT:
-            await _respond(connection, 413, {"message": f"an event takes at most {_EVENT_LIMIT} bytes"})
+            await _respond(connection, 413, {"message": f"at most {_EVENT_LIMIT} bytes are allowed, got more"})
             return
         try:
             invocation = Invocation(_json(body))
@@ -132,38 +138,32 @@ class _Inspector:
             await _respond(connection, 400, {"message": f"not JSON: {error}"})
             return
         try:
-            messages = await self._sandboxes.invoke(invocation)
+            messages = await self._pool.invoke(invocation)
         except Throttled as error:
             await _respond(connection, 429, {"message": str(error)})
             return
-        task = asyncio.create_task(_exhaust(messages))
+        task = asyncio.create_task(_drain(messages))
         self._invocations.add(task)
         task.add_done_callback(self._invocations.discard)
         await _respond(connection, 202, {"id": invocation.request_id})
 
 
-async def _exhaust(messages: AsyncIterator[object]) -> None:
+async def _drain(messages: AsyncIterator[object]) -> None:
     async for _ in messages:
         pass
 
 
 def _refusal(headers: dict[str, str]) -> str | None:
-    """Why a request may be one of another origin's, if it may be.
-
-    The name in `Host` counts as well: a name of an attacker's can be made to lead here (DNS rebinding).
-    """
-    host = headers.get("host", "")
-    if not _HOST.fullmatch(host):
-        return "the inspector is served on loopback only"
-    if headers.get("origin", f"http://{host}") != f"http://{host}":
-        return "the inspector takes no requests of other origins"
-    if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
-        return "the inspector takes no requests of other sites"
+    """Return why a page of another origin may have sent a request, or None if that is impossible."""
+    if not is_loopback(headers.get("host", "")):
+        return "the inspector answers only to the names of this machine's loopback interface, such as localhost"
+    if is_foreign_page(headers):
+        return "the inspector refuses requests of other origins"
     return None
 
 
 def _protection(page: bytes) -> list[tuple[str, str]]:
-    """Headers that let the page run its own script and style and nothing else."""
+    """Return headers that let the page run its own script and style and nothing else."""
 
     def source(tag: bytes) -> str:
         found = re.search(rb"<%s>(.*?)</%s>" % (tag, tag), page, re.DOTALL)
@@ -182,10 +182,10 @@ def _protection(page: bytes) -> list[tuple[str, str]]:
 
 
 def _json(text: bytes) -> Any:
-    """The value of a JSON text; not all that Python reads and writes is JSON to a browser.
+    """Return the value of a JSON text, and refuse what Python reads and writes but a browser does not.
 
     Raises:
-        ValueError: It is none.
+        ValueError: It is not JSON.
     """
     try:
         value = json.loads(text)
@@ -195,8 +195,8 @@ def _json(text: bytes) -> Any:
     return value
 
 
-def _event(message: dict[str, Any]) -> bytes:
-    return f"data: {json.dumps(message)}\n\n".encode()
+def _event(update: Update) -> bytes:
+    return f"data: {json.dumps(update)}\n\n".encode()
 
 
 async def _respond(connection: Connection, status: int, value: Any) -> None:

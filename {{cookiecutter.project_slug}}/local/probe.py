@@ -1,6 +1,6 @@
-"""`python -m local.probe`: shows when each chunk of a response arrives, and checks that it streamed.
+"""`python -m local.probe`: show when each chunk of a response arrives, and check that it streamed.
 
-A request to a deployed function URL or API is signed (AWS Signature Version 4) when AWS credentials are at hand.
+A request to a deployed function URL or API is signed (AWS Signature Version 4) if there are AWS credentials.
 """
 
 from __future__ import annotations
@@ -8,51 +8,56 @@ from __future__ import annotations
 import argparse
 import contextlib
 import http.client
+import io
 import json
 import math
 import re
+import socket
 import sys
 import time
+from base64 import b64encode
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
-from urllib.parse import SplitResult, parse_qsl, quote, urlencode, urlsplit
+from typing import Any
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
+from urllib.request import getproxies_environment, proxy_bypass
 
 from rich.console import Console
 from rich.text import Text
 
-from . import Log, running
-from .function import TemplateError, load_function
-from .http import joined
-from .invocation import EventError, read_event
-from .payload import request_of
+from .access import is_loopback
+from .events import EventError, read_event, request_from_event
+from .function_url import LogWriter, running
+from .http_server import join_values
+from .template import TemplateError, load_function
 
 _AWS_HOST = re.compile(r"[^.]+\.(lambda-url|execute-api)\.([^.]+)\.(?:on\.aws|amazonaws\.com)")
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _RECEIVE_SIZE = 64 * 1024
-_MOST_ROWS = 40
-_LEAST_SPREAD = 0.1  # seconds
-_LEAST_SHARE_OF_TIME = 0.05
-_MOST_IN_HALF_THE_SPREAD = 0.9
+_MAX_ROWS = 40
+_MIN_SPREAD = 0.1  # seconds
+_MIN_SHARE_OF_TIME = 0.05
+_MAX_SHARE_IN_HALF_THE_SPREAD = 0.9
 
 
 class ProbeError(Exception):
-    """The URL cannot be asked, or what it answers is not good."""
+    """The request cannot be sent, or its response is not good."""
 
 
 @dataclass
 class Result:
-    """What arrived, and when: times are seconds since the request began, connecting included."""
+    """A response and when it arrived. Times are seconds since the request began, connecting included."""
 
     status: int
     headers: list[tuple[str, str]]
     head_at: float
-    chunks: list[tuple[float, bytes]] = field(default_factory=list)  # when bytes arrived, and those; one for each read
-    error: str = ""  # why the body is not whole; empty if it is
+    chunks: list[tuple[float, bytes]] = field(default_factory=list)  # arrival time and bytes of each read
+    error: str = ""  # why the body is incomplete; empty if it is complete
     total: float = 0.0  # when the response ended
-    signed: bool = False  # whether the request was
+    signed: bool = False  # whether the request was signed
 
     @property
     def size(self) -> int:
@@ -61,24 +66,24 @@ class Result:
 
     @property
     def throughput(self) -> float | None:
-        """Bytes per second from the first byte to the last; None if they came at once."""
+        """Bytes per second from the first byte to the last; None if they arrived together."""
         spread = self.chunks[-1][0] - self.chunks[0][0] if self.chunks else 0.0
         return self.size / spread if spread else None
 
     @property
     def gaps(self) -> dict[str, float] | None:
-        """Seconds between chunks: percentiles (nearest rank) and the longest; None if there are not two chunks."""
+        """Seconds between chunks: percentiles (nearest rank) and the maximum; None for fewer than two chunks."""
         gaps = sorted(after - before for (before, _), (after, _) in pairwise(self.chunks))
         ranks = {"p50": 50, "p90": 90, "p99": 99, "max": 100}
         return {name: gaps[math.ceil(len(gaps) * rank / 100) - 1] for name, rank in ranks.items()} if gaps else None
 
     @property
     def streamed(self) -> bool:
-        """Whether the body was whole and arrived spread over time."""
+        """Whether the body is complete and arrived spread over time."""
         return not self.error and not why_buffered(self.chunks)
 
     def to_json(self) -> str:
-        """A JSON object of all but the bytes."""
+        """Return a JSON object of everything but the bytes."""
         first = self.chunks[0][0] if self.chunks else None
         chunks = [{"at": at, "size": len(data)} for at, data in self.chunks]
         computed = {"first_byte_at": first, "bytes": self.size, "gaps": self.gaps, "throughput": self.throughput}
@@ -86,22 +91,31 @@ class Result:
 
 
 def why_buffered(chunks: list[tuple[float, bytes]]) -> str:
-    """Says why `chunks`, each the seconds since the request and some bytes, are no stream; empty if they are.
+    """Return why `chunks` do not look like a stream; empty if they do.
 
-    A stream takes 0.1 s from its first byte to its last, for what a buffer held back comes within less, and 5 % of the
-    time since the request, lest two late bursts pass. No half of that spread, wherever it begins, holds more than 90 %
-    of the bytes, lest one early byte pass, or heartbeats, with all else at the end. This refuses two honest streams:
-    progress lines before a result ten times their size, which no clock tells from heartbeats before a buffered body,
-    and a short stream after a long silence. Probe something that has more to stream.
+    Three rules tell a stream from a buffered body:
+
+    - At least 0.1 s pass between the first byte and the last. What a buffer held back arrives within less.
+    - That spread is at least 5 % of the time since the request, so that two late bursts do not pass.
+    - No half of the spread, wherever it begins, holds more than 90 % of the bytes. So one early byte, or heartbeats,
+      do not pass if all the rest arrives at the end.
+
+    Two real streams fail as well: progress lines before a result ten times their size, which no clock can tell from
+    heartbeats before a buffered body, and a short stream after a long silence. Probe a longer stream instead.
+
+    Args:
+        chunks: Arrival time in seconds since the request, and bytes, of each chunk.
     """
     if not chunks:
-        return "there is no body"
+        return "the body is empty"
     first, last = chunks[0][0], chunks[-1][0]
     spread = last - first
-    if spread < _LEAST_SPREAD:
-        return f"the body came within {spread:.3f} s, less than {_LEAST_SPREAD} s, {first:.3f} s after the request"
-    if spread < _LEAST_SHARE_OF_TIME * last:
-        return f"the body came within {spread:.3f} s, less than {_LEAST_SHARE_OF_TIME:.0%} of the {last:.3f} s it took"
+    if spread < _MIN_SPREAD:
+        return f"the body arrived within {spread:.3f} s, less than {_MIN_SPREAD} s, {first:.3f} s after the request"
+    if spread < _MIN_SHARE_OF_TIME * last:
+        return (
+            f"the body arrived within {spread:.3f} s, less than {_MIN_SHARE_OF_TIME:.0%} of the {last:.3f} s in total"
+        )
     size = sum(len(data) for _, data in chunks)
     start = held = 0
     for at, data in chunks:
@@ -109,10 +123,12 @@ def why_buffered(chunks: list[tuple[float, bytes]]) -> str:
         while at - chunks[start][0] > spread / 2:
             held -= len(chunks[start][1])
             start += 1
-        if held / size > _MOST_IN_HALF_THE_SPREAD:
+        if held / size > _MAX_SHARE_IN_HALF_THE_SPREAD:
             begin = chunks[start][0]
-            share = math.floor(1000 * held / size) / 10  # down, for something did come outside
-            return f"{share} % of the body came within {at - begin:.3f} s, {begin - first:.3f} s after the first byte"
+            share = math.floor(1000 * held / size) / 10  # rounded down, because some bytes arrived outside
+            return (
+                f"{share} % of the body arrived within {at - begin:.3f} s, {begin - first:.3f} s after the first byte"
+            )
     return ""
 
 
@@ -125,38 +141,39 @@ def probe(
     sign: bool = True,
     console: Console | None = None,
 ) -> Result:
-    """Sends a request to `url` and takes the response as it arrives.
+    """Send a request to `url` and read the response as it arrives.
 
     Args:
         url: An `http` or `https` URL.
         method: By default POST with `data`, else GET.
-        headers: More headers; the values of one name are joined.
+        headers: More headers; values of equal names are joined.
         data: Body of the request.
-        timeout: Seconds that may pass without a byte.
-        sign: Whether to sign a request to AWS that has no `Authorization` of its own.
-        console: Where to show what arrives while it does.
+        timeout: How many seconds may pass without a byte.
+        sign: Whether to sign a request to AWS that has no `Authorization` header.
+        console: Where to show the response as it arrives.
 
     Raises:
-        ProbeError: There is no response at all.
+        ProbeError: The request cannot be sent, or gets no response.
     """
     console = console or Console(quiet=True)
     method = method or ("GET" if data is None else "POST")
-    sent = {"user-agent": "lambda-stream-probe", **joined((name.lower(), value) for name, value in headers)}
+    sent = {"user-agent": "lambda-stream-probe", **join_values((name.lower(), value) for name, value in headers)}
     try:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ProbeError(f"not an http or https URL: {url!r}")
+            raise ProbeError(f"the URL must begin with http:// or https:// and a host, got {url!r}")
         if not url.isascii() or not url.isprintable() or " " in url:
-            raise ProbeError(f"what is not ASCII, and every space, must be percent-encoded in a URL: {url!r}")
+            raise ProbeError(f"percent-encode spaces and characters outside of ASCII in the URL, got {url!r}")
         if not 0 < timeout <= 86_400:
-            raise ProbeError(f"not a number of seconds up to a day: {timeout}")
+            raise ProbeError(f"the timeout must be more than 0 and at most 86400 seconds, got {timeout}")
         signature = _signature(method, parts, sent, data) if sign and "authorization" not in sent else {}
-        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        with contextlib.closing(kind(parts.hostname, parts.port, timeout=timeout)) as connection:
+        connection, base, authorization = _connection(parts, timeout)
+        with contextlib.closing(connection):
             start = time.perf_counter()
-            connection.request(method, target, data, {**sent, **signature})
+            connection.request(method, base + target, data, {**sent, **signature, **authorization})
             response = connection.getresponse()
+            assert isinstance(response, _Response)
             head_at = time.perf_counter() - start
             result = Result(response.status, response.getheaders(), head_at, signed="authorization" in signature)
             _show(console, f"{method} {url}")
@@ -168,19 +185,77 @@ def probe(
                     text = received[: 4 * console.width].decode(errors="replace").rstrip("\r\n")
                     _show(console, f"{at:8.3f} s {len(received):8} bytes  {text}")
             except (http.client.HTTPException, OSError) as error:
-                result.error = f"the response broke off: {type(error).__name__}"
-            if response.length:  # http.client takes the end of the connection for the end of the body
-                result.error = f"the response broke off: {response.length} bytes are missing"
+                result.error = f"the response is incomplete: {type(error).__name__}"
+            if response.length:  # http.client accepts the end of the connection as the end of the body
+                result.error = f"the response is incomplete: {response.length} bytes are missing"
+            elif response.cut and not result.error:
+                result.error = "the response is incomplete: the connection closed too early"
             result.total = time.perf_counter() - start
             return result
-    except (http.client.HTTPException, OSError, ValueError) as error:  # ValueError: no URL, no header
+    except (http.client.HTTPException, OSError, ValueError) as error:  # ValueError: not a URL, or not a header
         raise ProbeError(f"no response from {url}: {error or type(error).__name__}") from error
+
+
+class _LineReader(io.BufferedReader):
+    """Remembers the last line: http.client takes the end of the connection for the empty line that it waits for."""
+
+    last_line: bytes | None = None
+
+    def readline(self, size: int | None = -1) -> bytes:
+        self.last_line = super().readline(size)
+        return self.last_line
+
+
+class _Response(http.client.HTTPResponse):
+    """A response that knows whether the connection closed within its head, or within the end of a chunked body."""
+
+    def __init__(self, sock: socket.socket, *args: Any, **options: Any) -> None:
+        super().__init__(sock, *args, **options)
+        self.fp: io.BufferedReader = _LineReader(self.fp.detach())
+        self._lines = self.fp
+
+    @property
+    def cut(self) -> bool:
+        """Whether a line was read that is missing."""
+        return self._lines.last_line == b""
+
+
+def _connection(parts: SplitResult, timeout: float) -> tuple[http.client.HTTPConnection, str, dict[str, str]]:
+    """Return a connection for a request to a URL, what to put before its target, and headers for a proxy.
+
+    The proxy is the one that the environment names for the URL. As in browsers, loopback addresses have none.
+    """
+    assert parts.hostname is not None
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    proxies = getproxies_environment()
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    authority = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    authority += "" if parts.port is None else f":{parts.port}"
+    if not proxy or is_loopback(authority) or proxy_bypass(authority):
+        connection = kind(parts.hostname, parts.port, timeout=timeout)
+        connection.response_class = _Response
+        return connection, "", {}
+    try:
+        through = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+        port = through.port or 80
+    except ValueError:
+        through, port = urlsplit(""), 0
+    if through.scheme != "http" or not through.hostname:
+        raise ProbeError(f"the proxy must be http://HOST:PORT, got {proxy!r}")
+    connection = kind(through.hostname, port, timeout=timeout)
+    connection.response_class = _Response
+    user = f"{unquote(through.username or '')}:{unquote(through.password or '')}".encode()
+    authorization = {} if through.username is None else {"proxy-authorization": f"Basic {b64encode(user).decode()}"}
+    if parts.scheme == "https":
+        connection.set_tunnel(parts.hostname, parts.port, authorization)
+        return connection, "", {}
+    return connection, f"http://{authority}", authorization
 
 
 def _signature(method: str, parts: SplitResult, headers: dict[str, str], data: bytes | None) -> dict[str, str]:
     host = _AWS_HOST.fullmatch(parts.hostname or "")
     if host is None:
-        # CloudFront signs what it asks of a function URL, but leaves the body's digest to the client.
+        # CloudFront signs its requests to a function URL, but the client has to send the digest of the body.
         if data is not None and (parts.hostname or "").endswith(".cloudfront.net"):
             return {"x-amz-content-sha256": sha256(data).hexdigest()}
         return {}
@@ -189,19 +264,19 @@ def _signature(method: str, parts: SplitResult, headers: dict[str, str], data: b
     from botocore.exceptions import BotoCoreError, ClientError
     from botocore.session import Session
 
-    # AWS decodes the query and encodes it its own way before it compares signatures; botocore takes it as it is.
+    # Before it compares signatures, AWS decodes and re-encodes the query. botocore signs the query as it is.
     query = urlencode(parse_qsl(parts.query, True, encoding="latin-1"), encoding="latin-1", quote_via=quote)
     request = AWSRequest(method, parts._replace(query=query).geturl(), headers, data)
     try:
         if credentials := Session().get_credentials():
             SigV4Auth(credentials, host[1].removesuffix("-url"), host[2]).add_auth(request)
     except (BotoCoreError, ClientError) as error:
-        raise ProbeError(f"cannot sign the request (--no-sign sends it as it is): {error}") from error
+        raise ProbeError(f"cannot sign the request: {error}. Use --no-sign to send it unsigned") from error
     return {name.lower(): value for name, value in request.headers.items()}
 
 
 def _plain(text: str) -> str:
-    """Escapes what a terminal would obey: headers and body may hold anything."""
+    """Escape control characters, because headers and bodies may contain terminal escape sequences."""
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
 
 
@@ -210,8 +285,8 @@ def _show(console: Console, text: str, bar: str = "") -> None:
 
 
 def _show_figures(console: Console, result: Result) -> None:
-    """Draws each chunk's wait as a bar, so that a stream is a staircase and a buffer a wall; then the numbers."""
-    step = math.ceil(len(result.chunks) / _MOST_ROWS) or 1
+    """Draw the wait for each chunk as a bar, so that a stream looks like stairs; then print the figures."""
+    step = math.ceil(len(result.chunks) / _MAX_ROWS) or 1
     merged = [result.chunks[start : start + step] for start in range(0, len(result.chunks), step)]
     rows = [(f"{sum(len(data) for _, data in chunks)} bytes", chunks[-1][0]) for chunks in merged]
     _show(console, f"{step} chunks a row:" if step > 1 else "")
@@ -230,44 +305,49 @@ def _check(result: Result, url: str, expect_streaming: bool) -> None:
     if result.error:
         raise ProbeError(result.error)
     if result.status == 403 and _AWS_HOST.fullmatch(urlsplit(url).hostname or ""):
-        actions = "lambda:InvokeFunctionUrl and, since October 2025, lambda:InvokeFunction (an API: execute-api:Invoke)"
-        hint = f"signed; it needs {actions}" if result.signed else "not signed: no AWS credentials, or --no-sign"
-        raise ProbeError(f"status 403; the request was {hint}")
+        hint = "it was not signed: there are no AWS credentials, or --no-sign was used"
+        if result.signed:
+            hint = "it was signed; a function URL requires the permissions lambda:InvokeFunctionUrl and, since October"
+            hint += " 2025, lambda:InvokeFunction, and an API execute-api:Invoke"
+        raise ProbeError(f"the request was refused with status 403; {hint}")
     if result.status >= 400:
-        raise ProbeError(f"status {result.status}")
+        raise ProbeError(f"the response has status {result.status}")
     if expect_streaming and (reason := why_buffered(result.chunks)):
-        raise ProbeError(f"did not stream: {reason}")
+        raise ProbeError(f"the response did not stream: {reason}")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Returns the exit status: 0 for a whole, good response that, if asked, streamed; 130 if interrupted; else 1."""
+    """Run the command and return its exit status.
+
+    It is 0 for a complete, successful response that also streamed if that was expected, 130 if interrupted, else 1.
+    """
     parser = argparse.ArgumentParser(prog="python -m local.probe", description=__doc__)
     target = parser.add_mutually_exclusive_group(required=True)
     target.add_argument("url", nargs="?", help="URL to send a request to")
-    target.add_argument("--serve", type=Path, metavar="TEMPLATE", help="serve this template's function, and ask that")
+    target.add_argument("--serve", type=Path, metavar="TEMPLATE", help="serve this template's function and probe it")
     parser.add_argument("--expect-streaming", action="store_true", help="fail unless the body arrives spread over time")
-    parser.add_argument("--json", action="store_true", help="write a JSON object instead; its times are in seconds")
+    parser.add_argument("--json", action="store_true", help="print one JSON object; times are in seconds")
     parser.add_argument("--method", type=str.upper, choices=_METHODS, help="default: POST with --data, else GET")
     parser.add_argument("--header", type=_header, action="append", default=[], help="'Name: value'; repeatable")
-    parser.add_argument("--data", type=_data, metavar="TEXT", help="body to send; @FILE takes it from there")
-    parser.add_argument("--event", metavar="FILE", help="send the request of this event below the URL")
-    parser.add_argument("--timeout", type=float, default=900, help="seconds without a byte (default: 900)")
-    parser.add_argument("--no-sign", action="store_false", dest="sign", help="send no AWS signature")
+    parser.add_argument("--data", type=_data, metavar="TEXT", help="body to send; @FILE reads it from a file")
+    parser.add_argument("--event", metavar="FILE", help="send the request of this event to its path below URL")
+    parser.add_argument("--timeout", type=float, default=900, help="seconds without a byte to wait (default: 900)")
+    parser.add_argument("--no-sign", action="store_false", dest="sign", help="do not sign the request")
     options = parser.parse_args(arguments)
     if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="replace")  # a bar or a body may be more than its encoding has
+        sys.stdout.reconfigure(errors="replace")  # its encoding may lack characters of a bar or body
     console = Console(quiet=options.json)
     try:
         with contextlib.ExitStack() as stack:
             url = options.url
             if options.serve is not None:
                 function = load_function(options.serve, "StreamFunction")
-                url = stack.enter_context(running(function, observer=Log(sys.stderr)))
+                url = stack.enter_context(running(function, observer=LogWriter(sys.stderr)))
             method, headers, data = options.method, options.header, options.data
             if options.event is not None:
-                its_method, path, its_headers, body = request_of(read_event(options.event))
+                event_method, path, event_headers, body = request_from_event(read_event(options.event))
                 url = url.rstrip("/") + path
-                method, headers = method or its_method, [*its_headers.items(), *headers]
+                method, headers = method or event_method, [*event_headers.items(), *headers]
                 data = body if data is None else data
             result = probe(url, method, headers, data, options.timeout, options.sign, console)
         if options.json:
@@ -285,14 +365,14 @@ def main(arguments: list[str] | None = None) -> int:
 def _header(text: str) -> tuple[str, str]:
     match = re.fullmatch(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([ -~\t]*)", text)
     if match is None:
-        raise argparse.ArgumentTypeError(f"not 'Name: value' in ASCII: {text!r}")
+        raise argparse.ArgumentTypeError(f"must be 'Name: value' in ASCII, got {text!r}")
     return match[1], match[2].strip()
 
 
 def _data(text: str) -> bytes:
     try:
         return Path(text[1:]).read_bytes() if text.startswith("@") else text.encode(errors="surrogateescape")
-    except (OSError, ValueError) as error:  # ValueError: no name of a file
+    except (OSError, ValueError) as error:  # ValueError: not a file name
         raise argparse.ArgumentTypeError(f"cannot read {text[1:]!r}: {error}") from error
 
 

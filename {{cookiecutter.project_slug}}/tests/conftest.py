@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -11,10 +12,15 @@ from typing import Any
 import pytest
 import yaml
 
-from local import running
-from local.function import TemplateLoader, load_function
+from local.function_url import running
+from local.template import TemplateLoader, load_function
 
 PROJECT = Path(__file__).parent.parent
+
+
+def pytest_collectstart() -> None:
+    """Run in the code's folder, as Lambda and `make dev` do, so that relative paths lead to the same files."""
+    os.chdir(PROJECT / "src")
 
 
 @pytest.fixture

@@ -1,0 +1,271 @@
+"""The functions and their URLs as `template.yaml` describes them: one file configures AWS and localhost."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .aws import ACCOUNT, AwsConfig, find_aws_config
+
+_FUNCTION = "AWS::Serverless::Function"
+
+
+class TemplateError(Exception):
+    """The template cannot be read, or a function in it cannot be served."""
+
+
+@dataclass(frozen=True)
+class Cors:
+    """Cross-origin settings of a function URL.
+
+    https://docs.aws.amazon.com/lambda/latest/api/API_Cors.html
+
+    Attributes:
+        allow_origins: Allowed origins; `*` allows any.
+        allow_methods: Allowed HTTP methods; `*` allows any.
+        allow_headers: Allowed request headers; `*` allows any.
+        expose_headers: Response headers that a page may read.
+        allow_credentials: Whether a request may carry cookies.
+        max_age: How many seconds a browser may cache the result of a preflight request.
+    """
+
+    allow_origins: tuple[str, ...] = ()
+    allow_methods: tuple[str, ...] = ()
+    allow_headers: tuple[str, ...] = ()
+    expose_headers: tuple[str, ...] = ()
+    allow_credentials: bool = False
+    max_age: int | None = None
+
+
+@dataclass(frozen=True)
+class Function:
+    """One function of a SAM template and its URL: what is needed to run it.
+
+    Attributes:
+        name: Logical ID.
+        code: Folder of the code.
+        bootstrap: What starts the runtime: `bootstrap` beside the code of a built package, else the project's
+            `runtime/bootstrap`.
+        handler: Module and function, such as `app.handler`.
+        runtime: Lambda's name of the runtime, such as `python3.13`; `python3` for an image, which names none.
+        timeout: Seconds after which Lambda ends an invocation.
+        memory: Memory size in MB.
+        environment: Environment variables of the function.
+        concurrency: Reserved concurrency; None if the template reserves none.
+        has_url: Whether the template defines a URL for it.
+        streams: Whether the URL's invoke mode is `RESPONSE_STREAM`.
+        cors: Cross-origin settings of the URL, if it has any.
+        aws: The region and the profile to use.
+    """
+
+    name: str
+    code: Path
+    bootstrap: Path
+    handler: str
+    runtime: str
+    timeout: float
+    memory: int
+    environment: dict[str, str]
+    concurrency: int | None = None
+    has_url: bool = True
+    streams: bool = True
+    cors: Cors | None = None
+    aws: AwsConfig = field(default_factory=AwsConfig)
+
+
+class Template:
+    """A SAM template.
+
+    Attributes:
+        path: Where it was read from.
+        names: The logical IDs of its functions, in the template's order.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Read the template at `path`.
+
+        Raises:
+            TemplateError: The message says what is wrong and what to do.
+        """
+        self.path = path
+        try:
+            self._source = yaml.load(path.read_text(encoding="utf-8"), TemplateLoader)
+        except FileNotFoundError:
+            message = f"{path} does not exist. Run this in the project's folder, or name the template with --template"
+            raise TemplateError(message) from None
+        except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: not UTF-8, or an impossible date
+            raise TemplateError(f"cannot read {path}: {error}") from error
+        try:
+            self._aws = find_aws_config(path.resolve().parent)
+        except (OSError, ValueError) as error:
+            raise TemplateError(f"cannot read samconfig.toml beside {path}: {error}") from error
+        self._resources = _mapping(self._source, "Resources")
+        self._parameters = _mapping(self._source, "Parameters")
+        self._defaults = _mapping(_mapping(self._source, "Globals"), "Function")
+        types = {key: _mapping(self._resources, key).get("Type") for key in self._resources}
+        self.names = tuple(str(key) for key, type_ in types.items() if type_ == _FUNCTION)
+
+    def function(self, name: str) -> Function:
+        """Return the function with the logical ID `name`.
+
+        Raises:
+            TemplateError: The message says what is wrong and what to do.
+        """
+        if name not in self.names:
+            found = ", ".join(self.names) or "none"
+            message = f"{self.path} has no {_FUNCTION} named '{name}' (found: {found}). Choose one with --function"
+            raise TemplateError(message)
+        own = _mapping(_mapping(self._resources, name), "Properties")
+        code, bootstrap = self._find_code(name, own)
+        variables = {
+            **_mapping(_mapping(self._defaults, "Environment"), "Variables"),
+            **_mapping(_mapping(own, "Environment"), "Variables"),
+        }
+        # The command of an image (CMD in Docker's terms) is the handler.
+        command = _mapping(own, "ImageConfig").get("Command")
+        handler = command[0] if isinstance(command, list) and command else self._value(own, "Handler", "app.handler")
+        inline = {**_mapping(self._defaults, "FunctionUrlConfig"), **_mapping(own, "FunctionUrlConfig")}
+        url = inline or self._find_url(name)
+        reserved = self._value(own, "ReservedConcurrentExecutions", None) is not None
+        return Function(
+            name=name,
+            code=code,
+            bootstrap=bootstrap,
+            handler=str(handler),
+            runtime=str(self._value(own, "Runtime", "python3")),
+            timeout=self._number(name, own, "Timeout", 3),
+            memory=int(self._number(name, own, "MemorySize", 128)),
+            environment={str(key): _text(self._resolve(value)) for key, value in variables.items()},
+            concurrency=int(self._number(name, own, "ReservedConcurrentExecutions", 0)) if reserved else None,
+            has_url=url is not None,
+            streams=url is None or self._resolve(url.get("InvokeMode")) == "RESPONSE_STREAM",
+            cors=self._cors(_mapping(url, "Cors")),
+            aws=self._aws,
+        )
+
+    def _value(self, own: dict[str, Any], key: str, default: Any) -> Any:
+        return self._resolve(own.get(key, self._defaults.get(key, default)))
+
+    def _number(self, name: str, own: dict[str, Any], key: str, default: float) -> float:
+        value = self._value(own, key, default)
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            number = math.nan
+        if not math.isfinite(number):
+            raise TemplateError(f"{key} of {name} in {self.path} must be a number, got {value!r}")
+        return number
+
+    def _find_code(self, name: str, own: dict[str, Any]) -> tuple[Path, Path]:
+        """Return the folder of a function's code and its bootstrap."""
+        code = (self.path.parent / str(self._value(own, "CodeUri", "src"))).resolve()
+        if not code.is_dir():
+            raise TemplateError(f"CodeUri of {name} in {self.path} must be a folder, got {code}")
+        built, vendored = code / "bootstrap", self.path.resolve().parent / "runtime" / "bootstrap"
+        bootstrap = built if built.is_file() else vendored
+        if not bootstrap.is_file():
+            raise TemplateError(f"{name} has no streaming runtime: neither {built} nor {vendored} exists")
+        if not os.access(bootstrap, os.X_OK):
+            raise TemplateError(f"{bootstrap} is not executable, and would not be on Lambda. Run: chmod +x {bootstrap}")
+        return code, bootstrap
+
+    def _find_url(self, name: str) -> dict[str, Any] | None:
+        """Return the properties of the function's URL, or None if it has no `AWS::Lambda::Url`."""
+        for key in self._resources:
+            resource = _mapping(self._resources, key)
+            properties = _mapping(resource, "Properties")
+            target = _mapping(properties, "TargetFunctionArn")
+            attribute = target.get("GetAtt", target.get("Fn::GetAtt"))
+            matches = target.get("Ref") == name or attribute in (f"{name}.Arn", [name, "Arn"])
+            if resource.get("Type") == "AWS::Lambda::Url" and matches:
+                return properties
+        return None
+
+    def _cors(self, properties: dict[str, Any]) -> Cors | None:
+        def texts(key: str) -> tuple[str, ...]:
+            found = properties.get(key)
+            return tuple(_text(self._resolve(text)) for text in found) if isinstance(found, list) else ()
+
+        if not properties:
+            return None
+        max_age = self._resolve(properties.get("MaxAge"))
+        return Cors(
+            allow_origins=texts("AllowOrigins"),
+            allow_methods=texts("AllowMethods"),
+            allow_headers=texts("AllowHeaders"),
+            expose_headers=texts("ExposeHeaders"),
+            allow_credentials=_text(self._resolve(properties.get("AllowCredentials"))) == "true",
+            max_age=int(max_age) if str(max_age).isdecimal() else None,
+        )
+
+    def _resolve(self, value: Any) -> Any:
+        """Replace a reference to a parameter by its default, and what only AWS knows by a text that says so."""
+        if not isinstance(value, dict):
+            return value
+        known = {"AWS::AccountId": ACCOUNT, "AWS::Partition": "aws", "AWS::Region": self._aws.region}
+        parameters = {key: of for key, of in self._parameters.items() if isinstance(of, dict)}
+        known |= {key: of["Default"] for key, of in parameters.items() if "Default" in of}
+        reference, pattern = value.get("Ref"), value.get("Sub", value.get("Fn::Sub"))
+        if isinstance(reference, str) and reference in known:
+            return known[reference]
+        if isinstance(pattern, str):
+            return re.sub(r"\$\{([^!}]+)}", lambda found: _text(known.get(found[1], f"<{found[1]}>")), pattern)
+        return f"<{'.'.join(map(str, [*value.keys(), *value.values()]))}>"
+
+
+def load_functions(path: Path) -> dict[str, Function]:
+    """Read every function of the template at `path`, by logical ID.
+
+    Raises:
+        TemplateError: The message says what is wrong and what to do.
+    """
+    template = Template(path)
+    return {name: template.function(name) for name in template.names}
+
+
+def load_function(path: Path, name: str) -> Function:
+    """Read the function with the logical ID `name` from the template at `path`.
+
+    Raises:
+        TemplateError: The message says what is wrong and what to do.
+    """
+    return Template(path).function(name)
+
+
+def _mapping(parent: Any, key: str) -> dict[str, Any]:
+    """Return the mapping at `key` of `parent`, or an empty one where either is not a mapping."""
+    value = parent.get(key) if isinstance(parent, dict) else None
+    return value if isinstance(value, dict) else {}
+
+
+def _text(value: Any) -> str:
+    """Return a scalar as CloudFormation writes it into an environment variable."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+class _Intrinsic(dict[str, Any]):
+    """An intrinsic function of CloudFormation in its short form, such as `!Ref Stage`."""
+
+
+class TemplateLoader(yaml.SafeLoader):
+    """Loads YAML with CloudFormation's tags."""
+
+
+def _intrinsic(loader: yaml.SafeLoader, tag: str, node: yaml.Node) -> _Intrinsic:
+    if isinstance(node, yaml.ScalarNode):
+        value: Any = loader.construct_scalar(node)
+    elif isinstance(node, yaml.SequenceNode):
+        value = loader.construct_sequence(node, deep=True)
+    else:
+        assert isinstance(node, yaml.MappingNode)
+        value = loader.construct_mapping(node, deep=True)
+    return _Intrinsic({tag: value})
+
+
+TemplateLoader.add_multi_constructor("!", _intrinsic)
