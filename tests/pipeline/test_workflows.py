@@ -70,10 +70,13 @@ def test_actionlint_sees_planted_mistakes(repository: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("folder", FOLDERS.values(), ids=FOLDERS)
 def test_files_match_their_schemas(folder: Path, tools: Path) -> None:
-    """The schemas that check-jsonschema brings, and that of issue forms as far as this needs it."""
+    """Workflows, Dependabot's file and issue forms, by the schemas that check-jsonschema brings."""
     check = tools / "check-jsonschema"
     run(check, "--builtin-schema", "vendor.github-workflows", *sorted((folder / "workflows").iterdir()), cwd=ROOT)
     run(check, "--builtin-schema", "vendor.dependabot", folder / "dependabot.yml", cwd=ROOT)
+    for form in (folder / "ISSUE_TEMPLATE").glob("*.yml"):
+        schema = "vendor.github-issue-config" if form.name == "config.yml" else "vendor.github-issue-forms"
+        run(check, "--builtin-schema", schema, form, cwd=ROOT)
 
 
 @pytest.mark.slow
