@@ -21,7 +21,7 @@ DOORS: list[Answers] = [
 
 
 @pytest.mark.parametrize("answers", DOORS, ids=lambda answers: ",".join(answers.values()) or "default")
-def test_url_and_permissions_use_the_alias(answers: Answers, bake: Bake) -> None:
+def test_url_belongs_to_the_alias(answers: Answers, bake: Bake) -> None:
     """Callers reach versions through the alias alone. Template and transform pass the linters."""
     project = bake(deployment="canary", **answers)
     assert_clean(project, "us-east-1")
@@ -80,7 +80,7 @@ def test_every_role_has_the_boundary(bake: Bake) -> None:
             }
 
 
-def test_all_at_once_has_no_canary_resources(bake: Bake) -> None:
+def test_all_at_once_has_no_canary(bake: Bake) -> None:
     """It has neither alias nor CodeDeploy nor parameter."""
     template = transformed(bake())
     assert "StreamFunctionAliaslive" not in template["Resources"]

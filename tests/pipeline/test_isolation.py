@@ -172,7 +172,7 @@ def test_roles_reach_only_their_own(seed: int) -> None:
                 assert not found, f"{owner} {environment} reaches {resource} of {project} {target} through {found}"
 
 
-def test_untagged_resources_stay_reachable() -> None:
+def test_untagged_resource_is_reachable() -> None:
     """CloudFormation sets a tag after it creates a resource, and has to be able to go on until then."""
     granted = reach("lambda-stream", "preview")
     assert reaching(granted, "arn:aws:apigateway:us-east-1::/restapis/a1b2c3d4e5", {}) == {"RestApi", "ReadRestApi"}

@@ -59,7 +59,7 @@ def trusted(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return found
 
 
-def test_repository_is_spelled_as_on_github(hub: Hub, trusted: list[Any]) -> None:
+def test_repository_name_is_asked(hub: Hub, trusted: list[Any]) -> None:
     """Tokens hold the name as GitHub writes it, and IAM compares them exactly."""
     assert PIPELINE.main(["--repository", "octo-org/named"]) == 0
     assert trusted == [PIPELINE.Repository("Octo-Org/Named", "4242", "1001")]
@@ -78,7 +78,7 @@ def test_wrong_id_is_refused(hub: Hub, trusted: list[Any], capsys: pytest.Captur
 
 
 @pytest.mark.parametrize("ids", [(), ("--owner-id", "4242", "--repository-id", "1001")], ids=["names", "ids"])
-def test_unverified_spelling_is_explained(
+def test_unverified_name_is_explained(
     ids: tuple[str, ...], trusted: list[Any], without_gh: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Without gh the name is taken as typed, and a wrong case would lock the workflows out."""
@@ -89,7 +89,7 @@ def test_unverified_spelling_is_explained(
     assert trusted[0].name == "octo-org/named"
 
 
-def test_existing_environment_is_not_reset(hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
+def test_existing_environment_is_kept(hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
     """GitHub's PUT would remove required reviewers from an environment that exists."""
     hub.change(environments=["production"])
     github = PIPELINE.GitHub("Octo-Org/Named")
@@ -100,7 +100,7 @@ def test_existing_environment_is_not_reset(hub: Hub, capsys: pytest.CaptureFixtu
     assert hub.state()["variables"].keys() >= {"production/STACK_NAME", "staging/STACK_NAME"}
 
 
-def test_unreadable_environment_is_not_reset(hub: Hub) -> None:
+def test_unreadable_environment_is_kept(hub: Hub) -> None:
     """Only a 404 shows that an environment does not exist."""
     hub.change(environment_error="Resource not accessible by personal access token (HTTP 403)")
     with pytest.raises(PIPELINE.SetUpError, match="could not read the environment production"):

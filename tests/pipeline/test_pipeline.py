@@ -189,7 +189,7 @@ def comments(project: Project) -> list[str]:
     return [comment["body"] for comment in project.state()["comments"]]
 
 
-def test_preview_lives_while_request_is_open(set_up: SetUp) -> None:
+def test_preview_follows_pull_request(set_up: SetUp) -> None:
     """A pull request that is opened, updated and closed. Forks and Dependabot get no preview."""
     project = set_up("preview")
     runner, cloud, stack = project.runner, project.cloud, f"{project.stack('preview')}-7"
@@ -221,7 +221,7 @@ def test_preview_lives_while_request_is_open(set_up: SetUp) -> None:
     assert "cloudformation:DeleteStack" in assert_allowed(cloud)
 
 
-def test_closing_during_ci_leaves_no_stack(set_up: SetUp) -> None:
+def test_closing_during_ci_deletes(set_up: SetUp) -> None:
     """A deployment whose turn comes after the pull request was closed deletes instead, whatever the order was."""
     project = set_up("preview")
     project.runner.known = UNCHECKED
@@ -238,7 +238,7 @@ def test_closing_during_ci_leaves_no_stack(set_up: SetUp) -> None:
     assert stack not in project.cloud.stacks()
 
 
-def test_comment_of_another_author_is_kept(set_up: SetUp) -> None:
+def test_foreign_comment_is_kept(set_up: SetUp) -> None:
     """Anyone can write a comment that looks like ours; only one by our own account is updated."""
     project = set_up("")
     outputs = {"url": "https://example.com/", "first-byte": "0.100"}
@@ -262,7 +262,7 @@ def test_comment_of_another_author_is_kept(set_up: SetUp) -> None:
     assert [text.split(":")[0].split("\n")[-1] for text in comments(project)[3:]] == ["Preview of decaf"]
 
 
-def test_buffered_response_is_not_promoted(set_up: SetUp) -> None:
+def test_buffered_is_not_promoted(set_up: SetUp) -> None:
     """The smoke test of staging fails, so production stays as it is. A change set that fails is explained."""
     project = set_up("staging production")
     project.runner.known = UNCHECKED
@@ -291,7 +291,7 @@ def test_buffered_response_is_not_promoted(set_up: SetUp) -> None:
     assert "cloudformation:DescribeStackEvents" in assert_allowed(project.cloud)
 
 
-def test_foreign_build_and_branch_are_refused(set_up: SetUp, tmp_path: Path) -> None:
+def test_foreign_build_is_refused(set_up: SetUp, tmp_path: Path) -> None:
     """The checksum travels outside the archive. AWS's trust policy refuses a run by hand on another branch."""
     project = set_up("staging")
     project.runner.artifact = tmp_path / "artifact"
@@ -331,7 +331,7 @@ def test_missing_stack_name_is_explained(set_up: SetUp, tmp_path: Path) -> None:
         assert "run make pipeline again" in job.log
 
 
-def test_nothing_is_deployed_before_set_up(set_up: SetUp) -> None:
+def test_no_deployment_before_set_up(set_up: SetUp) -> None:
     """Without the variables of `make pipeline`, pushes and pull requests are only checked and built."""
     project = set_up("")
     project.runner.known = {"ci": {"checksum": ""}}
@@ -348,7 +348,7 @@ SHAPES: list[dict[str, str]] = [
 
 
 @pytest.mark.parametrize("answers", SHAPES, ids=lambda answers: ",".join(answers.values()))
-def test_shape_is_deployed_updated_and_deleted(answers: dict[str, str], set_up: SetUp) -> None:
+def test_other_shapes_are_deployed(answers: dict[str, str], set_up: SetUp) -> None:
     """With the pipeline's change sets, roles and boundary."""
     project = set_up("preview", **answers)
     project.runner.known = UNCHECKED

@@ -224,7 +224,7 @@ def test_only_used_services_are_allowed(used: tuple[str, ...]) -> None:
     assert {action.partition(":")[0] for action in found} == expected
 
 
-def test_only_unscopable_actions_use_wildcard() -> None:
+def test_wildcards_are_unavoidable() -> None:
     """These actions support no resources."""
     template = Template(OIDC, **GIVEN, **IDS, **EVERYTHING)
     found = {
@@ -252,7 +252,7 @@ def test_policies_fit_into_roles() -> None:
 
 
 @pytest.mark.parametrize("model", ["global.amazon.nova-2-lite-v1:0", "amazon.nova-lite-v1:0"])
-def test_boundary_allows_the_bedrock_example(model: str) -> None:
+def test_boundary_allows_bedrock(model: str) -> None:
     resources = Template(OIDC, **GIVEN, **IDS, Bedrock="yes").resources()
     boundary = resources["Boundary"]["Properties"]["PolicyDocument"]
     answers = {**defaults(), "example": "bedrock", "bedrock_model": model}
@@ -362,7 +362,7 @@ def test_all_resource_types_are_covered() -> None:
     assert used <= TYPES
 
 
-def test_distribution_has_the_tag_of_its_policies() -> None:
+def test_distribution_has_its_tag() -> None:
     """CloudFormation puts no tags of its own on distributions, so template.yaml sets the one that policies ask for."""
     template = load_yaml(render("template.yaml", {**defaults(), "front_door": "cloudfront"}))
     tags = template["Resources"]["StreamDistribution"]["Properties"]["Tags"]
@@ -400,7 +400,7 @@ def test_other_rest_apis_have_no_policy(answers: dict[str, str], bake: Bake) -> 
     assert "DeployRole" not in template.get("Parameters", {})
 
 
-def test_predefined_deployment_config_is_readable() -> None:
+def test_predefined_config_is_readable() -> None:
     """SAM uses CodeDeploy's predefined configurations; those of other projects are out of reach."""
     config = f"arn:aws:codedeploy:us-east-1:{ACCOUNT}:deploymentconfig:"
     for name, expected in (("CodeDeployDefault.LambdaCanary10Percent5Minutes", True), ("other", False)):
@@ -408,7 +408,7 @@ def test_predefined_deployment_config_is_readable() -> None:
         assert found is expected
 
 
-def test_evaluator_refuses_unknown_elements() -> None:
+def test_unknown_elements_raise() -> None:
     """An ignored condition or key would let tests pass for the wrong reason."""
     statement = {"Effect": "Allow", "Action": "s3:GetObject", "Resource": "*"}
     assert allows([{"Statement": statement}], "s3:GetObject", "x")

@@ -129,5 +129,5 @@ def test_mistake_is_explained(fault: str, bake: Bake, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("answers", [{}, CANARY, {"example": "bedrock", "front_door": "rest-api"}], ids=str)
-def test_generated_project_follows_its_rules(answers: Answers, bake: Bake) -> None:
+def test_project_follows_its_rules(answers: Answers, bake: Bake) -> None:
     assert list(messages(bake(**answers))) == []

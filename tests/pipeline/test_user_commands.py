@@ -199,7 +199,7 @@ def test_document_sets_up_the_pipeline(shell: Callable[[str], Shell]) -> None:
             assert "The variables are set in owner/name." in here(command), command
 
 
-def test_own_interpreter_is_deployed_and_invoked(shell: Callable[[str], Shell]) -> None:
+def test_own_interpreter_is_deployed(shell: Callable[[str], Shell]) -> None:
     """MiniStack runs the `bootstrap`, so the response is our runtime's, though MiniStack does not stream it."""
     here = shell("interpreter")
     here("make deploy", "y\n")

@@ -57,7 +57,7 @@ def test_template_workflows_pass_linters() -> None:
     assert "No findings to report" in found.stdout + found.stderr
 
 
-def test_actionlint_sees_planted_mistakes(repository: Path) -> None:
+def test_actionlint_sees_mistakes(repository: Path) -> None:
     """An unknown output of a called workflow, and an unquoted shell variable."""
     deploy = repository / ".github" / "workflows" / "deploy.yml"
     text = deploy.read_text(encoding="utf-8")
@@ -86,7 +86,7 @@ def test_roles_are_a_valid_template() -> None:
 
 
 @pytest.mark.parametrize("path", WORKFLOWS.values(), ids=WORKFLOWS)
-def test_each_job_declares_its_permissions(path: Path) -> None:
+def test_jobs_declare_permissions(path: Path) -> None:
     """None for the workflow, a reason for each in a job, and no credentials in the checked-out repository."""
     workflow, text = load(path), path.read_text(encoding="utf-8")
     assert workflow["permissions"] == {}
@@ -107,7 +107,7 @@ def test_scripts_contain_no_expressions(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", WORKFLOWS.values(), ids=WORKFLOWS)
-def test_each_job_has_timeout_and_fixed_image(path: Path) -> None:
+def test_jobs_have_timeout_and_image(path: Path) -> None:
     """Images such as `ubuntu-latest` change without notice."""
     for job in load(path)["jobs"].values():
         if "uses" not in job:
@@ -140,7 +140,7 @@ def test_deployments_take_turns() -> None:
     assert deploy["concurrency"]["cancel-in-progress"] is False
 
 
-def test_preview_looks_at_the_state_in_its_turn() -> None:
+def test_preview_asks_for_the_state() -> None:
     """The lookup is in the same concurrency group as what depends on it, and deletion is its only alternative."""
     jobs = load(WORKFLOWS["project/environment.yml"])["jobs"]
     assert {name: job.get("if") for name, job in jobs.items()} == {
@@ -151,7 +151,7 @@ def test_preview_looks_at_the_state_in_its_turn() -> None:
     assert jobs["deploy"]["needs"] == jobs["delete"]["needs"] == ["state"]
 
 
-def test_new_commit_cancels_the_check_before() -> None:
+def test_new_commit_cancels_old_check() -> None:
     """Only in the same pull request: no run for a branch cancels another."""
     checks = load(WORKFLOWS["project/ci.yml"])["concurrency"]
     group = "ci-${{ github.event.pull_request.number || github.run_id }}"
@@ -175,7 +175,7 @@ def test_sessions_last_as_long_as_jobs() -> None:
     assert found.keys() == allowed.keys()
 
 
-def test_foreign_pull_requests_get_no_credentials() -> None:
+def test_forks_get_no_credentials() -> None:
     """No `pull_request_target`, and a condition on each job that could assume a role."""
     for path in WORKFLOWS.values():
         assert not {"pull_request_target", "workflow_run", "issue_comment"} & set(load(path)[True])
@@ -220,7 +220,7 @@ def test_pipeline_is_copied_verbatim(project: Path) -> None:
 
 
 @pytest.mark.parametrize(("tag", "result"), [("v1.2.3", "success"), ("v1.2.30", "failure")])
-def test_release_takes_notes_from_changelog(tag: str, result: str, tmp_path: Path) -> None:
+def test_release_has_its_notes(tag: str, result: str, tmp_path: Path) -> None:
     """The release of this repository. A version that the changelog does not list fails."""
     repository = tmp_path / "repository"
     run("git", "init", "--quiet", repository, cwd=tmp_path)

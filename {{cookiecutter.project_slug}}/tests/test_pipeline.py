@@ -151,7 +151,7 @@ def outputs(job: dict[str, Any]) -> set[str]:
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
-def test_called_workflows_get_what_they_need(path: Path) -> None:
+def test_called_workflows_get_inputs(path: Path) -> None:
     # https://docs.github.com/en/actions/reference/workflows-and-actions/reusing-workflow-configurations
     levels = {"none": 0, "read": 1, "write": 2}
     for key, job in load(path)["jobs"].items():
@@ -170,14 +170,14 @@ def test_called_workflows_get_what_they_need(path: Path) -> None:
                 assert enough, f"{path.name}: {key} must have `{scope}: {level}` for the job {name} of {file.name}"
 
 
-def test_workflows_read_variables_that_are_set() -> None:
+def test_workflow_variables_are_set() -> None:
     code = (PROJECT / "pipeline" / "__main__.py").read_text(encoding="utf-8")
     for path in WORKFLOWS:
         for name, *_ in expressions(load(path), "vars"):
             assert f'"{name}"' in code, f"{path.name}: `make pipeline` sets no variable {name}; correct the name"
 
 
-def test_workflows_run_existing_commands() -> None:
+def test_workflow_commands_exist() -> None:
     makefile = (PROJECT / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"^([\w-]+):", makefile, re.MULTILINE))
     for path in WORKFLOWS:
@@ -228,7 +228,7 @@ def test_samconfig_names_the_project() -> None:
 
 
 @pytest.mark.parametrize("given", ["", BOUNDARY], ids=["by hand", "by the pipeline"])
-def test_roles_have_the_boundary_of_the_pipeline(given: str) -> None:
+def test_roles_have_the_boundary(given: str) -> None:
     # The pipeline may create no role without it, and a deployment by hand has none.
     declared = TEMPLATE.get("Parameters") or {}
     assert "PermissionsBoundary" in declared, "declare the parameter PermissionsBoundary, which the pipeline passes"
@@ -257,7 +257,7 @@ def allowed(*sections: str) -> set[str]:
     return found
 
 
-def test_pipeline_may_create_the_resources() -> None:
+def test_pipeline_may_create_resources() -> None:
     # https://docs.aws.amazon.com/service-authorization/latest/reference/reference_policies_actions-resources-contextkeys.html
     services = {action.partition(":")[0] for action in allowed("CloudFormationRole", "Reading")}
     for name, of in TEMPLATE["Resources"].items():
@@ -268,7 +268,7 @@ def test_pipeline_may_create_the_resources() -> None:
             assert service in services, f"{name}: the pipeline may not use {service}; {remedy}"
 
 
-def test_boundary_allows_the_functions_actions() -> None:
+def test_boundary_allows_the_actions() -> None:
     # https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_boundaries.html
     limit = allowed("Boundary")
     for name, of in TEMPLATE["Resources"].items():
