@@ -44,6 +44,7 @@ OPTIONAL_PATHS = (
     ("deploy_pipeline", "github-actions", ".github/workflows/environment.yml"),
     ("deploy_pipeline", "github-actions", "pipeline/__main__.py"),
     ("deploy_pipeline", "github-actions", "pipeline/oidc.yaml"),
+    ("deploy_pipeline", "github-actions", "tests/test_pipeline.py"),
 )
 
 # A folder for each example but the first, whose files are in place: they are laid over those.

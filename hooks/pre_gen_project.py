@@ -73,6 +73,7 @@ PASSING = (
     ("deploy_pipeline", "github-actions", ".github/workflows/environment.yml"),
     ("deploy_pipeline", "github-actions", "pipeline/__main__.py"),
     ("deploy_pipeline", "github-actions", "pipeline/oidc.yaml"),
+    ("deploy_pipeline", "github-actions", "tests/test_pipeline.py"),
 )
 TEXT_LENGTHS = {"project_name": 64, "description": 256}
 # Embeddings, overrides and isolates: with them a line can read as something else than it is.

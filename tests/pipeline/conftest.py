@@ -1,4 +1,4 @@
-"""AWS on localhost, its command line, and GitHub's: what the workflows are run with."""
+"""Fixtures: AWS on localhost, the command lines of AWS and GitHub, and projects with a pipeline."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from tests.pipeline.runner import STAND_INS, Runner
 from local.function_url import running
 from local.template import load_function
 
-PATIENCE = 60.0  # seconds until what does not start is given up
+START_TIMEOUT = 60.0  # seconds
 ISSUER = "https://token.actions.githubusercontent.com"
 
 
 @pytest.fixture(scope="session")
 def tools() -> Path:
-    """The commands of the dependency group `tools`, in an environment of their own."""
+    """Install the dependency group `tools` into an environment of its own, and return its `bin` folder."""
     (ROOT / "build").mkdir(exist_ok=True)
     with open(ROOT / "build" / "tools.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -42,7 +42,7 @@ def tools() -> Path:
 
 @functools.cache
 def _session() -> Any:
-    # It keeps the models of the services that it has read.
+    # A session caches the models of services, which are slow to read.
     from botocore.session import Session
 
     return Session()
@@ -53,9 +53,9 @@ class Cloud:
     """MiniStack on a port of its own.
 
     Attributes:
-        environment: With these variables the commands of AWS reach it, and write down what they call.
+        environment: Variables with which AWS's commands reach it, and record their calls.
         tools: Folder of the `aws` command.
-        calls: File with what was called, a line each.
+        calls: File with the recorded calls, one a line.
     """
 
     environment: dict[str, str]
@@ -63,7 +63,7 @@ class Cloud:
     calls: Path
 
     def client(self, service: str) -> Any:
-        """botocore's client for a service. To start the `aws` command takes a second."""
+        """Return a botocore client for a service: the `aws` command needs a second to start."""
         from botocore.config import Config
 
         return _session().create_client(
@@ -76,18 +76,18 @@ class Cloud:
         )
 
     def stacks(self) -> dict[str, str]:
-        """State of each stack that there is."""
+        """Return the state of each stack."""
         found = self.client("cloudformation").describe_stacks()["Stacks"]
         return {stack["StackName"]: stack["StackStatus"] for stack in found}
 
     def trust(self, role: str) -> Policy:
-        """The trust policy of a role."""
+        """Return the trust policy of a role."""
         found = self.client("iam").get_role(RoleName=role.rpartition("/")[2])
         policy: Policy = found["Role"]["AssumeRolePolicyDocument"]
         return policy
 
     def policies(self, role: str) -> list[Policy]:
-        """The policies of a role: its own, and those that are attached to it."""
+        """Return the inline and the attached policies of a role."""
         iam, name = self.client("iam"), role.rpartition("/")[2]
         found: list[Policy] = [
             iam.get_role_policy(RoleName=name, PolicyName=policy)["PolicyDocument"]
@@ -102,23 +102,23 @@ class Cloud:
 
 @pytest.fixture(scope="session")
 def ministack(tools: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """MiniStack on a free port of the loopback interface; gives the port."""
+    """Run MiniStack on a free port of the loopback interface, and return the port."""
     [port] = free_ports(1)
     home: Path = tmp_path_factory.mktemp("ministack")
-    only_here = {"BIND_HOST": "127.0.0.1", "GATEWAY_HOST": "127.0.0.1", "IOT_MTLS_ENABLED": "0", "SFTP_ENABLED": "0"}
+    settings = {"BIND_HOST": "127.0.0.1", "GATEWAY_HOST": "127.0.0.1", "IOT_MTLS_ENABLED": "0", "SFTP_ENABLED": "0"}
     with open(home / "log", "w") as log:
         process = subprocess.Popen(
             [tools / "ministack"],
             cwd=home,
-            env=user_environment(**only_here, GATEWAY_PORT=str(port), TMPDIR=str(home)),
+            env=user_environment(**settings, GATEWAY_PORT=str(port), TMPDIR=str(home)),
             stdout=log,
             stderr=subprocess.STDOUT,
         )
     try:
-        given_up = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + START_TIMEOUT
         while True:
             assert process.poll() is None, (home / "log").read_text()
-            assert time.monotonic() < given_up, (home / "log").read_text()
+            assert time.monotonic() < deadline, (home / "log").read_text()
             try:
                 urllib.request.urlopen(f"http://127.0.0.1:{port}/_ministack/health", timeout=5).close()
                 break
@@ -135,10 +135,10 @@ ACCOUNTS = itertools.count(100_000_000_001)
 
 @pytest.fixture
 def cloud(ministack: int, tools: Path, tmp_path: Path) -> Cloud:
-    """An account of its own, with GitHub's provider, which MiniStack's CloudFormation cannot make."""
+    """An account for one test, with GitHub's OIDC provider, which MiniStack's CloudFormation cannot create."""
     environment = {
         "AWS_ENDPOINT_URL": f"http://localhost:{ministack}",
-        "AWS_ACCESS_KEY_ID": str(next(ACCOUNTS)),  # MiniStack takes twelve digits for the account
+        "AWS_ACCESS_KEY_ID": str(next(ACCOUNTS)),  # MiniStack uses twelve digits as the account id
         "AWS_SECRET_ACCESS_KEY": "testing",
         "AWS_REGION": "us-east-1",
         "AWS_DEFAULT_REGION": "us-east-1",
@@ -157,13 +157,13 @@ def cloud(ministack: int, tools: Path, tmp_path: Path) -> Cloud:
 
 @dataclass
 class Project:
-    """A generated project in a git repository, whose pipeline is set up.
+    """A generated project in a git repository, with its pipeline set up.
 
     Attributes:
         folder: The repository.
         runner: Runs its workflows.
         cloud: What they deploy to.
-        github: File with what the stand-in for `gh` keeps.
+        github: File with the state of the stand-in for `gh`.
     """
 
     folder: Path
@@ -173,18 +173,26 @@ class Project:
     served: ExitStack = field(default_factory=ExitStack)
 
     def commit(self) -> None:
-        """Commits everything."""
+        """Commit everything."""
         git = ("git", "-c", "user.name=Test", "-c", "user.email=test@example.com")
         run("git", "add", "--all", cwd=self.folder)
         run(*git, "commit", "--quiet", "--message", "A change", cwd=self.folder)
 
     def state(self) -> dict[str, Any]:
-        """What `gh` was told."""
+        """Return the state of `gh`."""
         found: dict[str, Any] = json.loads(self.github.read_text(encoding="utf-8"))
         return found
 
+    def stack(self, environment: str) -> str:
+        """Return the name of an environment's stack; previews append the number of the pull request."""
+        return self.runner.variables[f"{environment}/STACK_NAME"]
+
+    def set_pull_request(self, state: str) -> None:
+        """Open or close the pull request 7 on GitHub."""
+        self.github.write_text(json.dumps({**self.state(), "pulls": {"7": state}}), encoding="utf-8")
+
     def local_urls(self, step: str, workspace: Path) -> dict[str, str]:
-        """For the smoke test, URLs on localhost of the very build that was deployed: MiniStack's do not stream."""
+        """Return URLs of the deployed build on localhost for the smoke test, since MiniStack's do not stream."""
         if step != "smoke":
             return {}
         function = load_function(workspace / ".aws-sam" / "build" / "template.yaml", "StreamFunction")
@@ -196,7 +204,7 @@ SetUp = Callable[..., Project]
 
 @pytest.fixture
 def set_up(bake: Bake, cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SetUp]:
-    """Generates a project, commits it, and runs `make pipeline` on it for the environments, if there are any."""
+    """Generate a project, commit it, and run `make pipeline` for these environments, if any."""
     monkeypatch.setenv("STREAM_INTERVAL", "0.05")
     with ExitStack() as stack:
 
@@ -216,7 +224,7 @@ def set_up(bake: Bake, cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyP
             variables: dict[str, str] = {}
             if environments:
                 run("env", *(f"{name}={value}" for name, value in here.items()), *make, cwd=folder)
-                cloud.calls.write_text("")  # those were the user's, not the pipeline's
+                cloud.calls.write_text("")  # only the workflows' calls are of interest
                 variables = json.loads(github.read_text(encoding="utf-8"))["variables"]
             runner = Runner(folder, tmp_path / "runs", (commands,), environment, variables, cloud.trust)
             project = Project(folder, runner, cloud, github, stack)

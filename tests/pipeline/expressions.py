@@ -1,4 +1,4 @@
-"""The expressions of GitHub's workflows, as far as ours use them; what is unknown raises.
+"""An evaluator of the expressions in GitHub's workflows, as far as ours use them. Unknown ones raise.
 
 https://docs.github.com/en/actions/reference/workflows-and-actions/expressions
 """
@@ -15,12 +15,12 @@ Context = Mapping[str, Any]
 
 
 def evaluate(expression: str, context: Context) -> Any:
-    """The value of an expression, without its `${{ }}`."""
+    """Return the value of an expression, given without `${{ }}`."""
     return _Parser(expression, context).value()
 
 
 def interpolate(value: Any, context: Context) -> Any:
-    """`value` with each `${{ }}` in it evaluated; one that is nothing else keeps its type."""
+    """Return `value` with each `${{ }}` evaluated. A text that is one expression keeps the type of its value."""
     if isinstance(value, dict):
         return {key: interpolate(inner, context) for key, inner in value.items()}
     if isinstance(value, list):
@@ -33,7 +33,7 @@ def interpolate(value: Any, context: Context) -> Any:
 
 
 def as_text(value: Any) -> str:
-    """A value as GitHub writes it into a text."""
+    """Return a value as GitHub writes it into a text."""
     if value is None:
         return ""
     return str(value).lower() if isinstance(value, bool) else str(value)
@@ -47,14 +47,14 @@ class _Parser:
         while expression[at:].strip():
             found = _TOKEN.match(expression, at)
             if found is None or found.lastgroup is None:
-                raise ValueError(f"what is {expression[at:]!r} in {expression!r}?")
+                raise ValueError(f"unknown syntax {expression[at:]!r} in {expression!r}")
             self._tokens.append((found.lastgroup, found[found.lastgroup]))
             at = found.end()
 
     def value(self) -> Any:
         result = self._either()
         if self._tokens:
-            raise ValueError(f"too much: {self._tokens}")
+            raise ValueError(f"unexpected tokens: {self._tokens}")
         return result
 
     def _next(self, *marks: str) -> str:
@@ -80,7 +80,7 @@ class _Parser:
         result = self._single()
         while mark := self._next("==", "!="):
             other = self._single()
-            # GitHub compares texts without their case.
+            # GitHub ignores the case of texts that it compares.
             same = result.lower() == other.lower() if isinstance(result, str) and isinstance(other, str) else False
             if not (isinstance(result, str) and isinstance(other, str)):
                 same = (result or "") == (other or "")
@@ -109,7 +109,7 @@ class _Parser:
         if name in ("true", "false", "null"):
             return {"true": True, "false": False, "null": None}[name]
         head, *rest = name.split(".")
-        value: Any = self._context[head]  # a context that there is not is a mistake
+        value: Any = self._context[head]  # an unknown context is a mistake, an unknown field is empty
         for part in rest:
             if part == "*":
                 value = list(value.values())
@@ -123,6 +123,7 @@ class _Parser:
         status = self._context.get("status", "success")
         return {
             "always": lambda: True,
+            "cancelled": lambda: False,
             "contains": lambda where, what: what in (where or ""),
             "failure": lambda: status == "failure",
             "fromJSON": lambda text: json.loads(text),

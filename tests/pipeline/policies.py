@@ -1,7 +1,7 @@
-"""What IAM would decide: the policies of a CloudFormation template, evaluated for one request.
+"""An evaluator of IAM policies and of the CloudFormation template that contains them.
 
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html
-Whatever is not understood raises, so that no test passes because something was passed over.
+Unsupported policy elements raise instead of being ignored.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PSEUDO = {
 
 
 def allows(policies: Iterable[Policy], action: str, resource: str, context: Mapping[str, str] | None = None) -> bool:
-    """Whether the policies of one identity let it do `action` to `resource`, in a request with this context."""
+    """Return whether the policies of one identity allow `action` on `resource`, for a request with this context."""
     effects = {
         statement["Effect"]
         for policy in policies
@@ -39,8 +39,32 @@ def allows(policies: Iterable[Policy], action: str, resource: str, context: Mapp
     return effects == {"Allow"}
 
 
+class Reach:
+    """What policies allow, whatever the action: prepared for many resources."""
+
+    def __init__(self, policies: Iterable[Policy]) -> None:
+        """Only statements that allow something count."""
+        self._statements = [
+            (statement["Sid"], listed(statement["Resource"]), statement.get("Condition", {}))
+            for policy in policies
+            for statement in statements(policy)
+            if statement["Effect"] == "Allow"
+        ]
+        self._patterns = {pattern for _, resources, _ in self._statements for pattern in resources if pattern != "*"}
+
+    def of(self, resource: str, context: Mapping[str, str]) -> list[str]:
+        """Return the Sids of the statements that allow any action on `resource`, other than on `*`."""
+        if not _any_like(resource, self._patterns):
+            return []
+        return [
+            sid
+            for sid, resources, condition in self._statements
+            if _any_like(resource, [pattern for pattern in resources if pattern != "*"]) and _holds(condition, context)
+        ]
+
+
 def admits(trust: Policy, action: str, principal: dict[str, str], context: Mapping[str, str] | None = None) -> bool:
-    """Whether a role's trust policy lets `principal` become the role."""
+    """Return whether a role's trust policy lets `principal` assume the role."""
     effects = {
         statement["Effect"]
         for statement in statements(trust)
@@ -52,16 +76,16 @@ def admits(trust: Policy, action: str, principal: dict[str, str], context: Mappi
 
 
 def statements(policy: Policy) -> list[Policy]:
-    """The statements of a policy, which have none of the keys that turn a meaning round."""
+    """Return the statements of a policy. Keys that invert a meaning, such as `NotAction`, are not supported."""
     found: list[Policy] = listed(policy["Statement"])
     for statement in found:
         if unknown := statement.keys() - {"Sid", "Effect", "Action", "Resource", "Principal", "Condition"}:
-            raise ValueError(f"not understood: {unknown}")
+            raise ValueError(f"unsupported keys: {unknown}")
     return found
 
 
 def listed(value: Any) -> list[Any]:
-    """A value that may stand alone, as a list."""
+    """Return a value that may stand alone as a list."""
     return value if isinstance(value, list) else [value]
 
 
@@ -70,9 +94,15 @@ def _any_like(value: str, patterns: Iterable[str]) -> bool:
 
 
 def _like(value: str, pattern: str) -> bool:
-    # `*` and `?` mean what they do in a shell; nothing else has a meaning, and `*` also takes colons and slashes.
+    literal = pattern.partition("*")[0].partition("?")[0]
+    return value.startswith(literal) and _expression(pattern).fullmatch(value) is not None
+
+
+@functools.cache
+def _expression(pattern: str) -> re.Pattern[str]:
+    # Only `*` and `?` are special. Unlike in a shell, both match colons and slashes too.
     expression = "".join({"*": ".*", "?": "."}.get(character, re.escape(character)) for character in pattern)
-    return re.fullmatch(expression, value, re.DOTALL) is not None
+    return re.compile(expression, re.DOTALL)
 
 
 def _holds(condition: dict[str, dict[str, Any]], context: Mapping[str, str]) -> bool:
@@ -86,16 +116,18 @@ def _holds(condition: dict[str, dict[str, Any]], context: Mapping[str, str]) -> 
 
 def _compare(operator: str, actual: str | None, expected: list[Any]) -> bool:
     match operator:
-        case "StringEquals":  # a key that is absent equals nothing
+        case "StringEquals":  # an absent key equals nothing
             return actual is not None and actual in expected
         case "StringLike" | "ArnLike":
             return actual is not None and _any_like(actual, expected)
+        case "StringLikeIfExists":
+            return actual is None or _any_like(actual, expected)
         case "Bool":
             return actual is not None and actual.lower() in [str(value).lower() for value in expected]
         case "Null":
             return str(actual is None).lower() in [str(value).lower() for value in expected]
         case _:
-            raise ValueError(f"not understood: {operator}")
+            raise ValueError(f"unsupported operator: {operator}")
 
 
 @functools.cache
@@ -104,18 +136,18 @@ def _parsed(path: Path) -> Any:
 
 
 class Template:
-    """A CloudFormation template with its parameters: what its resources come to."""
+    """A CloudFormation template whose intrinsic functions are resolved for given parameters."""
 
     def __init__(self, path: Path, **parameters: str) -> None:
-        """Parameters that are not given have their defaults."""
+        """Parameters that are not given keep their defaults."""
         self._template = _parsed(path)
         declared = self._template["Parameters"]
-        assert parameters.keys() <= declared.keys(), "a parameter that there is not"
+        assert parameters.keys() <= declared.keys(), "unknown parameter"
         self._values = {name: value.get("Default") for name, value in declared.items()} | parameters
         assert None not in self._values.values(), "a parameter without a value"
 
     def resources(self) -> dict[str, Any]:
-        """Type and properties of each resource whose condition holds."""
+        """Return type and properties of each resource whose condition holds."""
         found = self._template["Resources"].items()
         return {
             name: {"Type": resource["Type"], "Properties": self.value(resource.get("Properties", {}))}
@@ -123,20 +155,24 @@ class Template:
             if "Condition" not in resource or self._condition(resource["Condition"])
         }
 
+    @functools.cached_property
+    def _resources(self) -> dict[str, Any]:
+        return self.resources()
+
     def policies(self, role: str) -> list[Policy]:
-        """The policies of a role: its own, and those of the template that it shares with others."""
-        resources = self.resources()
+        """Return the policies of a role: the inline ones, and the managed ones of the same template."""
+        resources = self._resources
         properties = resources[role]["Properties"]
         shared = [resources[arn.rpartition(":")[2]]["Properties"] for arn in properties.get("ManagedPolicyArns", [])]
         return [policy["PolicyDocument"] for policy in (*properties["Policies"], *shared)]
 
     def trust(self, role: str) -> Policy:
-        """Who may become a role."""
-        trust: Policy = self.resources()[role]["Properties"]["AssumeRolePolicyDocument"]
+        """Return the trust policy of a role."""
+        trust: Policy = self._resources[role]["Properties"]["AssumeRolePolicyDocument"]
         return trust
 
     def value(self, value: Any) -> Any:
-        """A value with its intrinsic functions carried out."""
+        """Return a value with its intrinsic functions resolved."""
         if isinstance(value, list):
             return [inner for inner in map(self.value, value) if inner is not NOTHING]
         if not isinstance(value, dict):
@@ -167,9 +203,9 @@ class Template:
         return self.value({"GetAtt": name} if "." in name else {"Ref": name})
 
     def _name(self, target: str) -> str:
-        # What stands for a name or an ARN that CloudFormation would give.
+        # A placeholder for the name or ARN that CloudFormation would assign.
         logical = target.removesuffix(".Arn")
-        assert logical in self._template["Resources"], f"no resource {logical}"
+        assert logical in self._template["Resources"], f"unknown resource {logical}"
         return f"arn:aws:::{logical}"
 
     def _condition(self, condition: Any) -> bool:
@@ -184,4 +220,4 @@ class Template:
                 return not self._condition(inner)
             case {"Or": inner}:
                 return any(map(self._condition, inner))
-        raise ValueError(f"not understood: {condition}")
+        raise ValueError(f"unsupported condition: {condition}")

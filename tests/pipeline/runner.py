@@ -1,7 +1,7 @@
-"""Runs GitHub's workflows here: every step of the shell as it is, and stand-ins for the actions.
+"""A runner for GitHub's workflows: shell steps run unchanged, actions have stand-ins.
 
-What GitHub checks before and between the steps is checked too: conditions, needs, outputs, permissions that a caller
-has to give, and, by the role's own trust policy, the token that a job presents to AWS.
+It also checks what GitHub checks: conditions, needs, outputs, the permissions that a caller has to grant, and, with the
+role's own trust policy, the token that a job presents to AWS.
 """
 
 from __future__ import annotations
@@ -22,27 +22,29 @@ from tests.pipeline.policies import Policy, admits
 
 STAND_INS = Path(__file__).parent / "stand_ins"
 ISSUER = "token.actions.githubusercontent.com"
-# A caller passes on no more than it has; to write is to read as well.
+# A caller can grant no more than it has. Write access includes read access.
 LEVELS = {"none": 0, "read": 1, "write": 2}
+# A condition without one of these functions implies `success()`.
+STATUS_FUNCTIONS = ("always()", "cancelled()", "failure()", "success()")
 
 Permissions = Mapping[str, str]
 Trust = Callable[[str], Policy]
 
 
 class WorkflowError(Exception):
-    """GitHub would not run this."""
+    """GitHub would refuse to run this."""
 
 
 @dataclass
 class Job:
-    """What became of a job.
+    """The outcome of a job.
 
     Attributes:
         result: `success`, `failure` or `skipped`.
         outputs: Its outputs.
-        steps: Names of the steps whose shell ran.
-        log: What they printed.
-        summary: What they put into the job's summary.
+        steps: Names of the shell steps that ran.
+        log: Their output.
+        summary: The job's summary.
     """
 
     result: str = "skipped"
@@ -53,27 +55,27 @@ class Job:
 
 
 class Jobs(dict[str, Job]):
-    """The jobs of a run. One that is missing was not reached, and what failed before it says why."""
+    """The jobs of a run. Asking for one that did not run shows what failed before it."""
 
     def __missing__(self, key: str) -> Job:
         failed = "\n".join(job.log for job in self.values() if job.result == "failure")
-        raise AssertionError(f"{key} did not run; there were {', '.join(self)}\n{failed}")
+        raise AssertionError(f"{key} did not run, only {', '.join(self)}\n{failed}")
 
 
 @dataclass
 class Runner:
-    """A repository on GitHub, and what its workflows run on.
+    """A repository on GitHub and the machines that its workflows run on.
 
     Attributes:
-        repository: A git repository with the project, whose HEAD is run.
-        folder: Where everything is put.
+        repository: A git repository with the project. Its HEAD is run.
+        folder: Where workspaces and artifacts are put.
         tools: Folders of commands, which come first on PATH.
-        environment: More variables for every step.
-        variables: Those of the repository, and below `environment/` those of an environment.
-        trust: The trust policy of a role in AWS, by its ARN.
-        before: Called before each step of the shell, with its id and its folder: may change its variables.
-        known: Outputs of jobs that are not run, but count as done.
-        artifact: What these have uploaded.
+        environment: Additional variables for every step.
+        variables: Variables of the repository, and as `environment/NAME` those of an environment.
+        trust: Returns the trust policy of a role in AWS, given its ARN.
+        before: Called before each shell step with its id and workspace. Returns variables to replace.
+        known: Outputs of jobs that are not run, but count as successful.
+        artifact: The build that these jobs have uploaded.
     """
 
     repository: Path
@@ -92,13 +94,13 @@ class Runner:
     _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
     def keep_build(self) -> dict[str, dict[str, str]]:
-        """Takes what the last run has built for the next ones too; gives what is to be known for that."""
+        """Reuse the build of the last run in the next ones, and return what `known` needs for that."""
         self.artifact = self.folder / "kept"
         shutil.copytree(self.folder / "artifacts" / "build", self.artifact)
         return {"ci/build": self.jobs["ci/build"].outputs}
 
     def run(self, workflow: str, event_name: str, ref: str = "refs/heads/main", **event: Any) -> Jobs:
-        """Runs a workflow for an event; gives its jobs, those of called workflows as `caller/job`."""
+        """Run a workflow for an event, and return its jobs. Those of called workflows are named `caller/job`."""
         self.jobs = Jobs()
         github = {
             "event_name": event_name,
@@ -131,8 +133,9 @@ class Runner:
         return subprocess.run(command, cwd=self.repository, capture_output=True, check=True, text=True).stdout.strip()
 
     def _workflow(self, file: str, context: dict[str, Any], granted: Permissions | None, prefix: str) -> dict[str, Any]:
-        """Runs a workflow with `inputs` in its context, if it is called; gives its outputs."""
+        """Run a workflow, and return its outputs. A called workflow has `inputs` in its context."""
         workflow = yaml.safe_load((self.repository / ".github" / "workflows" / file).read_text(encoding="utf-8"))
+        _check_granted(file, workflow, granted)
         done: dict[str, Job] = {}
         for key, job in workflow["jobs"].items():
             needs = job.get("needs", [])
@@ -172,15 +175,12 @@ class Runner:
         granted: Permissions | None,
     ) -> Job:
         condition = str(job.get("if", "success()"))
-        plain = not any(check in condition for check in ("always()", "failure()", "success()"))
+        plain = not any(function in condition for function in STATUS_FUNCTIONS)
         if (plain and context["status"] != "success") or not evaluate(condition, context):
             return Job()
         if key in self.known:
             return Job("success", dict(self.known[key]))
         permissions: Permissions = job.get("permissions", workflow["permissions"])
-        for scope, level in permissions.items() if granted is not None else ():
-            if LEVELS[level] > LEVELS[(granted or {}).get(scope, "none")]:
-                raise WorkflowError(f"{key} asks for {scope}: {level}, which its caller does not have")
         if "uses" in job:
             file = job["uses"].removeprefix("$/.github/workflows/")
             inner = {**context, "inputs": interpolate(job.get("with", {}), context)}
@@ -190,8 +190,16 @@ class Runner:
         return _Execution(self, key, job, context, workflow, permissions).run()
 
 
+def _check_granted(file: str, workflow: dict[str, Any], granted: Permissions | None) -> None:
+    # GitHub checks this before it starts anything, also for jobs that would be skipped.
+    for key, job in workflow["jobs"].items() if granted is not None else ():
+        for scope, level in job.get("permissions", workflow["permissions"]).items():
+            if LEVELS[level] > LEVELS[(granted or {}).get(scope, "none")]:
+                raise WorkflowError(f"{key} of {file} asks for {scope}: {level}, which its caller does not grant")
+
+
 class _Execution:
-    """One job on a machine of its own."""
+    """One job, in a workspace of its own."""
 
     def __init__(
         self,
@@ -226,11 +234,11 @@ class _Execution:
 
     def run(self) -> Job:
         if not int(self._job["timeout-minutes"]) <= 360:
-            raise WorkflowError("no job may take that long")
+            raise WorkflowError("GitHub cancels jobs after six hours")
         for number, step in enumerate(self._job["steps"]):
             self._context["status"] = self._done.result
             condition = str(step.get("if", "success()"))
-            plain = not any(check in condition for check in ("always()", "failure()", "success()"))
+            plain = not any(function in condition for function in STATUS_FUNCTIONS)
             if (plain and self._done.result != "success") or not evaluate(condition, self._context):
                 continue
             if "uses" in step:
@@ -251,7 +259,7 @@ class _Execution:
         script.write_text(step["run"], encoding="utf-8")
         given = {name: as_text(value) for name, value in interpolate(step.get("env", {}), self._context).items()}
         changed = self._runner.before(step.get("id", ""), self._workspace)
-        assert not given or changed.keys() <= given.keys(), "a variable that the step does not have"
+        assert not given or changed.keys() <= given.keys(), "the step has no such variable"
         # https://docs.github.com/en/actions/reference/workflows-and-actions/workflow-syntax#defaultsrunshell
         bash = ["bash", "--noprofile", "--norc", "-eo", "pipefail"] if self._shell == "bash" else ["bash", "-e"]
         done = subprocess.run(
@@ -285,16 +293,17 @@ class _Execution:
                 command = ["git", "clone", "--quiet", str(self._runner.repository), str(self._workspace)]
                 subprocess.run(command, check=True)
             case "astral-sh/setup-uv" | "aws-actions/setup-sam" | "actions/setup-python":
-                pass  # they are on PATH
+                pass  # on PATH already
             case "actions/upload-artifact":
                 self._upload(given["name"], given["path"].split())
             case "actions/download-artifact":
                 shutil.copytree(self._store(given["name"]), self._workspace, dirs_exist_ok=True)
             case "aws-actions/configure-aws-credentials":
                 self._become(given["role-to-assume"])
+                assert int(given["role-duration-seconds"]) >= 60 * int(self._job["timeout-minutes"])
                 self._variables |= {"AWS_REGION": given["aws-region"], "AWS_DEFAULT_REGION": given["aws-region"]}
             case _:
-                raise WorkflowError(f"no stand-in for {action}")
+                raise WorkflowError(f"{action} has no stand-in")
 
     def _need(self, scope: str, level: str) -> None:
         if LEVELS[self._permissions.get(scope, "none")] < LEVELS[level]:
@@ -304,7 +313,7 @@ class _Execution:
         return self._runner.folder / "artifacts" / name
 
     def _upload(self, name: str, paths: list[str]) -> None:
-        # As the real one: neither hidden files nor modes.
+        # Like the real action, without hidden files and modes.
         store = self._store(name)
         store.mkdir(parents=True)
         for path in paths:
@@ -319,9 +328,9 @@ class _Execution:
         provider = f"arn:aws:iam::{role.split(':')[4]}:oidc-provider/{ISSUER}"
         context = {f"{ISSUER}:{name}": value for name, value in claims.items()}
         if not admits(self._runner.trust(role), "sts:AssumeRoleWithWebIdentity", {"Federated": provider}, context):
-            raise WorkflowError(f"{role} does not admit {claims}")
+            raise WorkflowError(f"{role} does not trust {claims}")
         self._variables |= {
-            "AWS_ACCESS_KEY_ID": role.split(":")[4],  # MiniStack takes it for the account
+            "AWS_ACCESS_KEY_ID": role.split(":")[4],  # MiniStack uses it as the account id
             "AWS_SECRET_ACCESS_KEY": "testing",
             "AWS_SESSION_TOKEN": "testing",
             "STAND_IN_ROLE": role,
@@ -346,7 +355,7 @@ class _Execution:
 
 
 def unpacked(archive: Path, folder: Path) -> Path:
-    """The build in an archive, unpacked."""
+    """Unpack a build's archive into a new folder, and return the folder."""
     folder.mkdir()
     subprocess.run(["tar", "--extract", "--file", archive, "--directory", folder], check=True)
     return folder

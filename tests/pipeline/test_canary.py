@@ -1,4 +1,4 @@
-"""`deployment: canary`: what SAM makes of it. CodeDeploy itself runs on AWS only, so nothing here shifts traffic."""
+"""`deployment: canary` after SAM's transform. CodeDeploy runs on AWS only, so these tests shift no traffic."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ DOORS: list[Answers] = [
 
 
 @pytest.mark.parametrize("answers", DOORS, ids=lambda answers: ",".join(answers.values()) or "default")
-def test_the_url_and_its_permissions_are_those_of_the_alias(answers: Answers, bake: Bake) -> None:
-    """Nobody but the alias calls a version, and the template and its transform are clean for the linters."""
+def test_url_belongs_to_the_alias(answers: Answers, bake: Bake) -> None:
+    """Callers reach versions through the alias alone. Template and transform pass the linters."""
     project = bake(deployment="canary", **answers)
     assert_clean(project, "us-east-1")
     resources = transformed(project)["Resources"]
@@ -34,8 +34,8 @@ def test_the_url_and_its_permissions_are_those_of_the_alias(answers: Answers, ba
     assert bool(granted) == bool(answers.get("url_auth") == "NONE" or "front_door" in answers)
 
 
-def test_traffic_is_shifted_in_production_and_back_for_errors_behind_the_first_byte(bake: Bake) -> None:
-    """The alias is moved by CodeDeploy, whose role and alarms are the stack's own."""
+def test_alarms_roll_production_back(bake: Bake) -> None:
+    """CodeDeploy moves the alias in steps, and back if invocations fail or streams fail after their first byte."""
     template = transformed(bake(deployment="canary"))
     resources = template["Resources"]
     update = resources["StreamFunctionAliaslive"]["UpdatePolicy"]["CodeDeployLambdaAliasUpdate"]
@@ -65,11 +65,11 @@ def test_traffic_is_shifted_in_production_and_back_for_errors_behind_the_first_b
     assert metrics["MidStreamErrors"]["Namespace"] == namespace
     assert metrics["MidStreamErrors"]["Dimensions"] == [{"Name": "FunctionName", "Value": {"Ref": "StreamFunction"}}]
     for alarm in metrics.values():
-        assert alarm["Period"] < 300, "it has to go off while a tenth of the traffic is on the new version"
+        assert alarm["Period"] < 300, "the alarm must go off while a tenth of the traffic is on the new version"
 
 
-def test_every_role_of_the_stack_has_the_boundary(bake: Bake) -> None:
-    """The pipeline may make no other, so a role without it would fail every deployment."""
+def test_every_role_has_the_boundary(bake: Bake) -> None:
+    """The pipeline may create no other roles, so one without it would fail every deployment."""
     for answers in DOORS[:4]:
         resources = transformed(bake(deployment="canary", **answers))["Resources"]
         roles = {name: value["Properties"] for name, value in resources.items() if value["Type"] == "AWS::IAM::Role"}
@@ -80,8 +80,8 @@ def test_every_role_of_the_stack_has_the_boundary(bake: Bake) -> None:
             }
 
 
-def test_all_at_once_has_none_of_it(bake: Bake) -> None:
-    """No alias, no CodeDeploy, no parameter."""
+def test_all_at_once_has_no_canary(bake: Bake) -> None:
+    """It has neither alias nor CodeDeploy nor parameter."""
     template = transformed(bake())
     assert "StreamFunctionAliaslive" not in template["Resources"]
     assert not [value for value in template["Resources"].values() if value["Type"].startswith("AWS::CodeDeploy::")]

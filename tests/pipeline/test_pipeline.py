@@ -1,8 +1,8 @@
-"""The pipeline as a whole: each shell step of each workflow, run against an AWS on localhost.
+"""The whole pipeline: each shell step of each workflow, run against AWS on localhost.
 
-Stand-ins: GitHub's machines, actions and `gh` (runner.py, stand_ins/), AWS (MiniStack), and for the smoke test a URL
-on localhost in front of the very build that was deployed, since MiniStack's URLs do not stream. Real: the shell steps,
-`make`, uv, SAM, AWS's command line, the probe, the function.
+Stand-ins: GitHub's machines, actions and `gh` (runner.py, stand_ins/), AWS (MiniStack), and for the smoke test a local
+URL of the deployed build, since MiniStack's URLs do not stream. Real: the shell steps, `make`, uv, SAM, AWS's command
+line, the probe and the function.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tests.pipeline.conftest import Cloud, Project, SetUp
 from tests.pipeline.policies import allows
 from tests.pipeline.runner import Job, WorkflowError, unpacked
 
-# Each step starts a command or five: on a machine that has much else to do they take their time.
+# Each step starts several commands, which are slow on a loaded machine.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 PULL_REQUEST = {
@@ -27,7 +27,7 @@ PULL_REQUEST = {
     "user": {"login": "octocat"},
     "head": {"sha": "c0ffee", "repo": {"full_name": "octo-org/lambda-stream"}},
 }
-# Where another test has shown that a project's own check passes, it is left out.
+# One test runs the project's own checks, and the others skip them.
 UNCHECKED: dict[str, dict[str, str]] = {"ci/check": {}}
 
 
@@ -38,20 +38,20 @@ DEPLOYING = {
 
 
 def requests(calls: Path) -> Iterator[tuple[str, str, str, dict[str, str]]]:
-    """Role, action, resource and context of everything that IAM was asked for by the calls."""
+    """Yield role, action, resource and context of each permission that the recorded calls needed."""
     stacks: dict[str, str] = {}
     for line in calls.read_text(encoding="utf-8").splitlines():
         call = json.loads(line)
         role, operation, given = call["role"], call["operation"], call["parameters"]
         account = role.split(":")[4]
-        assert role, f"without a role: {call}"
+        assert role, f"a call without a role: {call}"
         action = f"{call['service']}:{operation}"
         match call["service"], operation:
             case "s3", "HeadObject" | "GetObject":
                 yield role, "s3:GetObject", f"arn:aws:s3:::{given['Bucket']}/{given['Key']}", {}
             case "s3", "PutObject" | "CreateMultipartUpload" | "UploadPart" | "CompleteMultipartUpload":
                 yield role, "s3:PutObject", f"arn:aws:s3:::{given['Bucket']}/{given['Key']}", {}
-            case "cloudformation", "GetTemplateSummary" | "DescribeStackDriftDetectionStatus":
+            case "cloudformation", "DescribeStackDriftDetectionStatus":
                 yield role, action, "*", {}
             case "cloudformation", _:
                 named = given.get("ChangeSetName", "")
@@ -71,11 +71,11 @@ def requests(calls: Path) -> Iterator[tuple[str, str, str, dict[str, str]]]:
                 if operation == "DetectStackDrift":
                     yield role, "cloudformation:DetectStackResourceDrift", resource, {}
             case _:
-                raise AssertionError(f"what does {action} take?")
+                raise AssertionError(f"unknown action {action}")
 
 
 def assert_allowed(cloud: Cloud) -> set[str]:
-    """Each call that was made is one that the role in AWS may make; gives the actions."""
+    """Assert that the roles in AWS allow each recorded call, and return the actions."""
     made = list(requests(cloud.calls))
     assert made
     policies = {role: cloud.policies(role) for role in {role for role, *_ in made}}
@@ -85,7 +85,7 @@ def assert_allowed(cloud: Cloud) -> set[str]:
 
 
 def deployed(project: Project, stack: str) -> dict[str, Any]:
-    """The function's configuration."""
+    """Return the function's configuration."""
     found = project.cloud.client("cloudformation").describe_stack_resources(StackName=stack)["StackResources"]
     name = next(item["PhysicalResourceId"] for item in found if item["LogicalResourceId"] == "StreamFunction")
     configuration: dict[str, Any] = project.cloud.client("lambda").get_function_configuration(FunctionName=name)
@@ -93,44 +93,41 @@ def deployed(project: Project, stack: str) -> dict[str, Any]:
 
 
 def ran(jobs: dict[str, Job]) -> dict[str, str]:
-    """The results of the jobs that ran."""
-    return {key: job.result for key, job in jobs.items() if job.result != "skipped"}
+    """Return the results of the jobs that ran, except the lookup of the pull request."""
+    return {key: job.result for key, job in jobs.items() if job.result != "skipped" and not key.endswith("/state")}
 
 
-def test_a_push_is_checked_built_once_and_deployed_to_staging_and_production(set_up: SetUp) -> None:
-    """The jobs and their steps, what they show, and that the same bytes are in both environments."""
+def log(jobs: dict[str, Job]) -> str:
+    """Return the output of all jobs."""
+    return "\n".join(job.log for job in jobs.values())
+
+
+def test_push_deploys_one_build(set_up: SetUp) -> None:
+    """The same bytes are checked, built once, and deployed to staging and then to production."""
     project = set_up("staging production")
     runner, cloud = project.runner, project.cloud
 
     jobs = runner.run("deploy.yml", "push")
-    log = "\n".join(job.log for job in jobs.values())
-    assert ran(jobs) == {
-        "ci": "success",
-        "ci/check": "success",
-        "ci/build": "success",
-        "staging": "success",
-        "staging/deploy": "success",
-        "production": "success",
-        "production/deploy": "success",
-    }, log
+    expected = ("ci", "ci/check", "ci/build", "staging", "staging/deploy", "production", "production/deploy")
+    assert ran(jobs) == dict.fromkeys(expected, "success"), log(jobs)
     assert list(jobs).index("staging/deploy") < list(jobs).index("production/deploy")
     assert "passed" in jobs["ci/check"].log
     assert jobs["staging/deploy"].steps == [
-        "Unpack what was built and nothing else",
-        "Make a change set, and show it",
+        "Verify and unpack the build",
+        "Create and show the change set",
         "Execute the change set",
-        "Read the stack's outputs",
-        "Smoke test, which fails unless the response streams",
+        "Read the URLs from the stack's outputs",
+        "Check that each URL streams",
     ]
     for environment in ("staging", "production"):
         job = jobs[f"{environment}/deploy"]
-        assert f"### lambda-stream-{environment}\n" in job.summary
+        assert f"### {project.stack(environment)}\n" in job.summary
         assert "| Add | `StreamFunction` | AWS::Lambda::Function |  |\n" in job.summary
-        assert " streams; first byte after " in job.summary
+        assert " streams. The first byte arrived after " in job.summary
         assert float(job.outputs["first-byte"]) < 60
-        assert cloud.stacks()[f"lambda-stream-{environment}"] == "CREATE_COMPLETE"
-    # The same bytes are on both, and `bootstrap` can still be executed in what was packed.
-    hashes = {deployed(project, f"lambda-stream-{name}")["CodeSha256"] for name in ("staging", "production")}
+        assert cloud.stacks()[project.stack(environment)] == "CREATE_COMPLETE"
+    # Both run the same bytes, and `bootstrap` is still executable in what was packed.
+    hashes = {deployed(project, project.stack(name))["CodeSha256"] for name in ("staging", "production")}
     assert len(hashes) == 1
     build = unpacked(runner.folder / "artifacts" / "build" / "build.tar.gz", runner.folder / "unpacked")
     assert (build / ".aws-sam" / "build" / "StreamFunction" / "bootstrap").stat().st_mode & 0o777 == 0o755
@@ -139,17 +136,17 @@ def test_a_push_is_checked_built_once_and_deployed_to_staging_and_production(set
     assert assert_allowed(cloud) == DEPLOYING
 
 
-def test_a_change_updates_the_stack_and_one_by_hand_is_found(set_up: SetUp) -> None:
-    """A push without a change, one with one, then the weekly comparison: in sync, and after a change by hand not."""
+def test_update_and_drift(set_up: SetUp) -> None:
+    """A push without changes, a push with one, and drift detection before and after a change by hand."""
     project = set_up("staging")
-    runner, cloud = project.runner, project.cloud
+    runner, cloud, stack = project.runner, project.cloud, project.stack("staging")
     runner.known = UNCHECKED
     assert runner.run("deploy.yml", "push")["staging/deploy"].result == "success"
 
     runner.known = {**UNCHECKED, **runner.keep_build()}
     job = runner.run("deploy.yml", "push")["staging/deploy"]
     assert job.result == "success", job.log
-    assert "Is up to date." in job.summary
+    assert "No changes." in job.summary
     runner.known, runner.artifact = UNCHECKED, None
     assert "Execute the change set" not in job.steps
 
@@ -157,86 +154,121 @@ def test_a_change_updates_the_stack_and_one_by_hand_is_found(set_up: SetUp) -> N
     template.write_text(template.read_text(encoding="utf-8").replace("MemorySize: 512", "MemorySize: 640"))
     project.commit()
     jobs = runner.run("deploy.yml", "push")
-    assert jobs["production"].result == "skipped", "it is not set up"
+    assert jobs["production"].result == "skipped", "production is not set up"
     assert "| Modify | `StreamFunction` | AWS::Lambda::Function | False |\n" in jobs["staging/deploy"].summary
-    assert cloud.stacks()["lambda-stream-staging"] == "UPDATE_COMPLETE"
-    assert deployed(project, "lambda-stream-staging")["MemorySize"] == 640
+    assert cloud.stacks()[stack] == "UPDATE_COMPLETE"
+    assert deployed(project, stack)["MemorySize"] == 640
 
     jobs = runner.run("deploy.yml", "schedule")
-    assert ran(jobs) == {
-        "drift staging": "success",
-    }, "\n".join(job.log for job in jobs.values())
-    assert "### lambda-stream-staging: IN_SYNC" in jobs["drift staging"].summary
-    name = deployed(project, "lambda-stream-staging")["FunctionName"]
+    assert ran(jobs) == {"drift staging": "success"}, log(jobs)
+    assert f"### {stack}: IN_SYNC" in jobs["drift staging"].summary
+    name = deployed(project, stack)["FunctionName"]
     cloud.client("lambda").update_function_configuration(FunctionName=name, Timeout=5)
     job = runner.run("deploy.yml", "schedule")["drift staging"]
     assert job.result == "failure"
-    assert "### lambda-stream-staging: DRIFTED" in job.summary
+    assert f"### {stack}: DRIFTED" in job.summary
     assert '"resource": "StreamFunction"' in job.summary
     assert assert_allowed(cloud) == DEPLOYING | {
-        "cloudformation:GetTemplateSummary",  # of a stack that there is
+        "cloudformation:GetTemplateSummary",  # only for a stack that exists
         *("cloudformation:DetectStackDrift", "cloudformation:DetectStackResourceDrift"),
         *("cloudformation:DescribeStackDriftDetectionStatus", "cloudformation:DescribeStackResourceDrifts"),
     }
 
 
-def test_a_pull_request_gets_a_preview_until_it_is_closed(set_up: SetUp) -> None:
-    """Opened, pushed to again, closed; and a fork, an update by Dependabot and a stack that there never was."""
+def pull_request(project: Project, action: str, sha: str = "c0ffee", **different: Any) -> dict[str, Job]:
+    """Run the workflow for an event of the pull request 7, and return its jobs."""
+    head = {**PULL_REQUEST["head"], "sha": sha}  # type: ignore[dict-item]
+    event = {**PULL_REQUEST, "head": head, **different}
+    return project.runner.run(
+        "deploy.yml", "pull_request", "refs/pull/7/merge", action=action, number=7, pull_request=event
+    )
+
+
+def comments(project: Project) -> list[str]:
+    """Return the comments on the pull request."""
+    return [comment["body"] for comment in project.state()["comments"]]
+
+
+def test_preview_follows_pull_request(set_up: SetUp) -> None:
+    """A pull request that is opened, updated and closed. Forks and Dependabot get no preview."""
     project = set_up("preview")
-    runner, cloud = project.runner, project.cloud
-    runner.known = UNCHECKED
-    pull = "refs/pull/7/merge"
-
-    fork = {**PULL_REQUEST, "head": {"sha": "bad", "repo": {"full_name": "mallory/lambda-stream"}}}
-    dependabot = {**PULL_REQUEST, "user": {"login": "dependabot[bot]"}}
-    for stranger in (fork, dependabot):
+    runner, cloud, stack = project.runner, project.cloud, f"{project.stack('preview')}-7"
+    fork = {"head": {"sha": "bad", "repo": {"full_name": "mallory/lambda-stream"}}}
+    for foreign in (fork, {"user": {"login": "dependabot[bot]"}}):
         runner.known = {**UNCHECKED, "ci": {"checksum": ""}}
-        jobs = runner.run("deploy.yml", "pull_request", pull, action="opened", number=7, pull_request=stranger)
-        assert ran(jobs) == {
-            "ci": "success",
-        }
+        assert ran(pull_request(project, "opened", **foreign)) == {"ci": "success"}
+        assert ran(pull_request(project, "closed", **foreign)) == {}
     runner.known = UNCHECKED
 
-    jobs = runner.run("deploy.yml", "pull_request", pull, action="opened", number=7, pull_request=PULL_REQUEST)
-    assert ran(jobs) == {
-        "ci": "success",
-        "ci/check": "success",
-        "ci/build": "success",
-        "preview": "success",
-        "preview/deploy": "success",
-        "comment": "success",
-    }, "\n".join(job.log for job in jobs.values())
-    assert cloud.stacks()["lambda-stream-pr-7"] == "CREATE_COMPLETE"
+    jobs = pull_request(project, "opened")
+    expected = ("ci", "ci/check", "ci/build", "preview", "preview/deploy", "comment")
+    assert ran(jobs) == dict.fromkeys(expected, "success"), log(jobs)
+    assert cloud.stacks()[stack] == "CREATE_COMPLETE"
     url, first = jobs["preview/deploy"].outputs["url"], jobs["preview/deploy"].outputs["first-byte"]
-    [comment] = project.state()["comments"].values()
-    assert comment == f"<!-- preview -->\nPreview of c0ffee: {url}\n\nIt streams; first byte after {first} s."
+    text = f"<!-- preview -->\nPreview of c0ffee: {url}\n\nIt streams. The first byte arrived after {first} s."
+    assert comments(project) == [text]
 
     runner.known = {**UNCHECKED, **runner.keep_build()}
-    again = {**PULL_REQUEST, "head": {**PULL_REQUEST["head"], "sha": "decaf"}}  # type: ignore[dict-item]
-    runner.run("deploy.yml", "pull_request", pull, action="synchronize", number=7, pull_request=again)
-    [comment] = project.state()["comments"].values()
-    assert "Preview of decaf: " in comment
+    pull_request(project, "synchronize", sha="decaf")
+    assert len(comments(project)) == 1
+    assert "Preview of decaf: " in comments(project)[0]
 
+    project.set_pull_request("closed")
     for _ in range(2):
-        jobs = runner.run("deploy.yml", "pull_request", pull, action="closed", number=7, pull_request=PULL_REQUEST)
-        assert ran(jobs) == {
-            "delete": "success",
-        }, jobs["delete"].log
-        assert "lambda-stream-pr-7" not in cloud.stacks()
+        jobs = pull_request(project, "closed")
+        assert ran(jobs) == {"preview": "success", "preview/delete": "success"}, log(jobs)
+        assert stack not in cloud.stacks()
     assert "cloudformation:DeleteStack" in assert_allowed(cloud)
 
 
-def test_what_does_not_stream_is_not_promoted_and_a_deployment_that_fails_says_why(set_up: SetUp) -> None:
-    """The smoke test of staging fails for a buffered response, so production never sees it.
+def test_closing_during_ci_deletes(set_up: SetUp) -> None:
+    """A deployment whose turn comes after the pull request was closed deletes instead, whatever the order was."""
+    project = set_up("preview")
+    project.runner.known = UNCHECKED
+    assert pull_request(project, "opened")["preview/deploy"].result == "success"
+    stack = f"{project.stack('preview')}-7"
+    assert stack in project.cloud.stacks()
 
-    Why a change set fails is in the summary, in CloudFormation's own words: here there is no log group for a stream of
-    the log.
-    """
+    project.runner.known = {**UNCHECKED, **project.runner.keep_build()}
+    project.set_pull_request("closed")
+    jobs = pull_request(project, "synchronize")
+    assert jobs["preview/deploy"].result == "skipped"
+    assert jobs["preview/delete"].result == "success", log(jobs)
+    assert jobs["comment"].result == "skipped"
+    assert stack not in project.cloud.stacks()
+
+
+def test_foreign_comment_is_kept(set_up: SetUp) -> None:
+    """Anyone can write a comment that looks like ours; only one by our own account is updated."""
+    project = set_up("")
+    outputs = {"url": "https://example.com/", "first-byte": "0.100"}
+    project.runner.known = {"ci": {"checksum": ""}, "preview": outputs}
+    project.runner.variables["ENVIRONMENTS"] = "preview"
+    others = [
+        {"id": number, "user": user, "body": "<!-- preview --> mine"}
+        for number, user in enumerate(
+            (
+                {"login": "mallory", "type": "User"},
+                {"login": "github-actions[bot]", "type": "User"},
+                {"login": "mallory[bot]", "type": "Bot"},
+            ),
+            start=71,
+        )
+    ]
+    project.github.write_text(json.dumps({"comments": others}), encoding="utf-8")
+    for sha in ("c0ffee", "decaf"):
+        assert pull_request(project, "synchronize", sha=sha)["comment"].result == "success"
+    assert project.state()["comments"][:3] == others
+    assert [text.split(":")[0].split("\n")[-1] for text in comments(project)[3:]] == ["Preview of decaf"]
+
+
+def test_buffered_is_not_promoted(set_up: SetUp) -> None:
+    """The smoke test of staging fails, so production stays as it is. A change set that fails is explained."""
     project = set_up("staging production")
     project.runner.known = UNCHECKED
     app = project.folder / "src" / "app.py"
     app.write_text(
-        'def handler(event, context):\n    return {"statusCode": 200, "body": "at once"}\n', encoding="utf-8"
+        'def handler(event, context):\n    return {"statusCode": 200, "body": "buffered"}\n', encoding="utf-8"
     )
     project.commit()
     jobs = project.runner.run("deploy.yml", "push")
@@ -245,25 +277,22 @@ def test_what_does_not_stream_is_not_promoted_and_a_deployment_that_fails_says_w
     assert jobs["production"].result == "skipped"
 
     template = project.folder / "template.yaml"
-    broken = "  Broken:\n    Type: AWS::Logs::LogStream\n    Properties:\n      LogGroupName: /there/is/none\n\n"
+    broken = "  Broken:\n    Type: AWS::Logs::LogStream\n    Properties:\n      LogGroupName: /does/not/exist\n\n"
     text = template.read_text(encoding="utf-8")
     template.write_text(text.replace("\nResources:\n", f"\nResources:\n{broken}"), encoding="utf-8")
     project.commit()
     jobs = project.runner.run("deploy.yml", "push")
     assert jobs["staging/deploy"].result == "failure"
-    assert jobs["staging/deploy"].steps[-2:] == ["Execute the change set", "Say why it failed"]
+    assert jobs["staging/deploy"].steps[-2:] == ["Execute the change set", "Report why the change set failed"]
     assert "| `Broken` | " in jobs["staging/deploy"].summary
     assert jobs["production"].result == "skipped"
 
-    assert "lambda-stream-production" not in project.cloud.stacks()
+    assert project.stack("production") not in project.cloud.stacks()
     assert "cloudformation:DescribeStackEvents" in assert_allowed(project.cloud)
 
 
-def test_neither_another_build_nor_another_branch_is_deployed(set_up: SetUp, tmp_path: Path) -> None:
-    """A build's checksum goes from job to job beside the archive.
-
-    The trust policy in AWS refuses what the workflow itself would not: a run by hand on another branch.
-    """
+def test_foreign_build_is_refused(set_up: SetUp, tmp_path: Path) -> None:
+    """The checksum travels outside the archive. AWS's trust policy refuses a run by hand on another branch."""
     project = set_up("staging")
     project.runner.artifact = tmp_path / "artifact"
     project.runner.artifact.mkdir()
@@ -273,29 +302,45 @@ def test_neither_another_build_nor_another_branch_is_deployed(set_up: SetUp, tmp
     project.runner.known = {"ci": {"checksum": f"{'0' * 64}  build.tar.gz"}}
     job = project.runner.run("deploy.yml", "push")["staging/deploy"]
     assert job.result == "failure"
-    assert job.steps == ["Unpack what was built and nothing else"]
+    assert job.steps == ["Verify and unpack the build"]
     assert "build.tar.gz: FAILED" in job.log
 
     digest = hashlib.sha256(build.read_bytes()).hexdigest()
     project.runner.known = {"ci": {"checksum": f"{digest}  build.tar.gz"}}
-    with pytest.raises(WorkflowError, match="does not admit"):
+    with pytest.raises(WorkflowError, match="does not trust"):
         project.runner.run("deploy.yml", "workflow_dispatch", "refs/heads/feature")
 
 
-def test_nothing_is_deployed_before_the_pipeline_is_set_up(set_up: SetUp) -> None:
-    """Without the variables of `make pipeline` a push is checked and built, and a pull request too."""
+def test_missing_stack_name_is_explained(set_up: SetUp, tmp_path: Path) -> None:
+    """Variables of an earlier version have no stack names: the remedy is in the log."""
+    project = set_up("staging")
+    for name in [name for name in project.runner.variables if name.endswith("STACK_NAME")]:
+        del project.runner.variables[name]
+    drift = json.loads(project.runner.variables["DRIFT"])
+    project.runner.variables["DRIFT"] = json.dumps([{**entry, "stack": ""} for entry in drift])
+    project.runner.artifact = tmp_path / "artifact"
+    project.runner.artifact.mkdir()
+    build = project.runner.artifact / "build.tar.gz"
+    with tarfile.open(build, "w:gz"):
+        pass
+    digest = hashlib.sha256(build.read_bytes()).hexdigest()
+    project.runner.known = {"ci": {"checksum": f"{digest}  build.tar.gz"}}
+    for event, key in (("push", "staging/deploy"), ("schedule", "drift staging")):
+        job = project.runner.run("deploy.yml", event)[key]
+        assert job.result == "failure"
+        assert "run make pipeline again" in job.log
+
+
+def test_no_deployment_before_set_up(set_up: SetUp) -> None:
+    """Without the variables of `make pipeline`, pushes and pull requests are only checked and built."""
     project = set_up("")
     project.runner.known = {"ci": {"checksum": ""}}
-    jobs = project.runner.run("deploy.yml", "push")
-    assert ran(jobs) == {
-        "ci": "success",
-    }
-    jobs = project.runner.run("deploy.yml", "pull_request", "", action="opened", number=7, pull_request=PULL_REQUEST)
-    assert {job.result for key, job in jobs.items() if key != "ci"} == {"skipped"}
+    assert ran(project.runner.run("deploy.yml", "push")) == {"ci": "success"}
+    assert ran(pull_request(project, "opened")) == {"ci": "success"}
     assert project.runner.run("deploy.yml", "schedule")["drift"].result == "skipped"
 
 
-# Whatever the options make of the stack: it is deployed, updated and deleted.
+# Shapes of the stack that other tests do not deploy.
 SHAPES: list[dict[str, str]] = [
     {"front_door": "cloudfront", "example": "bedrock"},
     {"front_door": "rest-api", "url_auth": "NONE", "cors_origins": "*", "observability": "full"},
@@ -303,21 +348,22 @@ SHAPES: list[dict[str, str]] = [
 
 
 @pytest.mark.parametrize("answers", SHAPES, ids=lambda answers: ",".join(answers.values()))
-def test_a_stack_of_each_shape_is_deployed_updated_and_deleted(answers: dict[str, str], set_up: SetUp) -> None:
-    """With the change set, the roles and the boundary of the pipeline; the calls are allowed."""
+def test_other_shapes_are_deployed(answers: dict[str, str], set_up: SetUp) -> None:
+    """With the pipeline's change sets, roles and boundary."""
     project = set_up("preview", **answers)
     project.runner.known = UNCHECKED
     project.runner.environment["LOCAL_STANDIN"] = "1"
-    event: dict[str, Any] = {"number": 7, "pull_request": PULL_REQUEST}
+    stack = f"{project.stack('preview')}-7"
     for memory in ("512", "640"):
         template = project.folder / "template.yaml"
         template.write_text(template.read_text(encoding="utf-8").replace("MemorySize: 512", f"MemorySize: {memory}"))
         if memory != "512":
             project.commit()
-        jobs = project.runner.run("deploy.yml", "pull_request", "refs/pull/7/merge", action="synchronize", **event)
+        jobs = pull_request(project, "synchronize")
         assert jobs["preview/deploy"].result == "success", jobs["preview/deploy"].log
-        assert deployed(project, "lambda-stream-pr-7")["MemorySize"] == int(memory)
-    jobs = project.runner.run("deploy.yml", "pull_request", "refs/pull/7/merge", action="closed", **event)
-    assert jobs["delete"].result == "success", jobs["delete"].log
-    assert "lambda-stream-pr-7" not in project.cloud.stacks()
+        assert deployed(project, stack)["MemorySize"] == int(memory)
+    project.set_pull_request("closed")
+    jobs = pull_request(project, "closed")
+    assert jobs["preview/delete"].result == "success", jobs["preview/delete"].log
+    assert stack not in project.cloud.stacks()
     assert_allowed(project.cloud)

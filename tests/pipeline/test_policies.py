@@ -1,4 +1,4 @@
-"""Who may become the pipeline's roles, and what they may do: by IAM's rules, over pipeline/oidc.yaml as it is."""
+"""Who may assume the pipeline's roles, and what the roles may do: pipeline/oidc.yaml by IAM's rules."""
 
 from __future__ import annotations
 
@@ -10,26 +10,28 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.helpers.infrastructure import transformed
 from tests.helpers.rendering import load_yaml, render
-from tests.helpers.support import TEMPLATE, Bake, defaults
+from tests.helpers.support import ROOT, TEMPLATE, Bake, defaults
 from tests.pipeline.policies import PSEUDO, Template, admits, allows, listed, statements
+from tests.pipeline.test_isolation import OIDC, PIPELINE, SERVICES
 
-OIDC = TEMPLATE / "pipeline" / "oidc.yaml"
 ISSUER = "token.actions.githubusercontent.com"
 PROVIDER = "arn:aws:iam::123456789012:oidc-provider/" + ISSUER
+STACK = PIPELINE.stack_name("production", "lambda-stream")
+STAGING, PREVIEW = (PIPELINE.stack_name(name, "lambda-stream") for name in ("staging", "preview"))
 GIVEN = {
     "Environment": "production",
     "Repository": "octo-org/stream.py",
     "Branch": "main",
-    "StackName": "lambda-stream-production",
-    "NamePrefix": "lambda-stream-production",
+    "StackName": STACK,
+    "NamePrefix": PIPELINE.name_prefix("production", "lambda-stream"),
     "ProviderArn": PROVIDER,
 }
 IDS = {"OwnerId": "4242", "RepositoryId": "1001"}
-SERVICES = ("Bedrock", "CloudFront", "CodeDeploy", "CloudWatch", "Image", "Logs", "RestApi", "Sns", "XRay")
 EVERYTHING = dict.fromkeys(SERVICES, "yes")
 
-# Claims of a token that has to be admitted, in the two forms that GitHub has for the subject.
+# Claims of a token that must be trusted, with both forms of GitHub's subject.
 NAMES = {
     "aud": "sts.amazonaws.com",
     "sub": "repo:octo-org/stream.py:environment:production",
@@ -39,7 +41,7 @@ NAMES = {
 NUMBERS = {**NAMES, "sub": "repo:octo-org@4242/stream.py@1001:environment:production"}
 
 Claims = Mapping[str, str | None]
-# What is different in a token that has to be refused, by why.
+# Differences for which a token must be refused.
 REFUSED: dict[str, Claims] = {
     "another environment": {"sub": "repo:octo-org/stream.py:environment:staging"},
     "another environment, numbers": {"sub": "repo:octo-org@4242/stream.py@1001:environment:staging"},
@@ -74,29 +76,29 @@ def admitted(role: str, claims: Claims, **parameters: str) -> bool:
 
 
 @pytest.mark.parametrize("claims", [NAMES, NUMBERS], ids=["names", "numbers"])
-def test_the_right_token_becomes_the_deploy_role(claims: Claims) -> None:
-    """Both forms of the subject, from the right environment and branch."""
+def test_right_token_is_trusted(claims: Claims) -> None:
+    """From the right environment and branch, with both forms of the subject."""
     assert admitted("DeployRole", claims, **IDS)
 
 
 @pytest.mark.parametrize("difference", REFUSED.values(), ids=REFUSED)
 @pytest.mark.parametrize("claims", [NAMES, NUMBERS], ids=["names", "numbers"])
-def test_every_other_token_is_refused(claims: Claims, difference: Claims) -> None:
-    """One claim is different or missing: the role stays closed."""
+def test_other_tokens_are_refused(claims: Claims, difference: Claims) -> None:
+    """A single different or missing claim is enough."""
     assert not admitted("DeployRole", {**claims, **difference}, **IDS)
 
 
-def test_without_numbers_only_the_names_are_trusted() -> None:
-    """As for a repository whose numbers `make pipeline` could not learn."""
+def test_without_ids_names_are_trusted() -> None:
+    """For a repository whose ids `make pipeline` could not look up."""
     assert admitted("DeployRole", {**NAMES, "repository_id": None})
     assert not admitted("DeployRole", NUMBERS)
     assert not admitted("DeployRole", {**NAMES, "sub": "repo:octo-org@/stream.py@:environment:production"})
     assert not admitted("DeployRole", {**NAMES, "ref": "refs/heads/feature"})
 
 
-def test_a_preview_may_come_from_any_branch_of_the_repository() -> None:
-    """A pull request's ref is that of its merge; the subject still names repository and environment."""
-    parameters = {**IDS, "Environment": "preview", "Branch": "", "StackName": "lambda-stream-pr-*"}
+def test_preview_comes_from_any_branch() -> None:
+    """The ref of a pull request is that of its merge. The subject still names repository and environment."""
+    parameters = {**IDS, "Environment": "preview", "Branch": "", "StackName": f"{PREVIEW}-*"}
     claims: Claims = {**NAMES, "sub": "repo:octo-org/stream.py:environment:preview", "ref": "refs/pull/7/merge"}
     assert admitted("DeployRole", claims, **parameters)
     assert not admitted("DeployRole", NAMES, **parameters)
@@ -104,8 +106,8 @@ def test_a_preview_may_come_from_any_branch_of_the_repository() -> None:
     assert "DriftRole" not in Template(OIDC, **{**GIVEN, **parameters}).resources()
 
 
-def test_the_drift_role_is_for_the_branch_outside_of_environments() -> None:
-    """A schedule runs on the default branch, and its job has no environment."""
+def test_drift_role_trusts_the_branch() -> None:
+    """Scheduled workflows run on the default branch, and the job has no environment."""
     names: Claims = {**NAMES, "sub": "repo:octo-org/stream.py:ref:refs/heads/main"}
     numbers: Claims = {**NAMES, "sub": "repo:octo-org@4242/stream.py@1001:ref:refs/heads/main"}
     assert admitted("DriftRole", names, **IDS)
@@ -121,8 +123,8 @@ def test_the_drift_role_is_for_the_branch_outside_of_environments() -> None:
         assert not admitted("DriftRole", wrong, **IDS)
 
 
-def test_nobody_but_github_and_cloudformation_may_become_a_role() -> None:
-    """The principals, and that no statement of trust is without the audience and an exact subject."""
+def test_roles_trust_no_other_principals() -> None:
+    """Only GitHub and CloudFormation, and GitHub only with the audience and an exact subject."""
     resources = Template(OIDC, **GIVEN, **IDS, **EVERYTHING).resources()
     roles = {name: value["Properties"] for name, value in resources.items() if value["Type"] == "AWS::IAM::Role"}
     assert roles.keys() == {"DeployRole", "DriftRole", "CloudFormationRole"}
@@ -137,8 +139,8 @@ def test_nobody_but_github_and_cloudformation_may_become_a_role() -> None:
 
 
 ACCOUNT = "123456789012"
-FUNCTION = f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:lambda-stream-production-StreamFunction-1A2B3C4D5E6F"
-ROLE = f"arn:aws:iam::{ACCOUNT}:role/lambda-stream-production-StreamFunctionRole-1A2B3C4D5E6F"
+FUNCTION = f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:{STACK}-StreamFunction-1A2B3C4D5E6F"
+ROLE = f"arn:aws:iam::{ACCOUNT}:role/{STACK}-StreamFunctionRole-1A2B3C4D5E6F"
 BOUNDARY = "arn:aws:::Boundary"
 
 
@@ -146,8 +148,8 @@ def may(role: str, action: str, resource: str, context: Mapping[str, str] | None
     return allows(Template(OIDC, **{**GIVEN, **IDS, **parameters}).policies(role), action, resource, context)
 
 
-def test_the_pipeline_cannot_give_itself_more() -> None:
-    """No role without the boundary, none of the pipeline's own touched, none handed to another service."""
+def test_pipeline_cannot_extend_itself() -> None:
+    """It creates no role without the boundary, changes none of its own, and passes none to other services."""
     bounded = {"iam:PermissionsBoundary": BOUNDARY}
     for action in ("iam:CreateRole", "iam:PutRolePolicy", "iam:AttachRolePolicy", "iam:PutRolePermissionsBoundary"):
         assert may("CloudFormationRole", action, ROLE, bounded)
@@ -168,36 +170,26 @@ def test_the_pipeline_cannot_give_itself_more() -> None:
     assert not may("CloudFormationRole", "iam:PassRole", ROLE)
 
 
-@pytest.mark.parametrize("slug", ["pipeline", "pipeline-lambda-stream", "pipeline-" + "x" * 31])
-def test_no_projects_name_reaches_the_roles_of_a_pipeline(slug: str) -> None:
-    """The pipeline's roles have a path, which the names of a stack's own roles cannot have."""
-    own = f"arn:aws:iam::{ACCOUNT}:role/pipeline/pipeline-{slug}-production-DeployRole-1A2B3C4D5E6F"
-    prefix = f"{slug}-production"[:24]
-    assert not may("CloudFormationRole", "iam:UpdateAssumeRolePolicy", own, NamePrefix=prefix)
-    assert may(
-        "CloudFormationRole", "iam:UpdateAssumeRolePolicy", f"arn:aws:iam::{ACCOUNT}:role/{prefix}-R", NamePrefix=prefix
-    )
-
-
-def test_an_environment_does_not_reach_another() -> None:
-    """Neither its stack nor what is in it, nor a deployment without CloudFormation's own role."""
-    stack = f"arn:aws:cloudformation:us-east-1:{ACCOUNT}:stack/lambda-stream-production/1"
-    other = f"arn:aws:cloudformation:us-east-1:{ACCOUNT}:stack/lambda-stream-staging/1"
+def test_environments_are_separate() -> None:
+    """Other stacks and functions are out of reach, and changes need the role of CloudFormation."""
+    stack, other = (f"arn:aws:cloudformation:us-east-1:{ACCOUNT}:stack/{name}/1" for name in (STACK, STAGING))
     role = {"cloudformation:RoleArn": "arn:aws:::CloudFormationRole"}
     assert may("DeployRole", "cloudformation:CreateChangeSet", stack, role)
     assert not may("DeployRole", "cloudformation:CreateChangeSet", stack)
-    for action in ("CreateChangeSet", "ExecuteChangeSet", "DescribeStacks"):
+    imports = {**role, "cloudformation:ImportResourceTypes": "AWS::Lambda::Function"}
+    assert not may("DeployRole", "cloudformation:CreateChangeSet", stack, imports)
+    for action in ("CreateChangeSet", "ExecuteChangeSet", "DescribeStacks", "GetTemplateSummary"):
         assert not may("DeployRole", f"cloudformation:{action}", other, role)
     for stacks in (stack, other):
         assert not may("DeployRole", "cloudformation:DeleteStack", stacks)
         assert not may("DeployRole", "cloudformation:UpdateStack", stacks, role)
-    staging = FUNCTION.replace("production", "staging")
+    staging = FUNCTION.replace(STACK, STAGING)
     assert may("DeployRole", "lambda:InvokeFunctionUrl", FUNCTION)
     assert not may("DeployRole", "lambda:InvokeFunctionUrl", staging)
     assert not may("CloudFormationRole", "lambda:UpdateFunctionCode", staging)
     assert not may("DeployRole", "lambda:UpdateFunctionCode", FUNCTION)
-    preview = {"Environment": "preview", "Branch": "", "StackName": "lambda-stream-pr-*"}
-    pull = f"arn:aws:cloudformation:us-east-1:{ACCOUNT}:stack/lambda-stream-pr-7/1"
+    preview = {"Environment": "preview", "Branch": "", "StackName": f"{PREVIEW}-*"}
+    pull = f"arn:aws:cloudformation:us-east-1:{ACCOUNT}:stack/{PREVIEW}-7/1"
     assert may("DeployRole", "cloudformation:DeleteStack", pull, {}, **preview)
     assert not may("DeployRole", "cloudformation:DeleteStack", stack, {}, **preview)
 
@@ -206,34 +198,34 @@ def actions(policies: list[dict[str, Any]]) -> set[str]:
     return {action for policy in policies for statement in statements(policy) for action in listed(statement["Action"])}
 
 
-# The services that each option brings, beside those that every project uses.
+# IAM services of each parameter, in addition to those that every project uses.
 BROUGHT = {
     "CloudFront": {"cloudfront"},
     "CodeDeploy": {"codedeploy"},
     "CloudWatch": {"cloudwatch"},
     "Image": {"ecr"},
     "Logs": {"logs"},
-    "RestApi": {"apigateway", "execute-api"},
+    "RestApi": {"apigateway"},
     "Sns": {"sns"},
 }
 
 
 @pytest.mark.parametrize("used", [(), *((name,) for name in BROUGHT), tuple(BROUGHT)], ids=" ".join)
-def test_no_service_beyond_those_that_the_stack_uses(used: tuple[str, ...]) -> None:
-    """What the pipeline may do at all, and that it is no wildcard."""
+def test_only_used_services_are_allowed(used: tuple[str, ...]) -> None:
+    """Actions are spelled out, and belong to services that the stack uses."""
     template = Template(OIDC, **GIVEN, **IDS, **dict.fromkeys(used, "yes"))
     found = {
         action
         for role in ("DeployRole", "CloudFormationRole", "DriftRole")
         for action in actions(template.policies(role))
     }
-    assert all(re.fullmatch(r"[a-z0-9-]+:[A-Za-z]+", action) for action in found), "a wildcard"
+    assert all(re.fullmatch(r"[a-z0-9-]+:[A-Za-z]+", action) for action in found), "an action has a wildcard"
     expected = {"cloudformation", "iam", "lambda", "s3"}.union(*(BROUGHT[name] for name in used))
     assert {action.partition(":")[0] for action in found} == expected
 
 
-def test_what_may_be_done_to_everything_is_what_knows_no_resource() -> None:
-    """Each statement on `*`, by its name."""
+def test_wildcards_are_unavoidable() -> None:
+    """These actions support no resources."""
     template = Template(OIDC, **GIVEN, **IDS, **EVERYTHING)
     found = {
         statement["Sid"]
@@ -242,25 +234,25 @@ def test_what_may_be_done_to_everything_is_what_knows_no_resource() -> None:
         for statement in statements(policy)
         if "*" in listed(statement["Resource"])
     }
-    assert found == {"ReadTemplate", "LogInToPush", "Await"}
+    assert found == {"LogInToRegistry", "WaitForDetection"}
 
 
-def test_the_policies_fit_into_a_role() -> None:
-    """IAM takes 10,240 characters of inline policies for a role, and 6,144 for a policy of its own."""
+def test_policies_fit_into_roles() -> None:
+    """IAM allows 10,240 characters of inline policies in a role, and 6,144 in a managed policy."""
     resources = Template(OIDC, **GIVEN, **IDS, **EVERYTHING).resources()
-    longest = f"arn:aws:lambda:ap-northeast-1:{ACCOUNT}:function:lambda-stream-production"
-    assert len(longest) < 100
+    longest = f"arn:aws:lambda:ap-northeast-1:{ACCOUNT}:function:{STACK}"
+    assert len(longest) < 105
     for name in ("DeployRole", "CloudFormationRole", "DriftRole"):
         documents = [policy["PolicyDocument"] for policy in resources[name]["Properties"]["Policies"]]
         size = sum(len(json.dumps(document, separators=(",", ":"))) for document in documents)
-        assert size < 9_200, (name, size)  # leaves room for longer names and regions
+        assert size < 9_200, (name, size)  # with room for longer names and regions
     for name in ("Boundary", "Reading"):
         document = json.dumps(resources[name]["Properties"]["PolicyDocument"], separators=(",", ":"))
         assert len(document) < 5_000, (name, len(document))
 
 
 @pytest.mark.parametrize("model", ["global.amazon.nova-2-lite-v1:0", "amazon.nova-lite-v1:0"])
-def test_the_boundary_lets_a_function_do_what_its_own_policy_allows(model: str) -> None:
+def test_boundary_allows_bedrock(model: str) -> None:
     resources = Template(OIDC, **GIVEN, **IDS, Bedrock="yes").resources()
     boundary = resources["Boundary"]["Properties"]["PolicyDocument"]
     answers = {**defaults(), "example": "bedrock", "bedrock_model": model}
@@ -272,8 +264,8 @@ def test_the_boundary_lets_a_function_do_what_its_own_policy_allows(model: str) 
         assert allows([boundary], statement["Action"], arn.replace(":*:", ":eu-west-1:")), arn
 
 
-# AWS's list of what a type's handlers call is for every property that there is. These calls, as patterns, are for
-# properties that our template does not have, or look for resources that nobody named.
+# AWS lists the calls of a type's handlers for all of its properties. The calls below, as patterns, are for properties
+# that our template does not use, or for listing resources.
 UNUSED = {
     "AWS::Lambda::Function": (
         *(
@@ -302,12 +294,12 @@ UNUSED = {
     "AWS::CloudFront::Distribution": (
         *("cloudfront:.*ConnectionGroup", "cloudfront:GetVpcOrigin", "cloudfront:ListDistributions"),
         "cloudfront:UpdateDistributionWithStagingConfig",
-        "cloudfront:CreateDistributionWithTags",  # IAM has no such action: it asks for two others
+        "cloudfront:CreateDistributionWithTags",  # not an action of IAM, which checks two others instead
     ),
-    "AWS::CloudFront::OriginAccessControl": ("cloudfront:ListOriginAccessControls",),
-    "AWS::CloudFront::CachePolicy": ("cloudfront:ListCachePolicies",),
-    "AWS::CloudFront::OriginRequestPolicy": ("cloudfront:ListOriginRequestPolicies",),
-    "AWS::CloudFront::ResponseHeadersPolicy": ("cloudfront:ListResponseHeadersPolicies",),
+    "AWS::CloudFront::OriginAccessControl": (
+        "cloudfront:ListOriginAccessControls",
+        "cloudfront:UpdateOriginAccessControl",  # would reach those of other stacks, and ours never change
+    ),
     "AWS::ApiGateway::RestApi": ("iam:.*", "s3:.*"),
 }
 TYPES = {
@@ -315,14 +307,13 @@ TYPES = {
     *("AWS::Lambda::Version", "AWS::IAM::Role", "AWS::Logs::LogGroup", "AWS::CloudWatch::Alarm"),
     *("AWS::CloudWatch::Dashboard", "AWS::SNS::Topic", "AWS::SNS::Subscription", "AWS::SNS::TopicPolicy"),
     *("AWS::CodeDeploy::Application", "AWS::CodeDeploy::DeploymentGroup", "AWS::CloudFront::Distribution"),
-    *("AWS::CloudFront::OriginAccessControl", "AWS::CloudFront::CachePolicy", "AWS::CloudFront::OriginRequestPolicy"),
-    *("AWS::CloudFront::ResponseHeadersPolicy", "AWS::ApiGateway::RestApi", "AWS::ApiGateway::Deployment"),
+    *("AWS::CloudFront::OriginAccessControl", "AWS::ApiGateway::RestApi", "AWS::ApiGateway::Deployment"),
     "AWS::ApiGateway::Stage",
 }
 
 
 def handlers(kind: str) -> dict[str, set[str]]:
-    """What CloudFormation calls to create, read, update, delete and list a resource of a type, as AWS publishes it."""
+    """Return what CloudFormation calls for each operation on a type of resource, as AWS publishes it."""
     spec = importlib.util.find_spec("cfnlint")
     assert spec is not None
     assert spec.origin is not None
@@ -333,49 +324,96 @@ def handlers(kind: str) -> dict[str, set[str]]:
 
 
 def needed(kind: str, *operations: str) -> list[str]:
-    """What the role has to be allowed for these operations."""
+    """Return the actions that the role needs for these operations."""
     every = handlers(kind)
     for pattern in UNUSED.get(kind, ()):
-        assert any(re.fullmatch(pattern, call) for calls in every.values() for call in calls), "needed no more"
+        assert any(re.fullmatch(pattern, call) for calls in every.values() for call in calls), f"unneeded: {pattern}"
     calls = set().union(*(called for name, called in every.items() if name in operations))
     return sorted(call for call in calls if not any(re.fullmatch(pattern, call) for pattern in UNUSED.get(kind, ())))
 
 
 @pytest.mark.parametrize("kind", sorted(TYPES))
-def test_cloudformation_may_do_what_its_handlers_do(kind: str) -> None:
-    """The permissions in AWS's own resource schemas (cfn-lint brings them), and for drift those of reading."""
+def test_handlers_may_do_their_calls(kind: str) -> None:
+    """By the permissions in AWS's resource schemas, which cfn-lint brings. Drift detection needs those of reading."""
     template = Template(OIDC, **GIVEN, **IDS, **EVERYTHING)
     may_make, may_read = (actions(template.policies(role)) for role in ("CloudFormationRole", "DriftRole"))
     assert [call for call in needed(kind, "create", "read", "update", "delete") if call not in may_make] == []
     assert [call for call in needed(kind, "read") if call not in may_read] == []
 
 
-def test_cloudformation_may_do_nothing_that_no_handler_does() -> None:
-    """So that the policy does not outgrow the stack: what is left over is named."""
+def test_no_action_without_a_handler() -> None:
+    """The policy does not outgrow the stack. Exceptions are listed with their reason."""
     template = Template(OIDC, **GIVEN, **IDS, **EVERYTHING)
     called = set().union(*(called for kind in TYPES for called in handlers(kind).values()))
     assert actions(template.policies("CloudFormationRole")) - called == {
         "cloudformation:CreateChangeSet",  # SAM's transform
-        "ecr:BatchGetImage",  # by Lambda, on behalf of whoever makes a function from an image
+        "ecr:BatchGetImage",  # by Lambda, on behalf of the creator of a function from an image
         "ecr:GetDownloadUrlForLayer",
         "ecr:GetRepositoryPolicy",
         "ecr:SetRepositoryPolicy",
     }
 
 
-def test_each_type_of_resource_in_the_template_is_known_here(bake: Bake) -> None:
-    """A type that comes to template.yaml has to come to `TYPES` and to oidc.yaml too."""
-    text = (TEMPLATE / "template.yaml").read_text(encoding="utf-8")
+def test_all_resource_types_are_covered() -> None:
+    """A new type in template.yaml has to be added to `TYPES` and to oidc.yaml."""
+    files = (TEMPLATE / "template.yaml", *(ROOT / "templates" / "resources").iterdir())
+    text = "\n".join(file.read_text(encoding="utf-8") for file in files)
     used = {kind for kind in re.findall(r"Type: (AWS::\S+)", text) if not kind.startswith("AWS::Serverless::")}
     assert used <= TYPES
 
 
-def test_the_evaluator_refuses_what_it_does_not_understand() -> None:
-    """A condition or a key that is passed over would let a test pass for the wrong reason."""
+def test_distribution_has_its_tag() -> None:
+    """CloudFormation puts no tags of its own on distributions, so template.yaml sets the one that policies ask for."""
+    template = load_yaml(render("template.yaml", {**defaults(), "front_door": "cloudfront"}))
+    tags = template["Resources"]["StreamDistribution"]["Properties"]["Tags"]
+    assert tags == [{"Key": "stack", "Value": {"Ref": "AWS::StackName"}}]
+    arn, own = f"arn:aws:cloudfront::{ACCOUNT}:distribution/E1", {"aws:ResourceTag/stack": STACK}
+    other = {"aws:ResourceTag/stack": STAGING}
+    for action in ("UpdateDistribution", "DeleteDistribution", "TagResource", "UntagResource", "GetDistributionConfig"):
+        assert may("CloudFormationRole", f"cloudfront:{action}", arn, own, CloudFront="yes")
+        assert not may("CloudFormationRole", f"cloudfront:{action}", arn, other, CloudFront="yes")
+
+
+def test_rest_api_admits_the_deploy_role(bake: Bake) -> None:
+    """The API's own policy names the role, which may not call any other API of the account."""
+    template = transformed(bake(front_door="rest-api"))
+    [statement] = template["Resources"]["StreamApi"]["Properties"]["Body"]["x-amazon-apigateway-policy"]["Statement"]
+    assert statement == {
+        "Effect": "Allow",
+        "Principal": "*",
+        "Action": "execute-api:Invoke",
+        "Resource": "execute-api:/*",
+        # The transform has put the value of the parameter DeployRole in, which is empty here.
+        "Condition": {"StringEquals": {"aws:PrincipalArn": {"Fn::If": ["HasDeployRole", "", "none"]}}},
+    }
+    assert template["Conditions"]["HasDeployRole"] == {"Fn::Not": [{"Fn::Equals": [{"Ref": "DeployRole"}, ""]}]}
+    arn = f"arn:aws:execute-api:us-east-1:{ACCOUNT}:a1b2c3d4e5/live/GET/"
+    for role in ("DeployRole", "CloudFormationRole", "DriftRole"):
+        assert not may(role, "execute-api:Invoke", arn, {}, **EVERYTHING)
+
+
+@pytest.mark.parametrize("answers", [{"url_auth": "NONE"}, {"deploy_pipeline": "none"}], ids=["public", "by hand"])
+def test_other_rest_apis_have_no_policy(answers: dict[str, str], bake: Bake) -> None:
+    """A policy would close a public API to its callers."""
+    template = transformed(bake(front_door="rest-api", **answers))
+    assert "x-amazon-apigateway-policy" not in template["Resources"]["StreamApi"]["Properties"]["Body"]
+    assert "DeployRole" not in template.get("Parameters", {})
+
+
+def test_predefined_config_is_readable() -> None:
+    """SAM uses CodeDeploy's predefined configurations; those of other projects are out of reach."""
+    config = f"arn:aws:codedeploy:us-east-1:{ACCOUNT}:deploymentconfig:"
+    for name, expected in (("CodeDeployDefault.LambdaCanary10Percent5Minutes", True), ("other", False)):
+        found = may("CloudFormationRole", "codedeploy:GetDeploymentConfig", config + name, CodeDeploy="yes")
+        assert found is expected
+
+
+def test_unknown_elements_raise() -> None:
+    """An ignored condition or key would let tests pass for the wrong reason."""
     statement = {"Effect": "Allow", "Action": "s3:GetObject", "Resource": "*"}
     assert allows([{"Statement": statement}], "s3:GetObject", "x")
     assert not allows([{"Statement": [statement, {**statement, "Effect": "Deny"}]}], "s3:GetObject", "x")
     assert not allows([{"Statement": statement}], "s3:GetObjects", "x")
     for odd in ({"NotAction": "x"}, {"Condition": {"ForAllValues:StringEquals": {"a": "b"}}}):
-        with pytest.raises(ValueError, match="not understood"):
+        with pytest.raises(ValueError, match="unsupported"):
             allows([{"Statement": {**statement, **odd}}], "s3:GetObject", "x")

@@ -1,7 +1,7 @@
-"""The commands of a project's README, as they stand there and in its order, by someone who has AWS on localhost.
+"""The commands of a project's README, unchanged and in its order, with AWS on localhost.
 
-Stand-ins: MiniStack for AWS, whose URLs do not stream, so that `$URL` is that of `make dev`; `gh`; a bare repository
-in the place of GitHub's.
+Stand-ins: MiniStack for AWS (its URLs do not stream, so `$URL` is that of `make dev`), `gh`, and a bare repository for
+GitHub's.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 LOCAL = "http://127.0.0.1:3000"
 ALONE = {"deploy_pipeline": "none"}
-# Between them, every command that a README may have.
+# Together, these READMEs have every command that a README can have.
 VARIANTS: dict[str, Answers] = {
     "hello": {"observability": "full"},
     "sse": {**ALONE, "example": "sse"},
@@ -40,7 +40,7 @@ VARIANTS: dict[str, Answers] = {
 }
 
 
-# What other tests run.
+# Commands that other tests run.
 ELSEWHERE = {
     "sam local invoke\n": "test_sam_local.py",
     "sam local invoke StreamFunction --event events/get.json\n": "test_sam_local.py",
@@ -49,7 +49,7 @@ ELSEWHERE = {
 
 
 def new_scripts(variant: str) -> list[str]:
-    """What this README has its reader type, but for what one before it or another test has."""
+    """Return the scripts of this README that neither an earlier variant nor another test runs."""
     before = list(VARIANTS)[: list(VARIANTS).index(variant)]
     known = {script for name in before for script in scripts(readme(VARIANTS[name]))} | ELSEWHERE.keys()
     return [script for script in scripts(readme(VARIANTS[variant])) if script not in known]
@@ -57,7 +57,7 @@ def new_scripts(variant: str) -> list[str]:
 
 @dataclass
 class Shell:
-    """A user's shell in a project, with `make dev` in another one."""
+    """A user's shell in a project, while another one runs `make dev`."""
 
     project: Path
     cloud: Cloud
@@ -65,7 +65,7 @@ class Shell:
     url: str
 
     def __call__(self, script: str, answers: str = "") -> str:
-        """Runs commands until one fails, which fails the test; gives what they print."""
+        """Run commands, and return their output. One that fails ends the test."""
         script = (
             script.replace(LOCAL, self.url)
             .replace("URL=…", f"URL={self.url}/")
@@ -75,7 +75,7 @@ class Shell:
         return done.stdout + done.stderr
 
     def follow(self, command: str, until: str) -> None:
-        """Runs a command that ends with Ctrl-C, until it prints something."""
+        """Run a command until it prints a text, then end it with Ctrl-C."""
         with self.start(command) as process:
             assert any(until in line for line in process.stdout or ()), f"{command} ended without {until}"
             os.killpg(process.pid, signal.SIGINT)
@@ -92,7 +92,7 @@ class Shell:
         )
 
     def output(self, name: str) -> str:
-        """An output of the stack that is deployed."""
+        """Return an output of the deployed stack."""
         [stack] = self.cloud.client("cloudformation").describe_stacks(StackName="lambda-stream")["Stacks"]
         return str(next(output["OutputValue"] for output in stack["Outputs"] if output["OutputKey"] == name))
 
@@ -109,6 +109,7 @@ def shell(bake: Bake, cloud: Cloud, python_home: Path, tmp_path: Path) -> Iterat
             (commands / "gh").symlink_to(STAND_INS / "gh")
             hub = tmp_path / "hub" / "owner" / "name.git"
             run("git", "init", "--quiet", "--bare", hub, cwd=tmp_path)
+            (tmp_path / "github.json").write_text('{"repository": "owner/name"}')
             (tmp_path / "gitconfig").write_text(
                 f"[user]\nname = A User\nemail = user@example.com\n[init]\ndefaultBranch = main\n"
                 f'[url "file://{tmp_path}/hub/"]\npushInsteadOf = git@github.com:\n'
@@ -139,14 +140,14 @@ def shell(bake: Bake, cloud: Cloud, python_home: Path, tmp_path: Path) -> Iterat
 
 
 def log(shell: Shell, message: str) -> None:
-    """Writes a line to the function's log, as Lambda would."""
+    """Write a line to the function's log, as Lambda would."""
     logs: Any = shell.cloud.client("logs")
     where = {"logGroupName": "/aws/lambda/lambda-stream", "logStreamName": "2026/11/26/[1]0"}
     logs.create_log_stream(**where)
     logs.put_log_events(**where, logEvents=[{"timestamp": 1_800_000_000_000, "message": message}])
 
 
-# What a response has in it.
+# A pattern in the responses of each variant.
 EXPECTED = {
     "hello": "10 of 10|streamed",
     "sse": "event: ",
@@ -160,18 +161,20 @@ EXPECTED = {
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_a_readmes_commands_work_in_its_order(variant: str, shell: Callable[[str], Shell]) -> None:
+def test_readme_commands_work(variant: str, shell: Callable[[str], Shell]) -> None:
     here = shell(variant)
     for script in new_scripts(variant):
         match script.split()[:3]:
             case ["make", "dev"]:
-                pass  # it runs already
+                pass  # running already
             case ["make", "dev", "ARGS=--limits"]:
                 here.follow(script, "http://127.0.0.1:")
             case ["make", "check", _]:
                 assert "Successfully created/updated stack - lambda-stream" in here(script, "y\n")
             case ["git", "init", _]:
-                assert "They are set." in here(script)
+                assert "The variables are set in owner/name." in here(script)
+                # `make pipeline` ran for staging alone here, but the README also deletes a preview.
+                here("gh variable set STACK_NAME --env preview --body Preview-0123456789-lambda-stream-pr")
             case ["sam", "delete", _]:
                 assert "does not exist" in here(script, "y\ny\n")
             case ["sam", "logs", _]:
@@ -187,16 +190,17 @@ def test_a_readmes_commands_work_in_its_order(variant: str, shell: Callable[[str
                 here(script)
 
 
-def test_the_documents_ways_to_set_the_pipeline_up(shell: Callable[[str], Shell]) -> None:
+def test_document_sets_up_the_pipeline(shell: Callable[[str], Shell]) -> None:
     here = shell("hello")
     here("git init --quiet && git remote add origin git@github.com:owner/name.git")
     for script in scripts(document("docs/pipeline.md")):
         for command in filter(None, script.splitlines()):
-            assert "They are set." in here(command.replace("…", "7")), command
+            command = command.replace("OWNER_ID=…", "OWNER_ID=4242").replace("REPOSITORY_ID=…", "REPOSITORY_ID=1001")
+            assert "The variables are set in owner/name." in here(command), command
 
 
-def test_a_function_with_its_interpreter_is_deployed_invoked_and_deleted(shell: Callable[[str], Shell]) -> None:
-    """MiniStack runs its `bootstrap`, so what the invocation shows is our runtime's; that it streams does not show."""
+def test_own_interpreter_is_deployed(shell: Callable[[str], Shell]) -> None:
+    """MiniStack runs the `bootstrap`, so the response is our runtime's, though MiniStack does not stream it."""
     here = shell("interpreter")
     here("make deploy", "y\n")
     assert "lambda-stream" in here.cloud.stacks()

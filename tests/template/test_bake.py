@@ -157,6 +157,11 @@ REST_API = {
             "Properties.TimeoutInMillis": 120000,
         }.items()
     },
+    "Parameters.DeployRole.Type": "String",
+    "Parameters.DeployRole.Default": "",
+    "Parameters.DeployRole.Description": "ARN of a role that may call the REST API; the pipeline passes that of its "
+    "smoke test",
+    "Conditions.HasDeployRole": {"Not": [{"Equals": [{"Ref": "DeployRole"}, ""]}]},
     "Outputs.StreamApiUrl": {"Sub": "https://${StreamApi}.execute-api.${AWS::Region}.${AWS::URLSuffix}/live/"},
 }
 CORS = "Resources.StreamUrl.Properties.Cors"
@@ -381,7 +386,9 @@ def test_the_rest_api_authorizes_as_the_url_does(url_auth: str, auth: dict[str, 
     answers = {**defaults(), "front_door": "rest-api", "url_auth": url_auth}
     api = load_yaml(render("template.yaml", answers))["Resources"]["StreamApi"]["Properties"]
     assert api["EndpointConfiguration"] == {"Type": "REGIONAL"}
-    assert api.get("Auth") == auth
+    found = api.get("Auth")
+    assert bool(found and found.pop("ResourcePolicy", None)) == (url_auth == "AWS_IAM")  # see tests/pipeline
+    assert found == auth
 
 
 def test_alarms_and_dashboard_read_the_metrics_that_there_are() -> None:

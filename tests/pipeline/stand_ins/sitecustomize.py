@@ -1,6 +1,6 @@
-"""Writes down what the `aws` and `sam` commands ask of AWS, as whom, and lets them wait less for it.
+"""Record the AWS calls of the `aws` and `sam` commands with their role, and shorten their waits.
 
-Python imports this by itself from PYTHONPATH.
+Python imports this module from PYTHONPATH when it starts.
 """
 
 import json
@@ -19,7 +19,7 @@ if Path(sys.orig_argv[1] if len(sys.orig_argv) > 1 else "").name in ("aws", "sam
     make = client._make_api_call
 
     def call(self: Any, operation: str, parameters: dict[str, Any]) -> Any:
-        """Makes the call and adds a line about it to the record."""
+        """Make the call, and add a line about it to the record."""
         entry = {
             "role": os.environ.get("STAND_IN_ROLE", ""),
             "service": self.meta.service_model.service_name,
@@ -35,8 +35,8 @@ if Path(sys.orig_argv[1] if len(sys.orig_argv) > 1 else "").name in ("aws", "sam
             with open(os.environ["RECORD_CALLS"], "a", encoding="utf-8") as record:
                 print(json.dumps(entry, default=str), file=record)
 
-    class Hurry:
-        """`time`, but for the sleep."""
+    class ShortSleeps:
+        """The module `time` with short sleeps."""
 
         def __getattr__(self, name: str) -> Any:
             return getattr(time, name)
@@ -45,4 +45,4 @@ if Path(sys.orig_argv[1] if len(sys.orig_argv) > 1 else "").name in ("aws", "sam
             time.sleep(min(seconds, 0.2))
 
     client._make_api_call = call
-    waiter.time = Hurry()
+    waiter.time = ShortSleeps()
