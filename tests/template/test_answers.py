@@ -263,7 +263,7 @@ def files_below(folder: Path) -> set[Path]:
 
 
 @pytest.mark.parametrize(("option", "value", "rule"), BAD)
-def test_a_bad_answer_gives_one_message_with_option_value_rule_and_remedy(option: str, value: str, rule: str) -> None:
+def test_bad_answer_has_one_message(option: str, value: str, rule: str) -> None:
     found = problems({**defaults(), option: value})
     assert len(found) == 1 or (option == "cors_origins" and len(found) > 0)
     message = found[0]
@@ -277,37 +277,35 @@ def test_a_bad_answer_gives_one_message_with_option_value_rule_and_remedy(option
 WORDS = {"10, or nothing", "fewer words", "it without them", "typographic quotes: \u2019 \u201c \u201d"}
 
 
-def test_the_remedy_for_a_bad_answer_is_a_good_one() -> None:
+def test_remedy_is_a_good_answer() -> None:
     for option, value, _ in BAD:
         for message in problems({**defaults(), option: value}):
             remedy = message.rpartition("Try ")[2]
             assert remedy in WORDS or problems({**defaults(), option: remedy}) == [], message
 
 
-def test_an_expression_is_refused_though_what_it_gave_when_it_was_evaluated_is_a_good_answer() -> None:
+def test_evaluated_expression_is_refused() -> None:
     [message] = problems({**defaults(), "description": "49"}, {"description": "{{ 7 * 7 }}"})
     assert message.startswith('description = "{{ 7 * 7 }}": must not hold {{, ')
 
 
 @pytest.mark.parametrize(("option", "value"), GOOD)
-def test_a_good_answer_gives_no_message(option: str, value: str) -> None:
+def test_good_answer_has_no_message(option: str, value: str) -> None:
     assert problems({**defaults(), option: value}) == []
 
 
 @pytest.mark.parametrize(("answers", "message"), PAIRS)
-def test_answers_that_cannot_work_together_give_one_message(answers: Answers, message: str) -> None:
+def test_conflicting_answers_have_one_message(answers: Answers, message: str) -> None:
     assert problems({**defaults(), **answers}) == [message]
 
 
 @pytest.mark.parametrize("answers", GOOD_PAIRS)
-def test_answers_that_can_work_together_give_no_message(answers: Answers) -> None:
+def test_compatible_answers_have_no_message(answers: Answers) -> None:
     assert problems({**defaults(), **answers}) == []
 
 
 @pytest.mark.parametrize(("answers", "begin", "rule", "remedy"), WARNINGS)
-def test_what_may_not_work_gives_one_warning_and_no_problem(
-    answers: Answers, begin: str, rule: str, remedy: str
-) -> None:
+def test_doubtful_answer_has_one_warning(answers: Answers, begin: str, rule: str, remedy: str) -> None:
     assert problems({**defaults(), **answers}) == []
     [warning] = warnings({**defaults(), **answers})
     assert warning.startswith(begin)
@@ -316,7 +314,7 @@ def test_what_may_not_work_gives_one_warning_and_no_problem(
     assert warning.isprintable()
 
 
-def test_a_warning_says_what_may_not_work_and_what_to_do() -> None:
+def test_warning_texts() -> None:
     doubtful = {
         "region": "eu-central-2",
         "front_door": "rest-api",
@@ -348,12 +346,12 @@ def test_a_warning_says_what_may_not_work_and_what_to_do() -> None:
 
 
 @pytest.mark.parametrize("answers", [{}, *UNSUSPICIOUS], ids=str)
-def test_what_works_gives_no_warning(answers: Answers) -> None:
+def test_ordinary_answers_have_no_warning(answers: Answers) -> None:
     assert problems({**defaults(), **answers}) == warnings({**defaults(), **answers}) == []
 
 
 @pytest.mark.slow
-def test_warnings_are_shown_and_the_project_is_generated(template: Path, tmp_path: Path) -> None:
+def test_warnings_are_printed_last(template: Path, tmp_path: Path) -> None:
     command = ["cookiecutter", str(template), "--default-config", "--no-input", "-o", str(tmp_path)]
     quiet = run(*command, cwd=tmp_path)
     assert quiet.stderr == ""
@@ -376,7 +374,7 @@ def test_warnings_are_shown_and_the_project_is_generated(template: Path, tmp_pat
 
 @pytest.mark.slow
 @pytest.mark.parametrize("answers", [pair[0] for pair in PAIRS], ids=str)
-def test_answers_that_cannot_work_together_leave_nothing_behind(answers: Answers, tmp_path: Path) -> None:
+def test_conflicting_answers_write_nothing(answers: Answers, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     command = ["cookiecutter", str(ROOT), "--default-config", "--no-input", "-o", str(out)]
@@ -396,7 +394,7 @@ FIRST_BAD = {option: index for index, (option, _, _) in reversed([*enumerate(BAD
     ("option", "value", "rule"),
     [pytest.param(*bad, marks=() if FIRST_BAD[bad[0]] == index else pytest.mark.slow) for index, bad in enumerate(BAD)],
 )
-def test_a_bad_answer_leaves_nothing_behind(option: str, value: str, rule: str, tmp_path: Path) -> None:
+def test_bad_answer_writes_nothing(option: str, value: str, rule: str, tmp_path: Path) -> None:
     configuration, out = tmp_path / "config.yaml", tmp_path / "deep" / "out"
     configuration.write_text(f"replay_dir: {tmp_path / 'replay'}\n")
     out.mkdir(parents=True)
@@ -425,11 +423,11 @@ def test_a_bad_answer_leaves_nothing_behind(option: str, value: str, rule: str, 
         ("x" * 64, "x" * 40),
     ],
 )
-def test_a_name_alone_is_enough(name: str, slug: str, bake: Bake) -> None:
+def test_slug_from_name(name: str, slug: str, bake: Bake) -> None:
     assert bake(project_name=name).name == slug
 
 
-def test_all_problems_are_shown_at_once() -> None:
+def test_all_problems_are_listed() -> None:
     bad = dict.fromkeys(defaults(), "\n")
     options = [message.partition(" = ")[0] for message in problems({**bad, "cors_origins": "/"})]
     assert set(options) == set(defaults())
@@ -437,7 +435,7 @@ def test_all_problems_are_shown_at_once() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("slug", ["../evil", "a/b", "Capital", "x" * 300])
-def test_the_command_refuses_with_messages_and_without_a_traceback(slug: str, tmp_path: Path) -> None:
+def test_bad_slug_has_no_traceback(slug: str, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     command = ["cookiecutter", str(ROOT), "--default-config", "--no-input", "-o", str(out)]
@@ -451,7 +449,7 @@ def test_the_command_refuses_with_messages_and_without_a_traceback(slug: str, tm
 
 @pytest.mark.slow
 @pytest.mark.parametrize("answers", [{"project_slug": "../evil"}, {"memory": "0512", "description": "two\nlines"}])
-def test_replayed_answers_are_refused_by_the_hook(answers: Answers, tmp_path: Path) -> None:
+def test_hook_refuses_replayed_answers(answers: Answers, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     replay = tmp_path / "replay.json"
@@ -473,7 +471,7 @@ def test_replayed_answers_are_refused_by_the_hook(answers: Answers, tmp_path: Pa
         "{# 512 #}512",
     ],
 )
-def test_an_expression_is_refused_before_it_is_evaluated(option: str, expression: str, tmp_path: Path) -> None:
+def test_expression_is_not_evaluated(option: str, expression: str, tmp_path: Path) -> None:
     with pytest.raises(FailedHookException) as refused, work_in(tmp_path):
         cookiecutter(str(ROOT), no_input=True, extra_context={option: expression}, default_config=True)
     shown = json.dumps(expression)
@@ -481,7 +479,7 @@ def test_an_expression_is_refused_before_it_is_evaluated(option: str, expression
     assert files_below(tmp_path) == set()
 
 
-def test_an_expression_on_the_command_line_is_refused_without_a_traceback(tmp_path: Path) -> None:
+def test_command_line_expression(tmp_path: Path) -> None:
     command = ["cookiecutter", str(ROOT), "--default-config", "--no-input", "description={{ 6 * 7 }}"]
     done = run(*command, cwd=tmp_path, check=False)
     assert done.returncode == 1
@@ -494,9 +492,7 @@ def test_an_expression_on_the_command_line_is_refused_without_a_traceback(tmp_pa
 @pytest.mark.parametrize(
     ("description", "status"), [("{{ 6 * 7 }}", 1), ("${{ secrets.TOKEN }}", 1), ("Ein Strom 🚀 流", 0)]
 )
-def test_what_is_typed_at_a_prompt_is_taken_as_it_is(
-    description: str, status: int, template: Path, tmp_path: Path
-) -> None:
+def test_typed_answer_is_not_rendered(description: str, status: int, template: Path, tmp_path: Path) -> None:
     answers = "\n\n" + description + "\n" * (len(defaults()) - 2)
     done = run("cookiecutter", template, "--default-config", cwd=tmp_path, check=False, answers=answers)
     assert done.returncode == status
@@ -509,7 +505,7 @@ def test_what_is_typed_at_a_prompt_is_taken_as_it_is(
 @example("\ufeff")
 @example("\ufffe")
 @example("\u00a0\u200d\u202e")
-def test_a_text_that_is_not_refused_is_the_same_in_every_file(text: str) -> None:
+def test_accepted_text_survives_quoting(text: str) -> None:
     found = problems({**defaults(), "project_name": text})
     assert all(message.isprintable() for message in found)
     if not found:
@@ -518,7 +514,7 @@ def test_a_text_that_is_not_refused_is_the_same_in_every_file(text: str) -> None
         assert tomllib.loads(f"key = {scalar}") == {"key": text}
 
 
-def test_a_project_cannot_have_the_name_of_a_package_that_its_tools_need(project: Path) -> None:
+def test_tool_names_are_reserved_slugs(project: Path) -> None:
     configuration = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))
     lock = tomllib.loads((ROOT / "uv.lock").read_text(encoding="utf-8"))
     needs: dict[str, set[str]] = {}
@@ -532,22 +528,22 @@ def test_a_project_cannot_have_the_name_of_a_package_that_its_tools_need(project
     assert found <= RESERVED_SLUGS
 
 
-def test_the_template_knows_the_inference_profiles_of_the_rules() -> None:
+def test_inference_profiles_match() -> None:
     assert f'.split(".")[0] in {json.dumps([*PROFILES])} %}}' in source("template.yaml")
 
 
-def test_every_option_has_a_good_answer_and_a_bad_one() -> None:
+def test_every_option_has_examples() -> None:
     """Among those that the tests above ask the rules for."""
     assert {option for option, _ in GOOD} == {option for option, *_ in BAD} == set(defaults())
 
 
-def test_the_choices_are_those_of_the_options_file() -> None:
+def test_choices_match_options_file() -> None:
     lists = {option: tuple(value) for option, value in OPTIONS.items() if isinstance(value, list)}
     assert {option: value for option, value in lists.items() if not option.startswith("_")} == CHOICES
 
 
 @pytest.mark.parametrize(("hook", "literals"), [("pre_gen_project", 2), ("post_gen_project", 1)])
-def test_cookiecutter_renders_nothing_of_a_hook_but_the_answers(hook: str, literals: int) -> None:
+def test_hooks_render_only_answers(hook: str, literals: int) -> None:
     code = (ROOT / "hooks" / f"{hook}.py").read_text(encoding="utf-8")
     assert [code.count(mark) for mark in ("{{", "{%", "{#")] == [literals, 0, 0]
     assert len(re.findall(r'r"""\n\{\{ _?cookiecutter (\| default\(\{\}\) )?\| tojson \}\}\n"""', code)) == literals

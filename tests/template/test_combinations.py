@@ -37,7 +37,7 @@ def named(answers: Answers) -> Iterator[None]:
 
 
 @pytest.mark.slow
-def test_the_valid_combinations_are_those_counted_by_hand_and_only_the_bound_options_decide() -> None:
+def test_valid_combinations_count() -> None:
     valid: dict[tuple[Any, ...], set[bool]] = {}
     total = count = 0
     for answers in product():
@@ -51,13 +51,13 @@ def test_the_valid_combinations_are_those_counted_by_hand_and_only_the_bound_opt
     assert {option: PAIRED[option] for option in CHOICES} == CHOICES
 
 
-def test_every_option_but_the_texts_is_combined_with_the_others() -> None:
+def test_every_option_is_combined() -> None:
     assert PAIRED.keys() | SINGLE.keys() | TEXT_LENGTHS.keys() | {"project_slug"} == defaults().keys()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("runtime", CHOICES["runtime"])
-def test_every_valid_combination_makes_good_files(runtime: str) -> None:
+def test_all_combinations_render(runtime: str) -> None:
     # A bake takes some tenths of a second, so 14,400 of them an hour: these are the four files that depend on answers,
     # rendered in cookiecutter's environment. Where a file names no option that is another, it is the same.
     seen: set[str] = set()
@@ -82,7 +82,7 @@ def test_every_valid_combination_makes_good_files(runtime: str) -> None:
     assert len(seen) > 1000
 
 
-def test_the_pairwise_set_holds_every_pair_that_can_be() -> None:
+def test_pairwise_set_is_complete() -> None:
     options = {**PAIRED, **SINGLE}
     every = {
         frozenset({(one, first), (other, second)})
@@ -106,7 +106,7 @@ def test_the_pairwise_set_holds_every_pair_that_can_be() -> None:
 
 
 @pytest.mark.parametrize("answers", COMBINATIONS, ids=name)
-def test_a_combination_makes_good_files(answers: Answers) -> None:
+def test_pairwise_combination_renders(answers: Answers) -> None:
     with named(answers):
         for file in RENDERED:
             text = render(file, answers)
@@ -149,7 +149,7 @@ def expected(answers: Answers) -> dict[str, tuple[int, bytes]]:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 @pytest.mark.parametrize("index", range(len(COMBINATIONS)), ids=lambda index: name(COMBINATIONS[index]))
-def test_a_combination_is_clean_and_passes_its_own_tests(index: int, template: Path, tmp_path: Path) -> None:
+def test_combination_passes_own_checks(index: int, template: Path, tmp_path: Path) -> None:
     answers = COMBINATIONS[index]
     with named(answers):
         # Exactly these files, each as it is in the template or as it renders when that is done once more.

@@ -22,7 +22,7 @@ BREAKAGES = {
 
 
 @pytest.mark.slow
-def test_the_projects_own_gate_passes(bake: Bake) -> None:
+def test_make_check_passes(bake: Bake) -> None:
     """The pipeline's tests run the one of the default project."""
     project = bake(url_auth="NONE", cors_origins="*", python_version="3.14")
     done = run("make", "check", cwd=project)
@@ -35,7 +35,7 @@ def test_the_projects_own_gate_passes(bake: Bake) -> None:
     assert "POST /upload  200  first byte " in invoked.stderr
 
 
-def test_what_was_built_is_not_checked_where_there_is_no_git(bake: Bake) -> None:
+def test_build_output_is_not_linted(bake: Bake) -> None:
     project = bake()
     built = project / ".aws-sam" / "build" / "StreamFunction"
     built.mkdir(parents=True)
@@ -45,7 +45,7 @@ def test_what_was_built_is_not_checked_where_there_is_no_git(bake: Bake) -> None
 
 
 @pytest.mark.slow
-def test_the_types_are_right_for_each_example_and_each_python(bake: Bake, tmp_path: Path) -> None:
+def test_types_of_examples_and_pythons(bake: Bake, tmp_path: Path) -> None:
     """What mypy reads is the Python files, which the example alone chooses, and its settings, with the Python version.
 
     One after the other, since no two mypys may share a cache.
@@ -62,13 +62,13 @@ def own_tests(project: Path) -> int:
 
 
 @pytest.mark.slow
-def test_the_unbroken_project_passes(project: Path) -> None:
+def test_intact_project_passes(project: Path) -> None:
     assert own_tests(project) == 0
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("breakage", BREAKAGES)
-def test_a_broken_line_fails_the_projects_own_tests(breakage: str, project: Path, tmp_path: Path) -> None:
+def test_broken_line_fails_own_tests(breakage: str, project: Path, tmp_path: Path) -> None:
     file, line, replacement = BREAKAGES[breakage]
     broken = shutil.copytree(project, tmp_path / "broken")
     text = (broken / file).read_text(encoding="utf-8")

@@ -84,22 +84,22 @@ PROFILE = (
     ('MODEL_ID: "global.amazon.nova-2-lite-v1:0"', "MODEL_ID: us.amazon.nova-pro-v1:0"),
     ("inference-profile/global.amazon.nova-2-lite-v1:0", "inference-profile/us.amazon.nova-pro-v1:0"),
 )
-LIMITS = "test_time_and_memory_are_within_the_limits"
-RUNTIME = "test_bootstrap_takes_the_place_of_what_cannot_stream"
-HANDLER = "test_the_handler_exists"
-BUILD = "test_sam_builds_with_our_makefile"
-STREAMS = "test_the_url_streams_from_the_function"
-ANYONE = "test_anyone_may_call_a_url_without_authorization"
-FITS = "test_a_permission_for_a_url_fits_it"
-CORS = "test_cross_origin_settings_are_such_as_browsers_take"
-ALIAS = "test_an_alias_is_there_before_what_names_it"
-ROLES = "test_roles_allow_no_more_than_they_name"
-FRONT = "test_cloudfront_may_call_the_url_and_streams"
-REST = "test_the_rest_api_streams_from_the_function"
-METRICS = "test_a_metric_that_is_read_is_also_written"
-OUTPUTS = "test_the_outputs_name_what_is_deployed"
-ARCHITECTURE = "test_a_function_is_built_for_one_architecture"
-WAITS = "test_what_a_resource_waits_for_is_made"
+LIMITS = "test_timeout_and_memory_limits"
+RUNTIME = "test_bootstrap_is_the_entry_point"
+HANDLER = "test_handler_exists"
+BUILD = "test_build_method"
+STREAMS = "test_url_streams"
+ANYONE = "test_public_url_permissions"
+FITS = "test_url_permissions_match"
+CORS = "test_cors_settings"
+ALIAS = "test_alias_exists"
+ROLES = "test_least_privilege"
+FRONT = "test_cloudfront_streams"
+REST = "test_rest_api_streams"
+METRICS = "test_metrics_exist"
+OUTPUTS = "test_outputs_exist"
+ARCHITECTURE = "test_architecture"
+WAITS = "test_depends_on_exists"
 
 FAULTS = {
     # The function.
@@ -108,12 +108,12 @@ FAULTS = {
     "memory": fault({}, "MemorySize: 512", "MemorySize: 10241", LIMITS),
     "both architectures": fault({}, "- arm64", "- arm64\n        - x86_64", ARCHITECTURE),
     "unknown architecture": fault({}, "- arm64", "- aarch64", ARCHITECTURE),
-    "unknown runtime": fault({}, "Runtime: python3.13", "Runtime: python3.99", "test_lambda_has_the_runtime"),
+    "unknown runtime": fault({}, "Runtime: python3.13", "Runtime: python3.99", "test_runtime_exists"),
     "reserved concurrency 0": fault(
         {"reserved_concurrency": "10"},
         "ReservedConcurrentExecutions: 10",
         "ReservedConcurrentExecutions: 0",
-        "test_reserved_concurrency_lets_the_function_run",
+        "test_reserved_concurrency",
     ),
     "VPC": fault({}, "      Tracing: Active\n", "      VpcConfig:\n        SubnetIds: [subnet-12345678]\n", STREAMS),
     "handler": fault({}, "Handler: app.handler", "Handler: app.main", HANDLER),
@@ -122,7 +122,7 @@ FAULTS = {
     "container without a handler": fault(
         CONTAINER, "        Command:\n          - app.handler\n", "        WorkingDirectory: /var/task\n", HANDLER
     ),
-    "code": fault({}, "CodeUri: src/", "CodeUri: ./", "test_the_handler_exists"),
+    "code": fault({}, "CodeUri: src/", "CodeUri: ./", "test_handler_exists"),
     "wrapper missing": fault({}, "AWS_LAMBDA_EXEC_WRAPPER: /var/task/bootstrap", "STAGE: prod", RUNTIME),
     "wrapper elsewhere": fault({}, "/var/task/bootstrap", "/opt/bootstrap", RUNTIME),
     "wrapper on a custom runtime": fault(
@@ -142,7 +142,7 @@ FAULTS = {
         {},
         "      Tracing: Active\n",
         "      FunctionUrlConfig:\n        AuthType: AWS_IAM\n        InvokeMode: RESPONSE_STREAM\n",
-        "test_a_function_has_one_url",
+        "test_function_has_one_url",
     ),
     "no permission for the URL": fault(
         PUBLIC, "Action: lambda:InvokeFunctionUrl", "Action: lambda:GetFunction", ANYONE
@@ -185,12 +185,12 @@ FAULTS = {
         BEDROCK,
         'MODEL_ID: "global.amazon.nova-2-lite-v1:0"',
         "MODEL_ID: amazon.nova-pro-v1:0",
-        "test_the_policy_names_the_model_of_the_environment",
+        "test_bedrock_policy_matches_model",
     ),
     "another profile, and still the model of the first": Fault(
         BEDROCK,
         PROFILE,
-        "test_the_policy_names_the_model_of_the_environment",
+        "test_bedrock_policy_matches_model",
     ),
     # Logs, outputs.
     "log retention": fault({}, "RetentionInDays: 30", "RetentionInDays: 31", SAM),
@@ -457,7 +457,7 @@ GROUPS = {named(of.answers): of.answers for of in (*FAULTS.values(), *ACCEPTED.v
 
 
 @pytest.mark.parametrize("group", GROUPS)
-def test_a_rule_catches_each_fault_and_nothing_else(group: str, bake: Bake, tmp_path: Path) -> None:
+def test_rules_catch_template_faults(group: str, bake: Bake, tmp_path: Path) -> None:
     project = shutil.copytree(bake(**GROUPS[group]), tmp_path / "project")
     planted = {name: of for name, of in {**FAULTS, **ACCEPTED}.items() if of.answers == GROUPS[group]}
     (project / "planted").mkdir()
@@ -480,13 +480,13 @@ def test_a_rule_catches_each_fault_and_nothing_else(group: str, bake: Bake, tmp_
 
 @pytest.mark.parametrize("name", [name for name, of in FAULTS.items() if of.caught_by == SAM])
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
-def test_sams_linter_catches_the_rest(name: str, bake: Bake) -> None:
+def test_sam_linter_catches_the_rest(name: str, bake: Bake) -> None:
     assert linted(edited(bake(**FAULTS[name].answers), FAULTS[name].edits), "us-east-1")
 
 
 @pytest.mark.parametrize("name", [name for name, of in ACCEPTED.items() if of.edits])
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
-def test_sams_linter_takes_what_the_rules_take(name: str, bake: Bake) -> None:
+def test_sam_linter_accepts_additions(name: str, bake: Bake) -> None:
     assert linted(edited(bake(**ACCEPTED[name].answers), ACCEPTED[name].edits), "us-east-1") == []
 
 
@@ -499,7 +499,7 @@ def test_sams_linter_takes_what_the_rules_take(name: str, bake: Bake) -> None:
     ],
     ids=["build target", "entry point", "handler"],
 )
-def test_a_rule_catches_a_fault_of_another_file(
+def test_rules_catch_file_faults(
     answers: Answers, file: str, old: str, new: str, caught_by: str, bake: Bake, tmp_path: Path
 ) -> None:
     project = shutil.copytree(bake(**answers), tmp_path / "project")
@@ -510,13 +510,13 @@ def test_a_rule_catches_a_fault_of_another_file(
     assert (status, "AssertionError: " in output) == (1, True), output
 
 
-def test_a_rule_catches_a_bootstrap_that_is_not_executable(bake: Bake, tmp_path: Path) -> None:
+def test_rule_catches_bootstrap_mode(bake: Bake, tmp_path: Path) -> None:
     project = shutil.copytree(bake(), tmp_path / "project")
     (project / "runtime" / "bootstrap").chmod(0o644)
-    status, output = own_tests(project, "tests/test_template.py::test_bootstrap_can_be_started")
+    status, output = own_tests(project, "tests/test_template.py::test_bootstrap_is_executable")
     assert (status, "chmod +x " in output) == (1, True), output
 
 
-def test_each_rule_catches_a_fault(project: Path) -> None:
+def test_every_rule_catches_a_fault(project: Path) -> None:
     text = (project / "tests" / "test_template.py").read_text(encoding="utf-8")
     assert set(re.findall(r"^def (test_\w+)", text, re.MULTILINE)) == {of.caught_by for of in FAULTS.values()} - {SAM}

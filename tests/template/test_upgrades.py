@@ -171,7 +171,7 @@ def mode(path: Path) -> int:
 
 
 @pytest.mark.slow
-def test_cruft_creates_what_cookiecutter_does_and_sees_no_change(user: User, project: Path) -> None:
+def test_cruft_create_matches_cookiecutter(user: User, project: Path) -> None:
     user(f"cruft create {URL}")
     made = files(user.project)
     state: dict[str, Any] = json.loads(made.pop(".cruft.json"))
@@ -184,7 +184,7 @@ def test_cruft_creates_what_cookiecutter_does_and_sees_no_change(user: User, pro
 
 
 @pytest.mark.slow
-def test_cruft_brings_the_changes_and_keeps_the_edits(owner: User) -> None:
+def test_cruft_update_keeps_edits(owner: User) -> None:
     owner.edit("src/app.py", "count: int = 10", "count: int = 20")
     owner.edit("template.yaml", "MemorySize: 512", "MemorySize: 1024")  # so near to a change that only a merge fits
     owner("git rm -q events/post.json")
@@ -216,7 +216,7 @@ def test_cruft_brings_the_changes_and_keeps_the_edits(owner: User) -> None:
 
 
 @pytest.mark.slow
-def test_cruft_marks_a_conflict_in_a_file_that_git_knows(owner: User) -> None:
+def test_cruft_marks_conflict(owner: User) -> None:
     owner.edit("template.yaml", "Tracing: PassThrough", "Tracing: Disabled")
     owner.commit()
     owner(UPDATE)
@@ -229,7 +229,7 @@ def test_cruft_marks_a_conflict_in_a_file_that_git_knows(owner: User) -> None:
 
 
 @pytest.mark.slow
-def test_cruft_rejects_what_git_cannot_merge_and_the_diff_shows_the_rest(owner: User) -> None:
+def test_cruft_writes_rejects(owner: User) -> None:
     owner.edit("template.yaml", "Tracing: PassThrough", "Tracing: Disabled")
     owner.edit("local/retired.py", "", "\nMINE = 1\n")
     owner.edit("local/gone.py", "", "MINE = 3\n")
@@ -252,7 +252,7 @@ def test_cruft_rejects_what_git_cannot_merge_and_the_diff_shows_the_rest(owner: 
 
 
 @pytest.mark.slow
-def test_cruft_refuses_bad_answers_and_leaves_everything_as_it_was(owner: User) -> None:
+def test_cruft_refuses_bad_answers(owner: User) -> None:
     empty = User(owner.folder / "empty", owner.origin)
     done = empty(CREATE + """ --no-input --extra-context '{"memory": "0512", "project_slug": "../x"}'""", check=False)
     assert done.returncode == 1
@@ -274,7 +274,7 @@ def test_cruft_refuses_bad_answers_and_leaves_everything_as_it_was(owner: User) 
 
 
 @pytest.mark.slow
-def test_cruft_takes_up_a_project_that_it_did_not_create(owner: User) -> None:
+def test_cruft_links_existing_project(owner: User) -> None:
     (owner.project / ".cruft.json").unlink()
     owner(block("cruft link"))
     owner.commit()
@@ -283,7 +283,7 @@ def test_cruft_takes_up_a_project_that_it_did_not_create(owner: User) -> None:
 
 
 @pytest.mark.slow
-def test_cookiecutter_and_git_merge_a_later_version(replayer: User) -> None:
+def test_git_merges_a_later_version(replayer: User) -> None:
     user = replayer
     user(block("cp "))
     user.edit("src/app.py", "count: int = 10", "count: int = 20")
@@ -305,7 +305,7 @@ def test_cookiecutter_and_git_merge_a_later_version(replayer: User) -> None:
 
 
 @pytest.mark.slow
-def test_a_replay_over_the_project_brings_the_files_and_leaves_those_of_its_owner(replayer: User) -> None:
+def test_replay_over_project(replayer: User) -> None:
     replayer.edit("src/app.py", "count: int = 10", "count: int = 20")
     replayer.edit("events/mine.json", "", "{}")
     replayer.commit()
@@ -317,7 +317,7 @@ def test_a_replay_over_the_project_brings_the_files_and_leaves_those_of_its_owne
 
 
 @pytest.mark.slow
-def test_a_replay_that_would_lose_something_is_refused_before_it_does(replayer: User) -> None:
+def test_replay_refuses_to_delete_user_files(replayer: User) -> None:
     own = [f"{EXAMPLES}/mine.txt", *(path for option, answer, path in OPTIONAL_PATHS if defaults()[option] != answer)]
     for path in own:
         replayer.edit(path, "", "{}")
@@ -338,7 +338,7 @@ def test_a_replay_that_would_lose_something_is_refused_before_it_does(replayer: 
 
 
 @pytest.mark.slow
-def test_an_answers_file_needs_no_new_option_and_asks_nothing(replayer: User) -> None:
+def test_answers_file_asks_nothing(replayer: User) -> None:
     [answers] = re.findall(r"```yaml\n(.*?)```", DOCUMENT, re.DOTALL)
     replayer.edit("answers.yaml", "", answers)
     replayer.commit()
@@ -349,7 +349,7 @@ def test_an_answers_file_needs_no_new_option_and_asks_nothing(replayer: User) ->
 
 
 @pytest.mark.slow
-def test_sam_init_takes_main_or_a_clone_of_a_tag(user: User) -> None:
+def test_sam_init_from_main_or_tag(user: User) -> None:
     user(block("git clone"))
     assert "## How to start" in user.read("README.md")
     # A name that is not its own slug: SAM puts a file of its own into a folder of that name.
@@ -358,7 +358,7 @@ def test_sam_init_takes_main_or_a_clone_of_a_tag(user: User) -> None:
     assert set(files(user.folder / "My Stream")) == {"samconfig.toml"}
 
 
-def test_every_command_of_the_document_runs_here() -> None:
+def test_every_documented_command_runs() -> None:
     source = Path(__file__).read_text(encoding="utf-8")
     ran = {block(beginning) for beginning in re.findall(r'block\("(.*?)"\)', source)}
     assert ran == set(BLOCKS)

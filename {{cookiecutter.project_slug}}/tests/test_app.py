@@ -30,7 +30,7 @@ def chunks():
 
 
 @pytest.mark.parametrize("event", sorted(EVENTS.glob("*.json")), ids=lambda path: path.stem)
-def test_every_event_gives_ten_lines_and_an_end(event: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_events_return_ten_lines(event: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(app, "INTERVAL", 0)
     response = app.handler(json.loads(event.read_text(encoding="utf-8")), None)
     assert isinstance(response.content, Iterator)
@@ -39,7 +39,7 @@ def test_every_event_gives_ten_lines_and_an_end(event: Path, monkeypatch: pytest
     assert response.headers == {"content-type": "text/plain; charset=utf-8"}
 
 
-def test_the_function_streams(serve: Callable[..., str]) -> None:
+def test_function_streams(serve: Callable[..., str]) -> None:
     result = probe(serve(STREAM_INTERVAL="0.05"))
     assert result.status == 200
     assert result.streamed
@@ -47,7 +47,7 @@ def test_the_function_streams(serve: Callable[..., str]) -> None:
     assert [line.split()[0] for line in body.splitlines()] == [*map(str, range(1, 11)), "end"]
 
 
-def test_a_chunk_arrives_before_the_next_one_is_made(serve: Callable[..., str], tmp_path: Path) -> None:
+def test_chunks_arrive_one_by_one(serve: Callable[..., str], tmp_path: Path) -> None:
     gate_path = tmp_path / "gate"
     os.mkfifo(gate_path)
     (tmp_path / "gated.py").write_text(GATED, encoding="utf-8")

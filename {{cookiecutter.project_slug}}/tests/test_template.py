@@ -32,21 +32,21 @@ ALL_VIEWER = "216adef6-5c7f-47e4-b989-5492eafa07d3"  # the policy that sends the
 
 
 @pytest.mark.parametrize(("limit", "least", "most"), [("Timeout", 1, 900), ("MemorySize", 128, 10240)])
-def test_time_and_memory_are_within_the_limits(template: Template, limit: str, least: int, most: int) -> None:
+def test_timeout_and_memory_limits(template: Template, limit: str, least: int, most: int) -> None:
     # https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html (Lambda Managed Instances have others)
     for name, of in template.functions.items():
         if str(value := of.get(limit)).isdecimal() and "CapacityProviderConfig" not in of:
             assert least <= int(value) <= most, f"{name}: set {limit} to {least} … {most}, not {value}"
 
 
-def test_a_function_is_built_for_one_architecture(template: Template) -> None:
+def test_architecture(template: Template) -> None:
     # https://docs.aws.amazon.com/lambda/latest/dg/foundation-arch.html
     for name, of in template.functions.items():
         found = of.get("Architectures", ["x86_64"])
         assert found in (["arm64"], ["x86_64"]) or template.unknown(listed(found)[0]), f"{name}: set arm64 or x86_64"
 
 
-def test_lambda_has_the_runtime(template: Template) -> None:
+def test_runtime_exists(template: Template) -> None:
     # https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtimes.html
     known = botocore.session.get_session().get_service_model("lambda").shape_for("Runtime").metadata["enum"]
     for name, of in template.functions.items():
@@ -54,13 +54,13 @@ def test_lambda_has_the_runtime(template: Template) -> None:
         assert runtime in known or template.unknown(runtime), f"{name}: no runtime {runtime}; is botocore up to date?"
 
 
-def test_reserved_concurrency_lets_the_function_run(template: Template) -> None:
+def test_reserved_concurrency(template: Template) -> None:
     # https://docs.aws.amazon.com/lambda/latest/dg/configuration-concurrency.html
     for name, of in template.functions.items():
         assert of.get("ReservedConcurrentExecutions") != 0, f"{name}: 0 turns it off; reserve 1 or more, or nothing"
 
 
-def test_the_handler_exists(template: Template) -> None:
+def test_handler_exists(template: Template) -> None:
     # https://docs.aws.amazon.com/lambda/latest/dg/python-handler.html
     for name, of in template.functions.items():
         image = of.get("PackageType") == "Image"
@@ -78,14 +78,14 @@ def test_the_handler_exists(template: Template) -> None:
             assert function in bound, f"{name}: {path} has no {function}; correct the handler, or define it"
 
 
-def test_bootstrap_can_be_started(template: Template) -> None:
+def test_bootstrap_is_executable(template: Template) -> None:
     # https://docs.aws.amazon.com/lambda/latest/dg/runtimes-custom.html
     bootstrap = PROJECT / "runtime" / "bootstrap"
     assert bootstrap.is_file(), f"restore {bootstrap}, which the build copies into the package"
     assert os.access(bootstrap, os.X_OK), f"chmod +x {bootstrap}, or Lambda cannot start it"
 
 
-def test_bootstrap_takes_the_place_of_what_cannot_stream(template: Template) -> None:
+def test_bootstrap_is_the_entry_point(template: Template) -> None:
     # https://docs.aws.amazon.com/lambda/latest/dg/runtimes-modify.html#runtime-wrapper
     of, metadata = template.functions["StreamFunction"], template.resources["StreamFunction"].get("Metadata") or {}
     wrapper = variables(of).get("AWS_LAMBDA_EXEC_WRAPPER")
@@ -99,7 +99,7 @@ def test_bootstrap_takes_the_place_of_what_cannot_stream(template: Template) -> 
         assert wrapper == "/var/task/bootstrap", "set AWS_LAMBDA_EXEC_WRAPPER: /var/task/bootstrap, or nothing streams"
 
 
-def test_sam_builds_with_our_makefile(template: Template) -> None:
+def test_build_method(template: Template) -> None:
     # https://docs.aws.amazon.com/serverless-application-model/latest/developerguide/building-custom-runtimes.html
     if template.functions["StreamFunction"].get("PackageType") != "Image":
         metadata = template.resources["StreamFunction"].get("Metadata") or {}
@@ -109,7 +109,7 @@ def test_sam_builds_with_our_makefile(template: Template) -> None:
         assert re.search(r"^build-StreamFunction:.*\n\t", makefile, re.MULTILINE), "keep build-StreamFunction"
 
 
-def test_the_url_streams_from_the_function(template: Template) -> None:
+def test_url_streams(template: Template) -> None:
     # https://docs.aws.amazon.com/lambda/latest/dg/configuration-response-streaming.html
     for name, (of, target) in template.urls.items():
         function = target[0] if target else ""
@@ -120,7 +120,7 @@ def test_the_url_streams_from_the_function(template: Template) -> None:
             assert not in_vpc, f"{name}: remove VpcConfig from {function}, for URLs do not stream there"
 
 
-def test_a_function_has_one_url(template: Template) -> None:
+def test_function_has_one_url(template: Template) -> None:
     # https://docs.aws.amazon.com/lambda/latest/dg/urls-configuration.html
     for name in template.inline_urls:
         both = (name, template.functions[name].get("AutoPublishAlias", "")) in [
@@ -129,7 +129,7 @@ def test_a_function_has_one_url(template: Template) -> None:
         assert not both, f"{name}: remove FunctionUrlConfig, since it has an AWS::Lambda::Url"
 
 
-def test_anyone_may_call_a_url_without_authorization(template: Template) -> None:
+def test_public_url_permissions(template: Template) -> None:
     # https://docs.aws.amazon.com/lambda/latest/dg/urls-auth.html
     for name, (of, target) in template.urls.items():
         if of.get("AuthType") == "NONE" and target:
@@ -137,7 +137,7 @@ def test_anyone_may_call_a_url_without_authorization(template: Template) -> None
             assert not missing, f"{name}: permit {missing} on {target} to Principal '*', or set AuthType: AWS_IAM"
 
 
-def test_a_permission_for_a_url_fits_it(template: Template) -> None:
+def test_url_permissions_match(template: Template) -> None:
     # https://docs.aws.amazon.com/lambda/latest/dg/urls-auth.html
     types = {target: of.get("AuthType") for of, target in template.urls.values()}
     for name, of in template.of("AWS::Lambda::Permission").items():
@@ -152,7 +152,7 @@ def test_a_permission_for_a_url_fits_it(template: Template) -> None:
             assert narrowed, f"{name}: set InvokedViaFunctionUrl: true, or anyone calls it beside the URL"
 
 
-def test_cross_origin_settings_are_such_as_browsers_take(template: Template) -> None:
+def test_cors_settings(template: Template) -> None:
     # https://docs.aws.amazon.com/lambda/latest/api/API_Cors.html
     # https://fetch.spec.whatwg.org/#cors-protocol-and-credentials
     for name, of in [*((name, of) for name, (of, _) in template.urls.items()), *template.inline_urls.items()]:
@@ -166,7 +166,7 @@ def test_cross_origin_settings_are_such_as_browsers_take(template: Template) -> 
             assert "*" not in listed(cors.get(key)), f"{name}: list the {key}; with credentials * is no wildcard"
 
 
-def test_an_alias_is_there_before_what_names_it(template: Template) -> None:
+def test_alias_exists(template: Template) -> None:
     # https://docs.aws.amazon.com/serverless-application-model/latest/developerguide/automating-updates-to-serverless-apps.html
     for kind, key in (("AWS::Lambda::Url", "TargetFunctionArn"), ("AWS::Lambda::Permission", "FunctionName")):
         for name, of in template.of(kind).items():
@@ -180,7 +180,7 @@ def test_an_alias_is_there_before_what_names_it(template: Template) -> None:
                 assert waits, f"{name}: set DependsOn: {resource}, which SAM makes"
 
 
-def test_what_a_resource_waits_for_is_made(template: Template) -> None:
+def test_depends_on_exists(template: Template) -> None:
     # https://docs.aws.amazon.com/serverless-application-model/latest/developerguide/sam-specification-generated-resources.html
     for name, resource in template.resources.items():
         for other in listed(resource.get("DependsOn")):
@@ -188,7 +188,7 @@ def test_what_a_resource_waits_for_is_made(template: Template) -> None:
             assert template.exists(other), f"{name}: DependsOn names {other}, which is none of {known}"
 
 
-def test_roles_allow_no_more_than_they_name(template: Template) -> None:
+def test_least_privilege(template: Template) -> None:
     # https://docs.aws.amazon.com/IAM/latest/UserGuide/best-practices.html#grant-least-privilege
     for name, resource in template.resources.items():
         for of in mappings(resource):
@@ -204,7 +204,7 @@ def test_roles_allow_no_more_than_they_name(template: Template) -> None:
         assert "AdministratorAccess" not in managed, f"{name}: list what it may do, instead of everything"
 
 
-def test_the_policy_names_the_model_of_the_environment(template: Template) -> None:
+def test_bedrock_policy_matches_model(template: Template) -> None:
     # https://docs.aws.amazon.com/bedrock/latest/userguide/inference-profiles-prereq.html
     for name, of in template.functions.items():
         allowed = [item for item in mappings(of.get("Policies")) if "bedrock:Invoke" in str(item.get("Action"))]
@@ -222,7 +222,7 @@ def test_the_policy_names_the_model_of_the_environment(template: Template) -> No
         )
 
 
-def test_cloudfront_may_call_the_url_and_streams(template: Template) -> None:
+def test_cloudfront_streams(template: Template) -> None:
     # https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/private-content-restricting-access-to-lambda.html
     controls, policies = (template.of(f"AWS::CloudFront::{of}") for of in ("OriginAccessControl", "CachePolicy"))
     own = [ref(key) for key, of in policies.items() if str(of["CachePolicyConfig"].get("DefaultTTL")) == "0"]
@@ -250,7 +250,7 @@ def test_cloudfront_may_call_the_url_and_streams(template: Template) -> None:
             assert behavior.get("OriginRequestPolicyId") != ALL_VIEWER, f"{name}: use AllViewerExceptHostHeader"
 
 
-def test_the_rest_api_streams_from_the_function(template: Template) -> None:
+def test_rest_api_streams(template: Template) -> None:
     # https://docs.aws.amazon.com/apigateway/latest/developerguide/response-transfer-mode.html
     function, apis = template.functions["StreamFunction"], template.of("AWS::Serverless::Api")
     public = [name for name, (of, _) in template.urls.items() if of.get("AuthType") == "NONE"]
@@ -269,7 +269,7 @@ def test_the_rest_api_streams_from_the_function(template: Template) -> None:
             assert not open_to_all, f"{name}: anyone may call it; set Auth on {api}, an empty one if that is meant"
 
 
-def test_a_metric_that_is_read_is_also_written(template: Template) -> None:
+def test_metrics_exist(template: Template) -> None:
     # https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
     code = "\n".join(path.read_text(encoding="utf-8") for path in (PROJECT / "src").rglob("*.py"))
     filtered = [(of.get("MetricNamespace"), of.get("MetricName")) for of in mappings(template.resources)]
@@ -292,7 +292,7 @@ def test_a_metric_that_is_read_is_also_written(template: Template) -> None:
             assert space in own or f'"{space}"' in code, f"{place}: set STREAMING_RUNTIME_METRICS_NAMESPACE: {space}"
 
 
-def test_the_outputs_name_what_is_deployed(template: Template) -> None:
+def test_outputs_exist(template: Template) -> None:
     # https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/outputs-section-structure.html
     fixed = {"StreamUrl": "${StreamUrl.FunctionUrl}", "StreamFunctionName": "${StreamFunction}"}
     for name, output in template.outputs.items():
