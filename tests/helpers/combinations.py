@@ -23,7 +23,7 @@ SINGLE = {
     "log_retention": ("30", "1", "3653"),
 }
 # The rules that take two answers are about these; test_combinations.py proves that they are about no other.
-BOUND = ("front_door", "url_auth", "cors_origins", "cors_credentials")
+BOUND = ("example", "front_door", "url_auth", "cors_origins", "cors_credentials")
 
 
 # Each is a line of its own in the template whatever the others are, so the pairs prove them: with them in the product

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from hooks.post_gen_project import OPTIONAL_PATHS, PROFILES
-from hooks.pre_gen_project import CHOICES, PASSING
+from hooks.pre_gen_project import CHOICES, TEMPORARY_PATHS
 from tests.helpers.rendering import RENDERED, load_yaml, render
 from tests.helpers.support import OPTIONS, ROOT, TEMPLATE, Bake, defaults, files, run, source_files
 
@@ -120,9 +120,12 @@ def test_next_steps_and_public_notice(template: Path, tmp_path: Path) -> None:
     assert "Anyone on the internet" not in private
     public = run(*command, "project_slug=open", "url_auth=NONE", cwd=tmp_path).stdout
     assert "cd open\n" in public
-    assert "Anyone on the internet may call what is deployed, and you pay for each call (url_auth: NONE)" in public
+    assert "Anyone on the internet can call the deployed function, and you pay for each call (url_auth: NONE)" in public
     distributed = run(*command, "project_slug=distributed", "front_door=cloudfront", cwd=tmp_path).stdout
-    assert "Anyone on the internet may call what is deployed, and you pay for each call (front_door: cl" in distributed
+    assert (
+        "Anyone on the internet can call the deployed function, and you pay for each call (front_door: cl"
+        in distributed
+    )
 
 
 FUNCTION = "Resources.StreamFunction.Properties"
@@ -559,4 +562,4 @@ def test_every_option_has_a_prompt() -> None:
 
 
 def test_removed_paths_are_guarded() -> None:
-    assert set(PASSING) == {("example", None, "examples"), *OPTIONAL_PATHS}
+    assert set(TEMPORARY_PATHS) == {("example", None, "examples"), *OPTIONAL_PATHS}

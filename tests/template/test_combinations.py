@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 from cookiecutter.main import cookiecutter
 from hooks.post_gen_project import OPTIONAL_PATHS
-from hooks.pre_gen_project import CHOICES, TEXT_LENGTHS, problems
+from hooks.pre_gen_project import CHOICES, TEXT_LENGTHS, find_problems, problems
 from tests.helpers.combinations import ALONE, BOUND, PAIRED, SINGLE, command, name, pairs, pairwise, possible, product
 from tests.helpers.infrastructure import assert_clean
 from tests.helpers.rendering import RENDERED, check_template, check_text, load, render, source
 from tests.helpers.support import TEMPLATE, Answers, defaults, pytest_of, run, source_files
 
-# example, runtime, python_version; front_door with url_auth; cors_origins with cors_credentials; observability,
+# example with front_door and url_auth; runtime, python_version; cors_origins with cors_credentials; observability,
 # deployment, deploy_pipeline, bedrock_model.
-COUNTED_BY_HAND = 5 * 3 * 3 * (3 * 2 - 1) * (3 * 2 - 2) * 2 * 2 * 2 * 2
+COUNTED_BY_HAND = (5 * (3 * 2 - 1) - 1) * 3 * 3 * (3 * 2 - 2) * 2 * 2 * 2 * 2
 COMBINATIONS = pairwise()
 # What only one answer leaves in a project.
 ONLY = {path: (option, answer) for option, answer, path in OPTIONAL_PATHS}
@@ -41,8 +41,8 @@ def test_valid_combinations_count() -> None:
     valid: dict[tuple[Any, ...], set[bool]] = {}
     total = count = 0
     for answers in product():
-        found = problems(answers)
-        assert {message.partition(" = ")[0] for message in found} <= set(BOUND)
+        found = find_problems(answers)
+        assert {problem.option for problem in found} <= set(BOUND)
         valid.setdefault(tuple(answers[option] for option in BOUND), set()).add(not found)
         total, count = total + 1, count + (not found)
     assert total == math.prod(len(of) for option, of in PAIRED.items() if option not in ALONE)
@@ -91,6 +91,7 @@ def test_pairwise_set_is_complete() -> None:
     }
     impossible = [
         {("front_door", "cloudfront"), ("url_auth", "NONE")},
+        {("front_door", "cloudfront"), ("example", "mcp")},
         {("cors_credentials", "yes"), ("cors_origins", "")},
         {("cors_credentials", "yes"), ("cors_origins", "*")},
     ]

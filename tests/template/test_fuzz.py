@@ -342,7 +342,7 @@ def survives(answers: Answers) -> str:
     found = problems(answers)
     for message in found:
         assert message.isprintable()
-        assert re.match(r"\w+ = \".*\": .+\. Try .", message)
+        assert re.match(r"`\w+` .+, got .+\. .", message)
         assert len(message) < 1200
     if found:
         assert len(found) < 20
