@@ -33,7 +33,7 @@ def _run() -> Any:
     return _load("questions.py")["Run"]()
 
 
-# The Jinja of this version that cookiecutter evaluates outside a project's files: options, a folder, the hooks' answers.
+# This version's Jinja outside the files of a project: in options, the name of its folder, and the hooks' answers.
 OWN = frozenset(
     (
         "{{ cookiecutter.project_name | project_slug }}",

@@ -63,7 +63,8 @@ class Questions:
         """Wrap the functions of cookiecutter that ask, in the place of an earlier run's wrappers."""
         for name in ("read_user_variable", "read_user_choice"):
             if ask := getattr(prompt, name, None):
-                setattr(prompt, name, self._wrap(getattr(ask, "__wrapped__", ask)))
+                original: Callable[..., Any] = getattr(ask, "__wrapped__", ask)
+                setattr(prompt, name, self._wrap(original))
 
     def _wrap(self, ask: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(ask)
@@ -86,8 +87,7 @@ class Questions:
         if name not in CONDITIONS:
             return name not in NOT_ASKED
         earlier, leaves_choice = CONDITIONS[name]
-        default = OPTIONS[earlier]
-        return leaves_choice(self.answers.get(earlier, default[0] if isinstance(default, list) else default))
+        return leaves_choice(str(self.answers.get(earlier, OPTIONS[earlier][0])))
 
     def _numbered(self, name: str, prefix: str) -> str:
         applicable = [option for option in OPTIONS if self._applies(option)]

@@ -69,6 +69,17 @@ def test_file_modes(project: Path) -> None:
     assert stat.S_IMODE((project / "runtime/bootstrap").stat().st_mode) == 0o755
 
 
+def test_runtime_folder_is_a_layer(project: Path) -> None:
+    """It holds what /opt may hold and nothing else: the bootstrap and the package that it starts."""
+    assert {path.name for path in (project / "runtime").iterdir()} == {"bootstrap", "streaming_runtime"}
+    assert {path.suffix for path in (project / "runtime" / "streaming_runtime").rglob("*")} == {".py"}
+
+
+def test_text_files_have_unix_line_endings(project: Path) -> None:
+    assert "\n* text=auto eol=lf\n" in (project / ".gitattributes").read_text(encoding="utf-8")
+    assert [path for path, content in files(project).items() if b"\r" in content] == []
+
+
 def test_no_jinja_left(project: Path) -> None:
     own = files(project)
     assert [path for path, content in own.items() if b"cookiecutter" in content] == []
@@ -231,8 +242,8 @@ EFFECTS: list[tuple[dict[str, str], dict[str, Any]]] = [
         {
             "Parameters.Stage.Type": "String",
             "Parameters.Stage.Default": "development",
-            "Parameters.Stage.Description": "What the stack is for; in production a new version gets a tenth of the "
-            "traffic first",
+            "Parameters.Stage.Description": "Purpose of the stack; in production a new version gets 10% of the traffic "
+            "first",
             "Conditions.IsProduction": {"Equals": [{"Ref": "Stage"}, "production"]},
             f"{FUNCTION}.AutoPublishAlias": "live",
             f"{FUNCTION}.AutoPublishAliasAllProperties": True,
@@ -544,7 +555,11 @@ def test_events_are_function_url_events(project: Path) -> None:
 def test_tool_settings_match(project: Path) -> None:
     ours = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     theirs = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))
-    assert theirs["tool"]["ruff"]["lint"] == ours["tool"]["ruff"]["lint"]
+    lint = theirs["tool"]["ruff"]["lint"]
+    assert {**lint, **ours["tool"]["ruff"]["lint"]} == lint
+    # What a user's own code need not follow is still checked in the examples, by the template's own settings.
+    assert [*lint.pop("per-file-ignores")] == ["src/**"]
+    assert lint == ours["tool"]["ruff"]["lint"]
     assert theirs["tool"]["ruff"]["line-length"] == ours["tool"]["ruff"]["line-length"]
 
     # So that what is tested here with these tools is what a project installs.

@@ -120,20 +120,11 @@ def test_unasked_options_by_name(template: Path, tmp_path: Path) -> None:
     status, shown = on_a_terminal(["cookiecutter", str(template), *named], typed({}), tmp_path)
     assert status == 0, shown
     check_named(tmp_path / "lambda-stream")
-    replay = ["cookiecutter", template, "--replay", "-o", tmp_path / "replayed"]
-    run(*replay, cwd=tmp_path, HOME=str(tmp_path))
+    run("cookiecutter", template, "--replay", "-o", "replayed", cwd=tmp_path, HOME=str(tmp_path))
     check_named(tmp_path / "replayed" / "lambda-stream")
     (tmp_path / "answers.yaml").write_text(yaml.safe_dump({"default_context": BY_NAME}), encoding="utf-8")
-    configured = [
-        "cookiecutter",
-        template,
-        "--no-input",
-        "--config-file",
-        "answers.yaml",
-        "-o",
-        tmp_path / "configured",
-    ]
-    run(*configured, cwd=tmp_path)
+    configured = ("--no-input", "--config-file", "answers.yaml", "-o", "configured")
+    run("cookiecutter", template, *configured, cwd=tmp_path)
     check_named(tmp_path / "configured" / "lambda-stream")
 
 
@@ -141,7 +132,12 @@ def test_other_templates_are_asked_in_full(template: Path, tmp_path: Path, monke
     """The wrappers of this template, which stay in the process, change no other template's questions."""
     cookiecutter(str(template), no_input=True, default_config=True, output_dir=str(tmp_path))
     asked = []
-    monkeypatch.setattr(prompt.Prompt, "ask", lambda text, **options: asked.append(text) or options["default"])
+
+    def ask(text: str, default: str) -> str:
+        asked.append(text)
+        return default
+
+    monkeypatch.setattr(prompt.Prompt, "ask", ask)
     context = {"cookiecutter": {"memory": "1", "__prompts__": {"memory": "Memory"}}}
     assert prompt.prompt_for_config(context) == {"memory": "1"}
     assert asked == ["  [dim][1/1][/] Memory"]
@@ -258,8 +254,8 @@ def test_dropped_name_overwrites_no_sibling(template: Path, siblings: Path) -> N
     before = files(siblings / "lambda-stream")
     answers = "default_context:\n  cors_credentials: no\n  project_name: Mine\n"
     (siblings / "mine" / "answers.yaml").write_text(answers, encoding="utf-8")
-    command = ["cookiecutter", template, "--no-input", "--overwrite-if-exists", "-o", ".."]
-    done = run(*command, "--config-file", "answers.yaml", cwd=siblings / "mine", check=False)
+    command = ("cookiecutter", "--no-input", "--overwrite-if-exists", "-o", "..", "--config-file", "answers.yaml")
+    done = run(*command, template, cwd=siblings / "mine", check=False)
     assert done.returncode == 1
     assert "`cors_credentials` must be one of" in done.stdout
     assert "Traceback" not in done.stderr
@@ -296,7 +292,7 @@ def test_overwriting_needs_the_name(
     start: str, given: Answers, target: str | None, template: Path, siblings: Path
 ) -> None:
     before = {slug: files(siblings / slug) for slug in ("mine", "lambda-stream")}
-    where = {"output_dir": str(siblings), "overwrite_if_exists": True, "default_config": True}
+    where: Answers = {"output_dir": str(siblings), "overwrite_if_exists": True, "default_config": True}
     reason = refused(template, siblings / start, extra_context=given, **where)
     changed = [slug for slug, content in before.items() if files(siblings / slug) != content]
     assert changed == ([target] if target else [])
@@ -307,7 +303,7 @@ def test_overwriting_needs_the_name(
 def test_replay_overwrites_no_sibling(template: Path, siblings: Path) -> None:
     """The latest replay is that of lambda-stream/, and mine/ is where it is replayed."""
     (siblings / "rc").write_text(f"replay_dir: {siblings / 'replay'}\n", encoding="utf-8")
-    again = {"config_file": str(siblings / "rc"), "output_dir": str(siblings)}
+    again: Answers = {"config_file": str(siblings / "rc"), "output_dir": str(siblings)}
     before = files(siblings / "lambda-stream")
     assert refused(template, siblings, **{**again, "output_dir": str(siblings / "elsewhere")}) == ""
     again |= {"replay": True, "overwrite_if_exists": True}
@@ -323,7 +319,7 @@ def test_folder_of_another_project(template: Path, siblings: Path) -> None:
     path = siblings / "mine" / "pyproject.toml"
     path.write_text(path.read_text(encoding="utf-8").replace('"mine"', '"theirs"'), encoding="utf-8")
     before = files(siblings / "mine")
-    given = {"extra_context": {"project_slug": "mine"}, "overwrite_if_exists": True, "default_config": True}
+    given: Answers = {"extra_context": {"project_slug": "mine"}, "overwrite_if_exists": True, "default_config": True}
     assert "holds the project 'theirs'" in refused(template, siblings, output_dir=str(siblings), **given)
     assert files(siblings / "mine") == before
 

@@ -136,4 +136,4 @@ def test_build_without_interpreter(bake: Bake) -> None:
     # A version that no machine has, since it does not exist yet.
     template.write_text(template.read_text(encoding="utf-8").replace("python3.13", "python3.99"), encoding="utf-8")
     done = run("make", "build-StreamFunction", cwd=project, ARTIFACTS_DIR=str(project / "artifact"), check=False)
-    assert "No Python 3.99 on this machine, so no .pyc files go along" in done.stdout
+    assert "this machine has no Python 3.99. To add them: uv python install 3.99" in done.stdout

@@ -1,4 +1,4 @@
-"""What the tests share: the project's template, and its function behind a URL on localhost."""
+"""Shared fixtures: the project's template, and its function behind a URL on localhost."""
 
 import dataclasses
 import json
@@ -19,7 +19,7 @@ PROJECT = Path(__file__).parent.parent
 
 @pytest.fixture
 def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
-    """Serves a handler of `src` or `tests`, by default the template's, with more variables set; gives its URL."""
+    """Return a function that serves a handler, by default the template's, and returns its URL."""
     with ExitStack() as stack:
 
         def start(handler: str = "", code: Path | None = None, **environment: str) -> str:
@@ -27,9 +27,9 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
             for name, value in environment.items():
                 monkeypatch.setenv(name, value)
             if code is not None:
-                # The runtime comes from src, the handler from the folder of the test.
+                # The handler comes from the folder of the test.
                 monkeypatch.setenv("PYTHONPATH", str(code))
-            # A test's stream may take longer than the template's timeout allows, which is no fault of the handler.
+            # A test's stream may take longer than the template's timeout.
             timeout = max(function.timeout, 30)
             changed = dataclasses.replace(function, handler=handler or function.handler, timeout=timeout)
             return stack.enter_context(running(changed))
@@ -43,10 +43,10 @@ def template() -> "Template":
 
 
 class Template:
-    """A SAM template as its rules read it.
+    """A SAM template in the form that the rules read.
 
-    `!Ref`, `!GetAtt` and `!Sub` are texts such as `${Name.Arn}`, a parameter is its default, and a function has what
-    `Globals` say.
+    `!Ref`, `!GetAtt` and `!Sub` are texts such as `${Name.Arn}`, parameters are replaced by their defaults, and
+    `Globals` are merged into each function.
 
     Attributes:
         parameters: By name.
@@ -79,12 +79,12 @@ class Template:
         }
 
     def of(self, kind: str) -> dict[str, Any]:
-        """The properties of each resource of a type."""
+        """Return the properties of each resource of a type."""
         return {name: of.get("Properties") or {} for name, of in self.resources.items() if of.get("Type") == kind}
 
     def target(self, value: Any, qualifier: Any = None) -> tuple[str, str] | None:
-        """The function and the alias, if any, that `value` names; None if no function of the template."""
-        if isinstance(qualifier, str) and qualifier.startswith("${"):  # the name of an alias, by its resource
+        """Return the function and the alias that `value` names; None unless it is a function of the template."""
+        if isinstance(qualifier, str) and qualifier.startswith("${"):  # a reference to an alias's resource
             qualifier = next((alias for (_, alias), name in self.aliases.items() if name in qualifier), qualifier)
         for name, of in self.functions.items():
             own = str(of.get("FunctionName", name))
@@ -96,20 +96,20 @@ class Template:
         return None
 
     def unknown(self, value: Any) -> bool:
-        """Whether only AWS knows the value: an import, a choice, a parameter without a default."""
+        """Return whether only AWS knows the value: an import, a choice, a parameter without a default."""
         names = set(re.findall(r"\$\{([\w:]+)", str(value)))
         known = {*self.resources, *self.aliases.values()}
         return isinstance(value, dict) or (bool(names) and not known & names)
 
     def exists(self, name: str) -> bool:
-        """Whether there is a resource or a parameter of that name, or SAM makes one."""
+        """Return whether the template has a resource or parameter of that name, or SAM creates one."""
         own = {*self.resources, *self.parameters, *self.aliases.values(), *(f"{of}Url" for of in self.inline_urls)}
         sams = [key for key, of in self.resources.items() if of["Type"].startswith("AWS::Serverless::")]
         made = any(re.fullmatch(rf"{key}(?!Alias|Url)[A-Z]\w*", name) for key in sams)
         return name in own or made or name.startswith(("Serverless", "CodeDeploy"))
 
     def granted(self, url: str, principal: str, source: str = "") -> set[str]:
-        """What a principal may do with a URL and, where it is lambda:InvokeFunction, through the URL alone."""
+        """Return the actions that a principal has on a URL; lambda:InvokeFunction counts only if limited to the URL."""
         return {
             of["Action"]
             for of in self.of("AWS::Lambda::Permission").values()
@@ -119,14 +119,14 @@ class Template:
         }
 
     def metrics(self) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
-        """Place, namespace, name and dimensions of each metric that an alarm or a dashboard reads."""
+        """Yield place, namespace, name and dimensions of each metric that an alarm or a dashboard reads."""
         for name, resource in self.resources.items():
             for of in mappings(resource):
                 if isinstance(of.get("Namespace"), str) and isinstance(of.get("MetricName"), str):
                     dimensions = {item["Name"]: item["Value"] for item in of.get("Dimensions") or []}
                     yield name, of["Namespace"], of["MetricName"], dimensions
         for name, of in self.of("AWS::CloudWatch::Dashboard").items():
-            # A value that stands outside of quotes is a number.
+            # A value without quotes is a number.
             body = of["DashboardBody"] if isinstance(of["DashboardBody"], str) else "{}"
             for widget in json.loads(re.sub(r'(?<!")\$\{[\w.:]+}(?!")', "0", body)).get("widgets", []):
                 last: list[str] = []
@@ -138,7 +138,7 @@ class Template:
 
 
 def mappings(value: Any) -> Iterator[dict[str, Any]]:
-    """Every mapping in `value`, however deep."""
+    """Yield every mapping in `value` at any depth."""
     if isinstance(value, dict):
         yield value
     for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
@@ -146,7 +146,7 @@ def mappings(value: Any) -> Iterator[dict[str, Any]]:
 
 
 def ref(name: str) -> str:
-    """How a reference to a resource, or an attribute of it, is spelt here."""
+    """Return a reference to a resource or its attribute in the form that `Template` uses."""
     return "${" + name + "}"
 
 

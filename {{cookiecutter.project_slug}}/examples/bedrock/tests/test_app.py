@@ -37,7 +37,7 @@ ANSWER = [
 
 
 class Wire(io.BytesIO):
-    """The body of a response, as urllib3 gives it to botocore; it breaks at its end if it is `broken`."""
+    """The body of a response as urllib3 passes it to botocore; it fails at its end if it is `broken`."""
 
     broken = False
 
@@ -49,13 +49,13 @@ class Wire(io.BytesIO):
 
 
 class Bedrock:
-    """Answers what botocore would send.
+    """Answer the requests of botocore.
 
     Attributes:
         status: HTTP status of the response.
         body: Its body.
-        failure: Raised in place of a response.
-        requests: What was asked: URL and JSON.
+        failure: Raised instead of a response.
+        requests: URL and JSON of each request.
     """
 
     def __init__(self) -> None:
@@ -73,17 +73,17 @@ class Bedrock:
         return AWSResponse(request.url, self.status, HTTPHeaders.from_dict({"content-type": kind}), self.body)
 
     def stream(self, *events: tuple[str, Any], kind: str = "event") -> None:
-        """Lets it answer with `events`; more calls add to them."""
+        """Answer with `events`; further calls append to them."""
         self.body = Wire(self.body.getvalue() + b"".join(frame(kind, name, data) for name, data in events))
 
     def refuse(self, status: int, code: str, message: str) -> None:
-        """Lets it answer with an error."""
+        """Answer with an error."""
         self.status = status
         self.body = Wire(json.dumps({"__type": code, "message": message}).encode())
 
 
 def frame(kind: str, name: str, data: Any) -> bytes:
-    """A message of AWS's event stream encoding: https://smithy.io/2.0/aws/amazon-eventstream.html"""
+    """Return a message of AWS's event stream encoding: https://smithy.io/2.0/aws/amazon-eventstream.html"""
     headers = b"".join(
         struct.pack("!B", len(key)) + key.encode() + struct.pack("!BH", 7, len(value)) + value.encode()
         for key, value in ((":message-type", kind), (f":{kind}-type", name), (":content-type", "application/json"))
@@ -96,7 +96,7 @@ def frame(kind: str, name: str, data: Any) -> bytes:
 
 @pytest.fixture(autouse=True)
 def no_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No credentials from the machine, and none asked of the network."""
+    """Hide the machine's credentials, and request none from the network."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
     for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
@@ -110,14 +110,14 @@ def no_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def client() -> Any:
-    """A real client, with credentials that nobody has."""
+    """Return a real client with invalid credentials."""
     session = boto3.Session(aws_access_key_id="AKIAEXAMPLE", aws_secret_access_key="secret", region_name="us-east-1")
     return session.client("bedrock-runtime", config=Config(retries={"total_max_attempts": 1}))
 
 
 @pytest.fixture
 def bedrock(client: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bedrock]:
-    """Takes the place of the network below the client."""
+    """Replace the network below the client."""
     service = Bedrock()
     monkeypatch.setattr(app, "bedrock", lambda: client)
     client.meta.events.register("before-send.bedrock-runtime.ConverseStream", service.send)
@@ -291,11 +291,11 @@ def test_request_that_is_not_an_object(body: object) -> None:
     ],
 )
 def test_invalid_message(message: object) -> None:
-    assert "Message 1 must be the user's" in refusal(request({"messages": [message]}))
+    assert "Message 1 must be from the user" in refusal(request({"messages": [message]}))
 
 
 def test_messages_alternate() -> None:
-    assert "Message 2 must be the assistant's" in refusal(request({"messages": QUESTION["messages"] * 3}))
+    assert "Message 2 must be from the assistant" in refusal(request({"messages": QUESTION["messages"] * 3}))
 
 
 def test_base64_body() -> None:

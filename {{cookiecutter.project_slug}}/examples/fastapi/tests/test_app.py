@@ -19,7 +19,7 @@ EVENTS = Path(__file__).parent.parent / "events"
 
 @pytest.fixture(scope="module")
 def runner() -> Iterator[asyncio.Runner]:
-    """One event loop for all tests, as for all invocations: the application's lifespan lasts as long."""
+    """Return one event loop for all tests, as for all invocations: the application's lifespan belongs to it."""
     with asyncio.Runner() as runner:
         yield runner
         runner.run(app.handler.shutdown())
@@ -35,13 +35,13 @@ def load(path: Path) -> Any:
 
 
 def get(path: str, query: str = "", **headers: str) -> Any:
-    """events/get.json for another path."""
+    """Return events/get.json for another path."""
     event = load(EVENTS / "get.json")
     return event | {"rawPath": path, "rawQueryString": query, "headers": event["headers"] | headers}
 
 
 async def answer(event: Any) -> tuple[StreamingResponse, list[str]]:
-    """The response to an event, and the parts of its body that are sent one by one."""
+    """Return the response to an event, and the parts of its body that are sent one by one."""
     response = await app.handler(event, None)
     content: Any = response.content
     async with aclosing(content):
@@ -65,8 +65,8 @@ def test_lines_are_sent_one_by_one(runner: asyncio.Runner) -> None:
 
 
 def test_lifespan_state_is_shared(runner: asyncio.Runner) -> None:
-    sandboxes = {runner.run(answer(get("/", "count=1")))[1][0].split()[-1] for _ in range(2)}
-    assert len(sandboxes) == 1
+    environments = {runner.run(answer(get("/", "count=1")))[1][0].split()[-1] for _ in range(2)}
+    assert len(environments) == 1
 
 
 def test_events_resume_after_last_id(runner: asyncio.Runner) -> None:

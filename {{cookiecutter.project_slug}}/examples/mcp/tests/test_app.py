@@ -19,7 +19,7 @@ EVENTS = Path(__file__).parent.parent / "events"
 
 @pytest.fixture(scope="module")
 def runner() -> Iterator[asyncio.Runner]:
-    """One event loop for all tests, as for all invocations: the application's lifespan starts but once."""
+    """Return one event loop for all tests, as for all invocations: the application's lifespan starts only once."""
     with asyncio.Runner() as runner:
         yield runner
         runner.run(app.handler.shutdown())
@@ -30,7 +30,7 @@ def load(path: Path) -> Any:
 
 
 async def answer(event: Any) -> tuple[StreamingResponse, str]:
-    """The response to an event, and its whole body."""
+    """Return the response to an event, and its whole body."""
     response = await app.handler(event, None)
     content: Any = response.content
     async with aclosing(content):
@@ -63,7 +63,7 @@ def test_get_is_not_allowed(runner: asyncio.Runner) -> None:
 
 
 async def call(limit: int, server: MCPServer | str = app.server) -> tuple[Any, list[tuple[float, float | None]]]:
-    """The result of the tool, and the progress that it reported before."""
+    """Return the result of the tool, and the progress that it reported."""
     reports = []
 
     async def report(progress: float, total: float | None, message: str | None) -> None:

@@ -51,7 +51,7 @@ def test_page() -> None:
     response = app.handler(request(path="/"), None)
     assert response.headers == {"content-type": "text/html; charset=utf-8"}
     assert response.content == [app.PAGE]
-    assert 'new EventSource("events")' in app.PAGE
+    assert 'new EventSource(last ? `events?last=${last}` : "events")' in app.PAGE
 
 
 def test_rest_api_event() -> None:
@@ -79,8 +79,16 @@ def test_resume_after_last_id(seen: int) -> None:
     assert ALL[:seen] + steps(response) == ALL
 
 
-def test_header_case() -> None:  # API Gateway hands headers on as they came
+def test_header_case() -> None:  # API Gateway passes headers on unchanged
     assert steps(app.handler(request(Last_Event_ID="7"), None)) == ALL[7:]
+
+
+def test_last_step_in_the_url() -> None:
+    """The page has it there when it reconnects; the header of a later reconnection by the browser comes first."""
+    event = request() | {"queryStringParameters": {"last": "7"}}
+    assert steps(app.handler(event, None)) == ALL[7:]
+    assert steps(app.handler(event | {"headers": {"last-event-id": "8"}}, None)) == ALL[8:]
+    assert steps(app.handler(request() | {"queryStringParameters": None}, None)) == ALL
 
 
 @pytest.mark.parametrize("value", ["", "x", "-1", "1.5", "٣٣٣٣٣٣٣٣٣٣", "9" * 5000])
