@@ -46,6 +46,8 @@ OPTIONAL_PATHS = (
     ("deploy_pipeline", "github-actions", "pipeline/oidc.yaml"),
 )
 
+# Paths of earlier versions. Generating over a project leaves them in place, where they would shadow the runtime.
+RETIRED_PATHS = ("src/bootstrap", "src/streaming_runtime")
 # One folder for each example except the first, whose files they replace.
 EXAMPLES = Path("examples")
 
@@ -113,6 +115,13 @@ def warnings(answers: Answers) -> list[str]:
     return [*_warnings({option: str(answer) for option, answer in answers.items()})]
 
 
+def retired_paths(folder: Path) -> list[str]:
+    """Return a warning if `folder` still has paths of an earlier version of the template."""
+    left = [path for path in RETIRED_PATHS if (folder / path).exists()]
+    moved = "belong to an earlier version of the template, and runtime/ replaces them"
+    return [f"{' and '.join(left)} {moved}. Remove them: git rm -r --quiet {' '.join(left)}"] if left else []
+
+
 def is_permanent(answers: Answers, folder: Path) -> bool:
     """Return whether `folder` is a user's project: cruft also generates some below a temporary folder to compare."""
     by_cruft = "_output_dir" not in answers
@@ -168,5 +177,5 @@ if __name__ == "__main__":
     if is_permanent(given, Path.cwd()):
         # Flushed, so that the warnings come last where both streams go to one place.
         print(next_steps(given), flush=True)
-    for line in warnings(given):
+    for line in [*warnings(given), *retired_paths(Path.cwd())]:
         print(f"Warning: {line}", file=sys.stderr)
