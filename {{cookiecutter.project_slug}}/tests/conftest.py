@@ -42,6 +42,11 @@ def template() -> "Template":
     return Template(PROJECT / "template.yaml")
 
 
+@pytest.fixture(scope="session")
+def project() -> Path:
+    return PROJECT
+
+
 class Template:
     """A SAM template in the form that the rules read.
 
@@ -58,9 +63,10 @@ class Template:
     """
 
     def __init__(self, path: Path) -> None:
-        source = yaml.load(path.read_text(encoding="utf-8"), TemplateLoader)
+        self._source = source = yaml.load(path.read_text(encoding="utf-8"), TemplateLoader)
         self.parameters: dict[str, Any] = source.get("Parameters") or {}
-        whole = _plain(source, {name: of["Default"] for name, of in self.parameters.items() if "Default" in of})
+        self._defaults = {name: of["Default"] for name, of in self.parameters.items() if "Default" in of}
+        whole = _plain(source, self._defaults)
         self.resources: dict[str, Any] = whole["Resources"]
         self.outputs: dict[str, Any] = whole.get("Outputs") or {}
         shared = (whole.get("Globals") or {}).get("Function") or {}
@@ -76,6 +82,17 @@ class Template:
         self.urls = {
             name: (of, self.target(of.get("TargetFunctionArn"), of.get("Qualifier")))
             for name, of in self.of("AWS::Lambda::Url").items()
+        }
+
+    def deployed(self, **parameters: str) -> dict[str, Any]:
+        """Return the resources for these parameters, with each condition and choice evaluated."""
+        whole = _plain(self._source, {**self._defaults, **parameters})
+        conditions = whole.get("Conditions") or {}
+        resources: dict[str, Any] = _chosen(whole["Resources"], conditions)
+        return {
+            name: of
+            for name, of in resources.items()
+            if "Condition" not in of or _holds(conditions.get(of["Condition"]), conditions)
         }
 
     def of(self, kind: str) -> dict[str, Any]:
@@ -137,6 +154,29 @@ class Template:
                         yield name, last[0], last[1], dict(zip(last[2::2], last[3::2], strict=True))
 
 
+def _holds(condition: Any, conditions: dict[str, Any]) -> bool:
+    if not isinstance(condition, dict) or len(condition) != 1:
+        return False
+    [(kind, values)] = condition.items()
+    if kind == "Condition":
+        return _holds(conditions.get(values), conditions)
+    if kind == "Equals":
+        return bool(values[0] == values[1])
+    each = [_holds(of, conditions) for of in values]
+    return not each[0] if kind == "Not" else all(each) if kind == "And" else any(each)
+
+
+def _chosen(value: Any, conditions: dict[str, Any]) -> Any:
+    """Return `value` with the chosen branch of each `If`, and without what is `AWS::NoValue`."""
+    if isinstance(value, dict) and value.keys() == {"If"}:
+        name, then, otherwise = value["If"]
+        return _chosen(then if _holds(conditions.get(name), conditions) else otherwise, conditions)
+    if isinstance(value, dict):
+        chosen = {key: _chosen(of, conditions) for key, of in value.items()}
+        return {key: of for key, of in chosen.items() if of != "${AWS::NoValue}"}
+    return [_chosen(of, conditions) for of in value] if isinstance(value, list) else value
+
+
 def mappings(value: Any) -> Iterator[dict[str, Any]]:
     """Yield every mapping in `value` at any depth."""
     if isinstance(value, dict):
@@ -156,6 +196,11 @@ def listed(value: Any) -> list[Any]:
 
 def true(value: Any) -> bool:
     return str(value).lower() == "true"
+
+
+def number(value: Any, default: float) -> float:
+    """Return a number as CloudFormation reads it, or the default where only AWS knows it."""
+    return float(value) if re.fullmatch(r"-?[0-9]+(\.[0-9]+)?", str(value)) else default
 
 
 def variables(function: dict[str, Any]) -> dict[str, Any]:
