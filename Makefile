@@ -6,7 +6,7 @@ PYTHON ?= python3
 BENCH_PYTHON ?= 3.13
 SEED ?= 7
 
-# A misspelt option must not pass for one that was not given.
+# Refuse misspelt options instead of ignoring them.
 options := $(foreach name,$(.VARIABLES),$(if $(filter command line,$(origin $(name))),$(name)))
 unknown := $(filter-out PYTHON BENCH_PYTHON SEED,$(options))
 ifneq ($(if $(filter 0,$(MAKELEVEL)),$(unknown)),)
@@ -17,8 +17,8 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export SAM_CLI_TELEMETRY := 0
 
 ready := .venv/ready
-# More than there are processors, since a test waits at times, for a deadline or for another process; those of the runtime
-# do so half of the time.
+# More processes than processors, because tests sometimes wait for a deadline or another process; those of the runtime do
+# so half of the time.
 processors := $$(python -c 'import os; print(len(os.sched_getaffinity(0)))')
 parallel := --dist worksteal --numprocesses "$$((3 * $(processors) / 2))"
 parallel_runtime := --dist worksteal --numprocesses "$$((2 * $(processors)))"
@@ -30,13 +30,14 @@ demo := build/demo
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
 
-demo: $(ready) ## Generate the default project, build it, and stream from what was built
+demo: $(ready) ## Generate the default project, build it, and stream from the build
 	@rm -rf $(demo)
 	@cookiecutter . --default-config --no-input --output-dir $(demo)
 	@cd $(demo)/lambda-stream && sam build && \
 		python -m local.probe --expect-streaming --serve .aws-sam/build/template.yaml
+	@echo "The project is in $(demo)/lambda-stream. To try it: cd $(demo)/lambda-stream && make dev"
 
-test: lint ## Run the whole suite; that of the runtime has to cover all of its branches
+test: lint ## Run the whole suite; the runtime's tests must cover all of its branches
 	@rm -rf build/coverage && mkdir -p build/coverage
 	@coverage run -m pytest $(parallel_runtime) tests/runtime
 	@coverage combine --quiet
@@ -46,8 +47,8 @@ test: lint ## Run the whole suite; that of the runtime has to cover all of its b
 check: lint ## Run the part of the suite that fits in a minute
 	@python -m pytest $(parallel) -m "not slow"
 
-# Side by side, and all of them, whatever the first of them finds. (Not with --output-sync, which waits for ever where
-# somebody else keeps a lock on /dev/null and that is where the output goes.) No two mypys may share a cache.
+# All of them in parallel, even after a failure. (Without --output-sync, which waits forever if the output goes to a file
+# that another process has locked.) Each mypy has its own cache, because they cannot share one.
 lint: $(ready)
 	@$(MAKE) --no-print-directory --jobs --keep-going \
 		lint-style lint-types lint-project-types lint-example-types lint-shell-and-workflows
@@ -59,7 +60,7 @@ lint-style:
 lint-types lint-project-types lint-example-types: export MYPY_CACHE_DIR = $(CURDIR)/.mypy_cache/$@
 
 lint-types:
-	@mypy hooks filters.py local_extensions.py tests benchmarks
+	@mypy hooks filters.py questions.py local_extensions.py tests benchmarks
 
 lint-project-types:
 	@cd '{{cookiecutter.project_slug}}' && MYPYPATH=src:runtime mypy --config-file ../pyproject.toml src runtime local tests pipeline
@@ -74,24 +75,25 @@ lint-shell-and-workflows:
 	@zizmor --quiet --offline --persona pedantic .github '{{cookiecutter.project_slug}}/.github'
 	@actionlint
 
-mutants: $(ready) ## Break 40 lines, one at a time, and tell which of them no test sees [SEED=7]
+mutants: $(ready) ## Break 40 lines, one at a time, and list those that no test catches [SEED=7]
 	@python -m tests.helpers.mutations --seed "$(SEED)"
 
-bench: $(ready) ## Measure a bake, the local URL, and the runtime beside its peers; draw benchmarks/chart.svg [BENCH_PYTHON=3.13]
+bench: $(ready) ## Measure generation, the local URL and the runtime against its peers; draw benchmarks/chart.svg [BENCH_PYTHON=3.13]
 	@UV_PROJECT_ENVIRONMENT=build/bench uv sync --quiet --locked --only-group bench --python "$(BENCH_PYTHON)" || { \
-		echo "uv could not set build/bench up; if it finds no Python $(BENCH_PYTHON), name one with BENCH_PYTHON=…" >&2; exit 1; }
+		echo "uv could not set up build/bench. If it finds no Python $(BENCH_PYTHON), name another one with BENCH_PYTHON=…" >&2; exit 1; }
 	@missed=0; python -m benchmarks.bake || missed=1; python -m benchmarks.local_url || missed=1; \
 		build/bench/bin/python -m benchmarks --chart benchmarks/chart.svg && exit $$missed
 
-clean: ## Remove what the other commands made: all that git ignores
+clean: ## Remove everything that git ignores, such as .venv and build/
 	@git clean -dffqX
 
-# This needs nothing beside Python: pip installs some uv, which installs itself anew as uv.lock has it, with the rest.
+# This only requires Python: pip installs any uv, which then installs the versions in uv.lock, its own included.
 $(ready): pyproject.toml uv.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-		|| { echo "$(PYTHON) is too old: this takes Python 3.11 or later; name one with PYTHON=…" >&2; exit 1; }
-	@echo "Setting up .venv from uv.lock: once, and again when that changes."
+		|| { echo "Python 3.11 or later is required, and $(PYTHON) is older. Name another one with PYTHON=…" >&2; exit 1; }
 	@$(PYTHON) -m venv .venv
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check uv
-	@.venv/bin/uv sync --quiet --locked --inexact --compile-bytecode
+	@echo "Installing $$(.venv/bin/uv export --quiet --locked --no-hashes --no-header | grep -c ==) packages into .venv, about 30 s:" \
+		"once, and again when uv.lock changes."
+	@.venv/bin/uv sync --locked --inexact --compile-bytecode
 	@touch $@

@@ -1,4 +1,7 @@
-"""Jinja filters of this template, for the answers, the hooks and the files. `local_extensions.py` loads them."""
+"""Jinja filters of this template, and its checks of a run of cookiecutter. `local_extensions.py` loads this file.
+
+That happens each time that cookiecutter makes a Jinja environment: before it asks, before it writes, and for each hook.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +15,25 @@ from typing import Any
 from cookiecutter.exceptions import FailedHookException
 from slugify import slugify
 
-_RULES = Path(__file__).parent / "hooks" / "pre_gen_project.py"
+_HERE = Path(__file__).parent
 
 
 @cache
+def _load(path: str) -> dict[str, Any]:
+    """Return what this version's file defines; an import would return the older version's in `cruft update`."""
+    return runpy.run_path(str(_HERE / path))
+
+
 def _rules() -> dict[str, Any]:
-    """The rules of the pre_gen_project hook of this version."""
-    return runpy.run_path(str(_RULES))
+    return _load("hooks/pre_gen_project.py")
 
 
-# What this version has cookiecutter evaluate beside the files of a project: options, a folder, the hooks' answers.
+def _run() -> Any:
+    """Return the run of cookiecutter that this is called in."""
+    return _load("questions.py")["Run"]()
+
+
+# This version's Jinja outside the files of a project: in options, the name of its folder, and the hooks' answers.
 OWN = frozenset(
     (
         "{{ cookiecutter.project_name | project_slug }}",
@@ -33,10 +45,9 @@ OWN_IN_HOOKS = r'r"""\n\{\{ _?cookiecutter (\| default\(\{\}\) )?\| tojson \}\}\
 
 
 def refuse_foreign(source: str) -> None:
-    """Refuses Jinja that is not this template's own, before it is evaluated.
+    """Refuse Jinja that is not this template's own, before it is evaluated.
 
-    Cookiecutter evaluates answers that are given on its command line or through its API, without a sandbox: they could
-    run any code of whoever wrote them.
+    Cookiecutter evaluates the answers of its command line and its API without a sandbox: they could run any code.
     """
     if source in OWN or not re.search(r"\{[{%#]", re.sub(OWN_IN_HOOKS, "", source)):
         return
@@ -44,16 +55,16 @@ def refuse_foreign(source: str) -> None:
 
 
 def quoted(text: str) -> str:
-    """The text as a JSON string, which is a scalar of the same value in YAML and in TOML.
+    """Return the text as a JSON string, which is a scalar of the same value in YAML and in TOML.
 
-    Jinja's own `tojson` escapes what is not ASCII in surrogate pairs: YAML reads these as two broken characters,
-    and TOML refuses them. The validated answers hold no control character, so JSON leaves all of theirs as it is.
+    Jinja's own `tojson` escapes characters outside ASCII as surrogate pairs: YAML reads these as two broken characters,
+    and TOML refuses them. Validated answers contain no control characters, so JSON keeps their characters unchanged.
     """
     return json.dumps(text, ensure_ascii=False)
 
 
 def project_slug(name: str) -> str:
-    """A slug for any name, by the rules of the pre_gen_project hook."""
+    """Turn any name into a slug that the rules of the pre_gen_project hook accept."""
     slug = slugify(name)
     if not slug[:1].isalpha() or slug in _rules()["RESERVED_SLUGS"]:
         slug = f"stream-{slug}"
@@ -61,17 +72,32 @@ def project_slug(name: str) -> str:
 
 
 def validated(answers: dict[str, Any]) -> str:
-    """Nothing; refuses bad answers by the rules of the pre_gen_project hook, while nothing is written.
+    """Refuse bad answers by the rules of the pre_gen_project hook, while nothing is written; return an empty text.
 
     Cookiecutter makes the project's folder before it runs the hook. With the slug `../x` or `a/b` it would leave a
-    folder behind that no one asked for, with one of 300 characters it would end in a traceback, and whatever the hook
-    refuses it shows with a traceback of its own. The hook remains for answers that are replayed, since cookiecutter
-    does not evaluate them anew.
+    folder behind, with one of 300 characters it would end in a traceback, and a refusal by the hook is printed with a
+    traceback too. The hook is still needed for replayed answers, which cookiecutter does not evaluate again.
     """
-    found = _rules()["problems"](answers)
+    found = _rules()["find_problems"](answers)
     if found:
-        raise FailedHookException(_rules()["refusal"](found))
+        wrong = {problem.option for problem in found}
+        lines = [_rules()["refusal"]([problem.message for problem in found])]
+        if command := _run().command(answers, wrong):
+            lines += ["", f"To repeat this run, correct {', '.join(sorted(wrong))} in this command:", f"  {command}"]
+        raise FailedHookException("\n".join(lines))
     return ""
 
 
+def check_run() -> None:
+    """Refuse answers that cookiecutter drops or ignores, and to generate over another project."""
+    run = _run()
+    if problems := [*run.problems()]:
+        raise FailedHookException(_rules()["refusal"](problems))
+    if reason := run.foreign_project():
+        raise FailedHookException(f"Nothing was generated: {reason}.")
+
+
 FILTERS = {"project_slug": project_slug, "quoted": quoted, "validated": validated}
+
+_load("questions.py")["Questions"]().install()
+check_run()

@@ -1,6 +1,6 @@
-"""Leaves the files of the chosen example and pipeline, and says what comes next and what may not work.
+"""Remove the files that belong to other answers, print the next steps, and warn about what may not work.
 
-Nothing is installed, fetched or committed here: a failure would delete the project.
+Nothing is installed, downloaded or committed here: a failure would delete the project.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ ANSWERS = r"""
 Answers = dict[str, Any]
 
 NEXT_STEPS = """
-Your project is in {project_slug}/. It needs uv (https://docs.astral.sh/uv/) and, to build and deploy, the SAM CLI.
+Your project is in {project_slug}/. It requires uv (https://docs.astral.sh/uv/) and, to build and deploy, the SAM CLI.
 
   cd {project_slug}
-  make dev        the function URL on localhost, chunks live
-  make check      lint, types, template, tests
-  make deploy     the same handler on Lambda, streaming
+  make dev        serve the function URL on localhost, chunks live
+  make check      lint, check types, validate the template, run the tests
+  make deploy     deploy the same handler to Lambda, streaming
 """
 
 PUBLIC = """
-Anyone on the internet may call what is deployed, and you pay for each call ({reason}).
+Anyone on the internet can call the deployed function, and you pay for each call ({reason}).
 """
 
-# What only one answer to an option leaves in the project: option, answer, path.
+# Paths that only one answer to an option keeps in the project: option, answer, path.
 OPTIONAL_PATHS = (
     ("runtime", "container", "Dockerfile"),
     ("runtime", "container", ".dockerignore"),
@@ -47,7 +47,9 @@ OPTIONAL_PATHS = (
     ("deploy_pipeline", "github-actions", "tests/test_pipeline.py"),
 )
 
-# A folder for each example but the first, whose files are in place: they are laid over those.
+# Paths of earlier versions. Generating over a project leaves them in place, where they would shadow the runtime.
+RETIRED_PATHS = ("src/bootstrap", "src/streaming_runtime")
+# One folder for each example except the first, whose files they replace.
 EXAMPLES = Path("examples")
 
 # Commercial regions where Lambda has function URLs and CloudFormation can make them.
@@ -60,8 +62,8 @@ REGIONS = frozenset(
         *("us-east-1", "us-east-2", "us-west-1", "us-west-2"),
     )
 )
-# Inference profiles of Bedrock begin with where they may run; the value is how the regions begin that may call them.
-# Template.yaml has the same names, since the policy for a profile is another than that for a model.
+# Inference profiles of Bedrock start with the place where they run; the values are the prefixes of the regions that can
+# call them. template.yaml has the same names, since a profile requires a different policy from a model's.
 # https://docs.aws.amazon.com/bedrock/latest/userguide/inference-profiles-support.html
 PROFILES = {
     "apac": ("ap-",),
@@ -73,25 +75,25 @@ PROFILES = {
     "us": ("us-east-", "us-west-", "ca-"),
     "us-gov": ("us-gov-",),
 }
-# An account has 1,000 invocations at once unless its quota is raised, to tens of thousands at most. Of these 100 stay
+# An account has a concurrency of 1,000 until its quota is raised, to tens of thousands at most, and 100 of it must stay
 # unreserved. A new account often has less, and less memory.
 # https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
 USUAL_CONCURRENCY = 900
 USUAL_MEMORY = 3008
-# Of a longer answer a warning shows the beginning.
-SHOWN = 80
+# How much of an answer a warning shows.
+MAX_SHOWN = 80
 
 
 def choose_example(example: str) -> None:
-    """Leaves in the current folder, which is the project's, the files of one example and of no other."""
+    """Keep the files of one example in the current folder, which is the project's."""
     chosen = EXAMPLES / example
     if chosen.is_dir():
         shutil.copytree(chosen, ".", dirs_exist_ok=True)
     shutil.rmtree(EXAMPLES)
 
 
-def remove_what_was_not_chosen(answers: Answers) -> None:
-    """Leaves in the current folder no path that belongs to another answer."""
+def remove_unselected_paths(answers: Answers) -> None:
+    """Remove the paths that belong to other answers from the current folder."""
     for option, answer, path in OPTIONAL_PATHS:
         if answers[option] != answer:
             Path(path).unlink()
@@ -101,7 +103,7 @@ def remove_what_was_not_chosen(answers: Answers) -> None:
 
 
 def next_steps(answers: Answers) -> str:
-    """What to tell whoever has just answered so."""
+    """Return what to tell the user after these answers."""
     text = NEXT_STEPS.format(project_slug=answers["project_slug"])
     for option, answer in (("url_auth", "NONE"), ("front_door", "cloudfront")):
         if answers[option] == answer:
@@ -110,61 +112,71 @@ def next_steps(answers: Answers) -> str:
 
 
 def warnings(answers: Answers) -> list[str]:
-    """What may not work with `answers`, a message each: where a rule depends on the account, or may have changed."""
-    given = {option: str(answer) for option, answer in answers.items()}
-    return list(_doubts(given))
+    """Return a warning for each answer that may not work: where a rule depends on the account or may have changed."""
+    return [*_warnings({option: str(answer) for option, answer in answers.items()})]
 
 
-def will_stay(answers: Answers, folder: Path) -> bool:
-    """Whether `folder` is a project for someone: cruft also makes some to compare, below a temporary folder."""
+def retired_paths(folder: Path) -> list[str]:
+    """Return a warning if `folder` still has paths of an earlier version of the template."""
+    left = [path for path in RETIRED_PATHS if (folder / path).exists()]
+    moved = "belong to an earlier version of the template, and runtime/ replaces them"
+    return [f"{' and '.join(left)} {moved}. Remove them: git rm -r --quiet {' '.join(left)}"] if left else []
+
+
+def is_permanent(answers: Answers, folder: Path) -> bool:
+    """Return whether `folder` is a user's project: cruft also generates some below a temporary folder to compare."""
     by_cruft = "_output_dir" not in answers
     above = folder.parent
     return not (by_cruft and above.name.startswith("tmp") and above.parent == Path(tempfile.gettempdir()).resolve())
 
 
-def _doubts(given: dict[str, str]) -> Iterator[str]:
+def _warnings(given: dict[str, str]) -> Iterator[str]:
     region, model = given["region"], given["bedrock_model"]
     if region not in REGIONS:
-        rule = "is not known here as a region that has Lambda function URLs, though AWS may have added it"
-        yield _warning("region", region, rule, "look it up before you deploy, or take us-east-1")
+        doubt = "is not a region known to have Lambda function URLs"
+        yield _warning("region", doubt, region, "Look it up before you deploy, or use us-east-1")
     if given["front_door"] == "rest-api" and given["cors_origins"]:
-        rule = "holds for the function URL alone, not for the REST API"
-        yield _warning("cors_origins", given["cors_origins"], rule, "let the handler send the CORS headers there")
+        doubt = "applies only to the function URL, not to the REST API"
+        yield _warning("cors_origins", doubt, given["cors_origins"], "Send the CORS headers from the handler")
+    if given["front_door"] == "cloudfront" and given["example"] == "fastapi":
+        doubt = "hides the distribution's host from the application, whose absolute URLs then name the function URL"
+        yield _warning("front_door", doubt, "cloudfront", "Use relative URLs in redirects and links")
     if given["example"] == "bedrock":
-        yield from _doubts_of_model(model, region)
+        yield from _model_warnings(model, region)
     if given["reserved_concurrency"] and int(given["reserved_concurrency"]) > USUAL_CONCURRENCY:
-        rule = f"is more than an account can reserve before its quota is raised, which is {USUAL_CONCURRENCY}"
-        yield _warning("reserved_concurrency", given["reserved_concurrency"], rule, "ask AWS for the quota first")
+        doubt = f"is above the {USUAL_CONCURRENCY} that an account can reserve before its quota is raised"
+        yield _warning("reserved_concurrency", doubt, given["reserved_concurrency"], "Ask AWS for the quota first")
     if int(given["memory"]) > USUAL_MEMORY:
-        rule = f"is more than some new accounts may use, which is {USUAL_MEMORY} MB"
-        yield _warning("memory", given["memory"], rule, "ask AWS for the quota first")
+        doubt = f"is above the {USUAL_MEMORY} MB that some new accounts may use"
+        yield _warning("memory", doubt, given["memory"], "Ask AWS for the quota first")
 
 
-def _doubts_of_model(model: str, region: str) -> Iterator[str]:
+def _model_warnings(model: str, region: str) -> Iterator[str]:
     first, *others = model.partition(":")[0].split(".")
     if first in PROFILES:
         if not region.startswith(PROFILES[first]):
-            rule = f"is an inference profile that is not known to be callable from {region}"
-            yield _warning("bedrock_model", model, rule, "take one that begins with global., or that region's own")
-    # Not a version such as that of zai.glm-4.7.
+            doubt = f"is not an inference profile known to be callable from {region}"
+            remedy = "Use one that starts with global., or the region's own"
+            yield _warning("bedrock_model", doubt, model, remedy)
+    # Unlike a version such as that of zai.glm-4.7.
     elif len(others) > 2 or (len(others) == 2 and not others[1][0].isdigit()):
-        rule = f"looks like an inference profile, but {first}. is none that is known here"
-        remedy = "name the profile and the model behind it in the policy in template.yaml"
-        yield _warning("bedrock_model", model, rule, remedy)
+        doubt = f"looks like an inference profile with the unknown prefix {first}."
+        remedy = "Name the profile and the model behind it in the policy in template.yaml"
+        yield _warning("bedrock_model", doubt, model, remedy)
 
 
-def _warning(option: str, value: str, rule: str, remedy: str) -> str:
-    # Nothing to escape: in these options the other hook refuses quotes and whatever else is odd.
-    shown = value if len(value) <= SHOWN else value[:SHOWN] + "…"
-    return f'{option} = "{shown}" {rule}: {remedy}'
+def _warning(option: str, doubt: str, value: str, remedy: str) -> str:
+    # Nothing to escape: the other hook refuses quotes and unprintable characters in these options.
+    shown = value if len(value) <= MAX_SHOWN else value[:MAX_SHOWN] + "…"
+    return f'`{option}` {doubt}, got "{shown}". {remedy}'
 
 
 if __name__ == "__main__":
     given = json.loads(ANSWERS)
     choose_example(given["example"])
-    remove_what_was_not_chosen(given)
-    if will_stay(given, Path.cwd()):
-        # At once, so that the warnings come last where both go to one place.
+    remove_unselected_paths(given)
+    if is_permanent(given, Path.cwd()):
+        # Flushed, so that the warnings come last where both streams go to one place.
         print(next_steps(given), flush=True)
-    for line in warnings(given):
+    for line in [*warnings(given), *retired_paths(Path.cwd())]:
         print(f"Warning: {line}", file=sys.stderr)

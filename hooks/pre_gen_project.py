@@ -1,4 +1,4 @@
-"""Refuses answers that could not work, each with its rule and a remedy, before a file is written."""
+"""Refuse answers that cannot work, each with its rule and a remedy, before a file is written."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import sys
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-# Cookiecutter puts the answers in here. They are read as data; no answer is ever part of the code.
+# Cookiecutter inserts the answers here. They are read as data; no answer is ever part of the code.
 ANSWERS = r"""
 {{ cookiecutter | tojson }}
 """
-# The same as they were given: cookiecutter evaluates what looks like Jinja on its command line. Cruft does not tell.
+# The same answers before cookiecutter evaluated Jinja in them. Cruft does not provide these.
 UNRENDERED = r"""
 {{ _cookiecutter | default({}) | tojson }}
 """
@@ -33,35 +33,35 @@ CHOICES = {
     "deployment": ("all-at-once", "canary"),
     "deploy_pipeline": ("github-actions", "none"),
 }
-# What the name of a region looks like, new ones included: an area, perhaps a partition or a country, a point of the
-# compass, a number.
+# The form of a region's name, so that new regions are accepted: an area, an optional partition or country, a point of
+# the compass, a number.
 # https://docs.aws.amazon.com/global-infrastructure/latest/regions/aws-regions.html
 REGION = r"([a-z]{2}|eusc)(-(gov|iso[a-z]?|[a-z]{2}))?-(central|(north|south)(east|west)?|east|west)-[1-9][0-9]?"
-# Days that CloudWatch Logs keeps a log: these and no others.
+# The retention periods that CloudWatch Logs offers, in days.
 # https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_PutRetentionPolicy.html
 RETENTIONS = (
     *(1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400),
     *(545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653),
 )
-# An account has 1,000 invocations at once unless its quota is raised, to tens of thousands at most.
-MOST_CONCURRENCY = 99_999
+# An account has a concurrency of 1,000 until its quota is raised, to tens of thousands at most.
+MAX_CONCURRENCY = 99_999
 SLUG_LENGTH = 40
 RESERVED_SLUGS = frozenset(
     (
         # A project cannot depend on itself, so these packages could not be installed.
         *("botocore", "h11", "mypy", "pytest", "pyyaml", "rich", "ruff", "types-pyyaml", "watchfiles"),
-        # Nor could these, which those depend on.
+        # Their dependencies, for the same reason.
         *("anyio", "ast-serialize", "colorama", "idna", "iniconfig", "jmespath", "librt", "markdown-it-py"),
         *("mdurl", "mypy-extensions", "packaging", "pathspec", "pluggy", "pygments", "python-dateutil"),
         *("six", "typing-extensions", "urllib3"),
-        # SAM's own stack, in which it keeps the bucket for deployments.
+        # SAM's own stack, which holds the bucket for deployments.
         "aws-sam-cli-managed-default",
-        # Windows has no folders of these names.
+        # Windows does not allow folders with these names.
         *("aux", "con", "nul", "prn", *(f"{device}{number}" for device in ("com", "lpt") for number in range(1, 10))),
     )
 )
-# What the post_gen_project hook removes again, unless the option has that answer: option, answer, path.
-PASSING = (
+# Paths that the post_gen_project hook removes unless the option has this answer: option, answer, path.
+TEMPORARY_PATHS = (
     ("example", None, "examples"),
     ("runtime", "container", "Dockerfile"),
     ("runtime", "container", ".dockerignore"),
@@ -75,24 +75,36 @@ PASSING = (
     ("deploy_pipeline", "github-actions", "pipeline/oidc.yaml"),
     ("deploy_pipeline", "github-actions", "tests/test_pipeline.py"),
 )
+# Options whose answer may also come as a number, as YAML reads 512.
+NUMERIC = ("memory", "timeout", "reserved_concurrency", "log_retention")
+OTHER_TEXTS = ("project_slug", "region", "bedrock_model", "cors_origins")
 TEXT_LENGTHS = {"project_name": 64, "description": 256}
-# Embeddings, overrides and isolates: with them a line can read as something else than it is.
+# Embeddings, overrides and isolates: they can make a line read differently from its content.
 BIDIRECTIONAL = frozenset(map(chr, [*range(0x202A, 0x202F), *range(0x2066, 0x206A)]))
-# Spelt so that cookiecutter, which renders this file too, does not take them for its own.
+# Spelled so that cookiecutter, which renders this file too, does not evaluate them.
 JINJA = tuple("{" + mark for mark in ("{", "%", "#"))
-ORIGINS = 100
+MAX_ORIGINS = 100
 ORIGIN_LENGTH = 253
-# A browser leaves it out of the origin that it sends.
+# Browsers leave these out of the Origin header.
 DEFAULT_PORTS = {"http": "80", "https": "443"}
-# How many faults of one answer are named.
-SHOWN = 3
+# How many faults of one answer are listed.
+MAX_LISTED = 3
+# How much of an answer a message shows.
+MAX_SHOWN = 80
 
 
-def problems(answers: Answers, unrendered: Answers | None = None) -> list[str]:
-    """Everything that is wrong with `answers`, a message each: option, value, rule and remedy."""
+class Problem(NamedTuple):
+    """A message about one answer."""
+
+    option: str
+    message: str
+
+
+def find_problems(answers: Answers, unrendered: Answers | None = None) -> list[Problem]:
+    """Return everything that is wrong with `answers`."""
     given = {option: str(answer) for option, answer in answers.items()}
-    reserved = given.get("reserved_concurrency")
-    return [
+    wrong_types = [*_types(answers)]
+    others = [
         *_texts(given, unrendered or {}),
         *_slug(given),
         *_region(given),
@@ -100,189 +112,227 @@ def problems(answers: Answers, unrendered: Answers | None = None) -> list[str]:
         *_origins(given),
         *_number(given, "memory", 128, 10240, "MB", "512"),
         *_number(given, "timeout", 1, 900, "seconds", "120"),
-        *(
-            _number(given, "reserved_concurrency", 1, MOST_CONCURRENCY, "invocations", "10, or nothing")
-            if reserved
-            else ()
-        ),
+        *_concurrency(given),
         *_model(given),
         *_retention(given),
         *_pairs(given),
     ]
+    named = {problem.option for problem in wrong_types}
+    return [*wrong_types, *(problem for problem in others if problem.option not in named)]
 
 
-def losses(answers: Answers, folder: Path) -> list[str]:
-    """What someone has in `folder`, over which the template is to be laid, and would lose: a message each."""
+def problems(answers: Answers, unrendered: Answers | None = None) -> list[str]:
+    """Return a message for each thing that is wrong with `answers`: rule, value and remedy."""
+    return [problem.message for problem in find_problems(answers, unrendered)]
+
+
+def threatened_paths(answers: Answers, folder: Path) -> list[str]:
+    """Return a message for each path of the user's in `folder` that generating over it would delete."""
     return [
-        f"{path} is there, and the template would remove it: rename it, generate, and rename it back"
-        for option, answer, path in PASSING
+        f"{path}. Rename it, generate, and rename it back"
+        for option, answer, path in TEMPORARY_PATHS
         if answers[option] != answer and (folder / path).exists()
     ]
 
 
 def evaluated(text: str, option: str = "answer") -> list[str]:
-    """What is wrong with a text that cookiecutter would evaluate, or GitHub where it becomes a part of a workflow."""
+    """Return a message if cookiecutter would evaluate the text, or GitHub where it becomes part of a workflow."""
     if not any(mark in text for mark in JINJA):
         return []
-    rule = f"must not hold {', '.join(JINJA)}, which templates and workflows would evaluate"
-    return [_problem(option, text, rule, "it without them")]
+    rule = f"must not contain {', '.join(JINJA)}, which templates and workflows evaluate"
+    return [_message(option, rule, _shown(text), "Remove them")]
 
 
 def refusal(found: list[str]) -> str:
-    """The problems as one text for people."""
+    """Return the problems as one text for the user."""
     return "\n".join(["These answers cannot work, so nothing was generated:", *(f"  {line}" for line in found)])
 
 
-def _slug(given: dict[str, str]) -> Iterator[str]:
+def _types(answers: Answers) -> Iterator[Problem]:
+    # YAML and JSON read an unquoted no, 3.10 or nothing at all as something other than text.
+    for option in (*CHOICES, *TEXT_LENGTHS, *OTHER_TEXTS, *NUMERIC):
+        answer = answers.get(option, "")
+        accepted = (str, int) if option in NUMERIC else (str,)
+        if not isinstance(answer, accepted) or isinstance(answer, bool):
+            yield _problem(option, "must be text", _shown(answer), "Write the answer in quotes")
+
+
+def _slug(given: dict[str, str]) -> Iterator[Problem]:
     # It names a folder, a Python project and a CloudFormation stack.
     slug = given.get("project_slug", "")
     if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", slug, re.ASCII):
-        rule = "must be lower-case letters and digits, in words joined by single hyphens, and start with a letter"
-        yield _problem("project_slug", slug, rule, "lambda-stream")
+        rule = "must be lower-case letters and digits, in words joined by single hyphens, starting with a letter"
+        yield _problem("project_slug", rule, _shown(slug), "Example: lambda-stream")
     elif len(slug) > SLUG_LENGTH:
-        rule = f"must be at most {SLUG_LENGTH} characters long, and has {len(slug)}"
-        yield _problem("project_slug", slug, rule, slug[:12].rstrip("-"))
+        got = f"{len(slug)} in {_shown(slug)}"
+        yield _problem(
+            "project_slug", f"must have at most {SLUG_LENGTH} characters", got, f"Example: {slug[:12].rstrip('-')}"
+        )
     elif slug in RESERVED_SLUGS:
-        yield _problem("project_slug", slug, "is a reserved name", f"{slug}-stream")
+        yield _problem("project_slug", "must not be a reserved name", _shown(slug), f"Example: {slug}-stream")
 
 
-def _texts(given: dict[str, str], unrendered: Answers) -> Iterator[str]:
+def _texts(given: dict[str, str], unrendered: Answers) -> Iterator[Problem]:
     for option, length in TEXT_LENGTHS.items():
         text = given.get(option, "")
         if not text.strip():
-            yield _problem(option, text, "must not be empty", "Lambda Stream")
+            yield _problem(option, "must not be empty", _shown(text), "Example: Lambda Stream")
         if len(text) > length:
-            rule = f"must be at most {length} characters long, and has {len(text)}"
-            yield _problem(option, text, rule, "fewer words")
-        # Control, surrogate and unassigned characters, line and paragraph separators: what YAML or TOML cannot hold.
+            got = f"{len(text)} in {_shown(text)}"
+            yield _problem(option, f"must have at most {length} characters", got, "Shorten it")
+        # Control, surrogate and unassigned characters, line and paragraph separators: YAML or TOML cannot hold them.
         odd = sorted({char for char in text if unicodedata.category(char) in ("Cc", "Cn", "Co", "Cs", "Zl", "Zp")})
         if odd:
-            rule = f"must be one line of printable characters, and holds {_named(odd)}"
-            yield _problem(option, text, rule, "Lambda Stream")
+            got = f"{_named(odd)} in {_shown(text)}"
+            yield _problem(option, "must be one line of printable characters", got, "Example: Lambda Stream")
         turning = sorted(set(text) & BIDIRECTIONAL)
         if turning:
-            rule = f"must not hold characters that turn the direction of text, and holds {_named(turning)}"
-            yield _problem(option, text, rule, "it without them")
+            got = f"{_named(turning)} in {_shown(text)}"
+            yield _problem(option, "must not contain characters that change the direction of text", got, "Remove them")
         if any(quote in text for quote in "\"'`"):
-            rule = "must not hold straight quotes or backquotes"
-            yield _problem(option, text, rule, "typographic quotes: \u2019 \u201c \u201d")
+            remedy = "Use typographic quotes: \u2019 \u201c \u201d"
+            yield _problem(option, "must not contain straight quotes or backquotes", _shown(text), remedy)
         if option == "description" and re.match(r"\s*(<|~~~)", text):
-            rule = "must not begin with < or ~~~, of which Markdown takes the rest of README.md for a part"
-            yield _problem(option, text, rule, "it without them")
+            rule = "must not begin with < or ~~~, which would hide the rest of README.md"
+            yield _problem(option, rule, _shown(text), "Remove them")
         typed = str(unrendered.get(option, text))
-        yield from evaluated(text, option) or evaluated(typed, option)
+        for message in evaluated(text, option) or evaluated(typed, option):
+            yield Problem(option, message)
 
 
-def _region(given: dict[str, str]) -> Iterator[str]:
+def _region(given: dict[str, str]) -> Iterator[Problem]:
     region = given.get("region", "")
     if not re.fullmatch(REGION, region, re.ASCII):
-        yield _problem("region", region, "must be the name of an AWS region", "us-east-1")
+        yield _problem("region", "must be the name of an AWS region", _shown(region), "Example: us-east-1")
 
 
-def _choices(given: dict[str, str]) -> Iterator[str]:
+def _choices(given: dict[str, str]) -> Iterator[Problem]:
     for option, choices in CHOICES.items():
         if given.get(option) not in choices:
-            yield _problem(option, given.get(option, ""), f"must be one of {', '.join(choices)}", choices[0])
+            rule = f"must be one of {', '.join(choices)}"
+            yield _problem(option, rule, _shown(given.get(option, "")), f"Example: {choices[0]}")
 
 
-def _origins(given: dict[str, str]) -> Iterator[str]:
+def _origins(given: dict[str, str]) -> Iterator[Problem]:
     # https://docs.aws.amazon.com/lambda/latest/api/API_Cors.html
-    answer = given.get("cors_origins", "")
+    option, answer = "cors_origins", given.get("cors_origins", "")
     if not answer:
         return
     origins = [origin.strip(" ") for origin in answer.split(",")]
-    if len(origins) > ORIGINS:
-        yield _problem("cors_origins", answer, f"must be at most {ORIGINS} origins, and are {len(origins)}", "*")
+    if len(origins) > MAX_ORIGINS:
+        yield _problem(option, f"allows at most {MAX_ORIGINS} origins", str(len(origins)), "Example: *")
     if "*" in origins and len(origins) > 1:
-        yield _problem("cors_origins", answer, "must not join * with others, since * already means any", "*")
-    found = [_problem("cors_origins", origin or answer, *fault) for origin in origins if (fault := _fault(origin))]
-    yield from found[:SHOWN]
-    if len(found) > SHOWN:
-        yield _problem("cors_origins", answer, f"has {len(found) - SHOWN} more that are no origins", "*")
+        yield _problem(option, "must not combine * with other origins", _shown(answer), "Example: *")
+    found = [_problem(option, rule, _shown(origin), example) for origin in origins for rule, example in _fault(origin)]
+    yield from found[:MAX_LISTED]
+    if len(found) > MAX_LISTED:
+        got = f"{len(found) - MAX_LISTED} more that are not"
+        yield _problem(option, "must be valid origins", got, "Example: *")
 
 
-def _fault(origin: str) -> tuple[str, str] | None:
-    """Rule and remedy, where it is no origin that a browser could send."""
+def _fault(origin: str) -> Iterator[tuple[str, str]]:
+    """Yield rule and remedy if no browser could send this origin."""
     label = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
     pattern = r"(?P<scheme>https?)://(?P<host>" + label + r"(\." + label + r")*)(:(?P<port>[1-9][0-9]{0,4}))?"
     parts = re.fullmatch(pattern, origin, re.ASCII)
     if origin == "*":
-        return None
+        return
     if parts is None or int(parts["port"] or 0) > 65535:
-        rule = "must be scheme and host, perhaps a port, in lower case, without a path or a slash at the end"
-        return rule, "https://www.example.com"
-    if len(origin) > ORIGIN_LENGTH:
-        return f"must be at most {ORIGIN_LENGTH} characters long, and has {len(origin)}", "https://www.example.com"
-    if parts["port"] == DEFAULT_PORTS[parts["scheme"]]:
+        rule = "must be scheme://host or scheme://host:port in lower case, without a path or a final slash"
+        yield rule, "Example: https://www.example.com"
+    elif len(origin) > ORIGIN_LENGTH:
+        yield f"must have at most {ORIGIN_LENGTH} characters in an origin", "Example: https://www.example.com"
+    elif parts["port"] == DEFAULT_PORTS[parts["scheme"]]:
         rule = f"must not name port {parts['port']}, which browsers leave out of an {parts['scheme']} origin"
-        return rule, f"{parts['scheme']}://{parts['host']}"
-    return None
+        yield rule, f"Example: {parts['scheme']}://{parts['host']}"
 
 
-def _model(given: dict[str, str]) -> Iterator[str]:
+def _model(given: dict[str, str]) -> Iterator[Problem]:
     # https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ConverseStream.html
     model = given.get("bedrock_model", "")
     word = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
     if not re.fullmatch(word + r"(\." + word + r"){1,3}(:[a-z0-9]{1,16}){0,2}", model, re.ASCII):
-        rule = "must be the id of a model or an inference profile, such as the Bedrock console shows, and no ARN"
-        yield _problem("bedrock_model", model, rule, "global.amazon.nova-2-lite-v1:0")
+        rule = "must be the id of a model or inference profile as the Bedrock console shows it, not an ARN"
+        yield _problem("bedrock_model", rule, _shown(model), "Example: global.amazon.nova-2-lite-v1:0")
 
 
-def _retention(given: dict[str, str]) -> Iterator[str]:
+def _retention(given: dict[str, str]) -> Iterator[Problem]:
     days = given.get("log_retention", "")
     if days not in map(str, RETENTIONS):
         rule = f"must be a number of days that CloudWatch offers: {', '.join(map(str, RETENTIONS))}"
-        yield _problem("log_retention", days, rule, "30")
+        yield _problem("log_retention", rule, _shown(days), "Example: 30")
 
 
-def _pairs(given: dict[str, str]) -> Iterator[str]:
-    """Answers that are good alone and cannot work together."""
+def _concurrency(given: dict[str, str]) -> Iterator[Problem]:
+    if given.get("reserved_concurrency"):
+        yield from _number(given, "reserved_concurrency", 1, MAX_CONCURRENCY, "invocations", "10, or leave it empty")
+
+
+def _pairs(given: dict[str, str]) -> Iterator[Problem]:
+    """Yield answers that are valid alone and cannot work together."""
     if given.get("front_door") == "cloudfront" and given.get("url_auth") == "NONE":
         # https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/private-content-restricting-access-to-lambda.html
-        rule = "cannot be with front_door = cloudfront, whose signature a URL without authorization does not check"
-        yield _problem("url_auth", "NONE", rule, "AWS_IAM: the distribution is open to anyone, the URL to it alone")
+        rule = "cannot be combined with front_door=cloudfront: a URL without authorization ignores its signature"
+        remedy = "Use AWS_IAM: the distribution is open to anyone, the URL only to the distribution"
+        yield _problem("url_auth", rule, _shown("NONE"), remedy)
+    if given.get("front_door") == "cloudfront" and given.get("example") == "mcp":
+        # https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/private-content-restricting-access-to-lambda.html
+        rule = (
+            "cannot be combined with example=mcp: CloudFront requires x-amz-content-sha256 on each POST, which MCP "
+            "clients do not send"
+        )
+        yield _problem("front_door", rule, _shown("cloudfront"), "Use function-url or rest-api")
     if given.get("cors_credentials") == "yes":
         # https://fetch.spec.whatwg.org/#cors-protocol-and-credentials
         origins = given.get("cors_origins", "")
         if not origins:
-            rule = "needs cors_origins, which are the pages that may send them"
-            yield _problem("cors_credentials", "yes", rule, "no, or an origin such as https://www.example.com")
+            rule = "requires cors_origins to name the pages that may send credentials"
+            remedy = "Use no, or set cors_origins=https://www.example.com"
+            yield _problem("cors_credentials", rule, _shown("yes"), remedy)
         elif "*" in (origin.strip(" ") for origin in origins.split(",")):
-            rule = "cannot be with cors_origins = *: browsers refuse credentials for any origin"
-            yield _problem("cors_credentials", "yes", rule, "no, or name the origins")
+            rule = "cannot be combined with cors_origins=*: browsers refuse credentials for any origin"
+            yield _problem("cors_credentials", rule, _shown("yes"), "Use no, or name the origins")
 
 
-def _number(given: dict[str, str], option: str, least: int, most: int, unit: str, remedy: str) -> Iterator[str]:
-    # Not int(): it takes 0512, 1_000 and digits of other scripts, which YAML reads as something else.
+def _number(given: dict[str, str], option: str, least: int, most: int, unit: str, example: str) -> Iterator[Problem]:
+    # int() would accept 0512, 1_000 and digits of other scripts, which YAML reads as something else.
     text = given.get(option, "")
     if not re.fullmatch(r"[1-9][0-9]{0,5}", text, re.ASCII) or not least <= int(text) <= most:
-        rule = f"must be a whole number of {unit} from {least} to {most}, in digits only and without a leading zero"
-        yield _problem(option, text, rule, remedy)
+        rule = f"must be a whole number of {unit} from {least} to {most}, without a leading zero"
+        yield _problem(option, rule, _shown(text), f"Example: {example}")
 
 
-def _problem(option: str, value: str, rule: str, remedy: str) -> str:
-    return f"{_shown(option, value)}: {rule}. Try {remedy}"
+def _problem(option: str, rule: str, got: str, remedy: str) -> Problem:
+    return Problem(option, _message(option, rule, got, remedy))
+
+
+def _message(option: str, rule: str, got: str, remedy: str) -> str:
+    return f"`{option}` {rule}, got {got}. {remedy}"
 
 
 def _named(characters: list[str]) -> str:
     names = [f"U+{ord(char):04X}" for char in characters]
-    return " ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} others" if len(names) > SHOWN else "")
+    more = f" and {len(names) - MAX_LISTED} others" if len(names) > MAX_LISTED else ""
+    return " ".join(names[:MAX_LISTED]) + more
 
 
-def _shown(option: str, value: str) -> str:
-    return f"{option} = {json.dumps(value if len(value) <= 80 else value[:80] + '…', ensure_ascii=True)}"
+def _shown(value: object) -> str:
+    text = value if isinstance(value, str) else repr(value)
+    shown = text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "…"
+    return json.dumps(shown, ensure_ascii=True) if isinstance(value, str) else shown
 
 
 def main() -> int:
-    """Returns the exit status: 1 if there was something to refuse."""
+    """Return the exit status: 1 if something was refused."""
     answers = json.loads(ANSWERS)
     found = problems(answers, json.loads(UNRENDERED))
     if found:
         print(refusal(found), file=sys.stderr)
         return 1
-    lost = losses(answers, Path())
-    if lost:
-        print("\n  ".join(["Something of yours would be lost, so nothing was generated:", *lost]), file=sys.stderr)
+    threatened = threatened_paths(answers, Path())
+    if threatened:
+        heading = "These files of yours would be deleted, so nothing was generated:"
+        print("\n  ".join([heading, *threatened]), file=sys.stderr)
         return 1
     return 0
 

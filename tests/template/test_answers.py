@@ -1,9 +1,10 @@
-"""Bad answers are refused, each with a message of its own, and nothing is written."""
+"""Bad answers are refused, each with its own message, and nothing is written."""
 
 import json
 import re
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -11,7 +12,7 @@ from cookiecutter.exceptions import FailedHookException
 from cookiecutter.main import cookiecutter
 from cookiecutter.utils import create_env_with_context, work_in
 from hooks.post_gen_project import PROFILES, REGIONS, warnings
-from hooks.pre_gen_project import CHOICES, JINJA, RESERVED_SLUGS, RETENTIONS, problems
+from hooks.pre_gen_project import CHOICES, JINJA, NUMERIC, RESERVED_SLUGS, RETENTIONS, find_problems, problems
 from hypothesis import example, given
 from hypothesis import strategies as st
 from tests.helpers.rendering import source
@@ -37,7 +38,7 @@ TEXTS = [
     ("a {% raw %} block", "{%"),
     ("a {# comment #}", "{#"),
     ("a \u202e turn", "U+202E"),
-    ("x" * 257, "and has 257"),
+    ("x" * 257, "got 257 in "),
     ("\x00\x01\x02\x03\x04", "U+0000 U+0001 U+0002 and 2 others"),
 ]
 BAD_SLUGS = [
@@ -110,16 +111,16 @@ BAD_MODELS = [
 ]
 BAD_DAYS = ["2", "29", "31", "366", "3654", "99999", "never", "-30"]
 BAD = [
-    *(("project_slug", slug, "project_slug = ") for slug in BAD_SLUGS),
+    *(("project_slug", slug, "`project_slug` must ") for slug in BAD_SLUGS),
     *(("memory", number, "from 128 to 10240") for number in [*NUMBERS, "127", "10241", "99999999999"]),
     *(("timeout", number, "from 1 to 900") for number in [*NUMBERS, "901"]),
     *(("region", region, "AWS region") for region in BAD_REGIONS),
-    *(("bedrock_model", model, "the id of a model or an inference profile") for model in BAD_MODELS),
+    *(("bedrock_model", model, "the id of a model or inference profile") for model in BAD_MODELS),
     *(("reserved_concurrency", number, "from 1 to 99999") for number in [*NUMBERS[1:], " ", "100000", "none"]),
     *(("log_retention", days, "a number of days that CloudWatch offers: 1, 3, 5, ") for days in [*NUMBERS, *BAD_DAYS]),
-    *(("cors_origins", origins, "cors_origins = ") for origins in BAD_ORIGINS),
+    *(("cors_origins", origins, "`cors_origins` ") for origins in BAD_ORIGINS),
     *((option, text, rule) for option in ("project_name", "description") for text, rule in TEXTS),
-    ("project_name", "x" * 65, "and has 65"),
+    ("project_name", "x" * 65, "got 65 in "),
     *(("description", text, "must not begin with < or ~~~") for text in ("<!-- x", "<pre>", " <?", "~~~", "  ~~~~ x")),
     *((option, value, "must be one of") for option in CHOICES for value in ("", "nothing", "python3.13\n")),
 ]
@@ -165,50 +166,56 @@ GOOD = [
 PAIRS = [
     (
         {"front_door": "cloudfront", "url_auth": "NONE"},
-        'url_auth = "NONE": cannot be with front_door = cloudfront, whose signature a URL without authorization does '
-        "not check. Try AWS_IAM: the distribution is open to anyone, the URL to it alone",
+        "`url_auth` cannot be combined with front_door=cloudfront: a URL without authorization ignores its signature, "
+        'got "NONE". Use AWS_IAM: the distribution is open to anyone, the URL only to the distribution',
+    ),
+    (
+        {"front_door": "cloudfront", "example": "mcp"},
+        "`front_door` cannot be combined with example=mcp: CloudFront requires x-amz-content-sha256 on each POST, "
+        'which MCP clients do not send, got "cloudfront". Use function-url or rest-api',
     ),
     (
         {"cors_credentials": "yes"},
-        'cors_credentials = "yes": needs cors_origins, which are the pages that may send them. Try no, or an origin '
-        "such as https://www.example.com",
+        "`cors_credentials` requires cors_origins to name the pages that may send credentials, "
+        'got "yes". Use no, or set cors_origins=https://www.example.com',
     ),
     *(
         (
             {"cors_credentials": "yes", "cors_origins": origins},
-            'cors_credentials = "yes": cannot be with cors_origins = *: browsers refuse credentials for any origin. '
-            "Try no, or name the origins",
+            "`cors_credentials` cannot be combined with cors_origins=*: browsers refuse credentials for any origin, "
+            'got "yes". Use no, or name the origins',
         )
         for origins in ("*", " * ")
     ),
 ]
 GOOD_PAIRS = [
     {"front_door": "cloudfront", "url_auth": "AWS_IAM"},
+    {"front_door": "rest-api", "example": "mcp"},
     {"front_door": "rest-api", "url_auth": "NONE"},
     {"cors_credentials": "yes", "cors_origins": "https://example.com"},
     {"cors_credentials": "no", "cors_origins": "*"},
 ]
-# Answers, and how the one warning begins, goes on and ends that they give.
+# Answers, and what the one warning about them says: option and doubt, value, remedy.
 WARNINGS: list[tuple[Answers, str, str, str]] = [
     *(
-        ({"region": region}, f'region = "{region}" ', "not known here as a region that has", "or take us-east-1")
+        ({"region": region}, "`region` is not a region known to have", region, "or use us-east-1")
         for region in ("eu-central-2", "cn-north-1", "us-gov-east-1", "eusc-de-east-1", "nz-southwest-12")
     ),
     *(
         (
             {"front_door": "rest-api", "cors_origins": origins},
-            f'cors_origins = "{origins}" ',
-            "URL alone",
-            "headers there",
+            "`cors_origins` applies only to the function URL",
+            origins,
+            "from the handler",
         )
         for origins in ("*", "https://example.com")
     ),
     *(
         (
             {"example": "bedrock", "bedrock_model": f"{place}.amazon.nova-lite-v1:0", "region": region},
-            f'bedrock_model = "{place}.amazon.nova-lite-v1:0" ',
-            f"not known to be callable from {region}",
-            "take one that begins with global., or that region's own",
+            f"`bedrock_model` is not an inference profile known to be callable from {region}",
+            f"{place}.amazon.nova-lite-v1:0",
+            "Use one that starts with global., or the region's own",
         )
         for place, region in (
             *(("us", "eu-west-1"), ("eu", "us-east-1"), ("apac", "eu-west-1"), ("jp", "ap-southeast-2")),
@@ -218,16 +225,22 @@ WARNINGS: list[tuple[Answers, str, str, str]] = [
     *(
         (
             {"example": "bedrock", "bedrock_model": model},
-            f'bedrock_model = "{model}" ',
-            "looks like an inference profile, but atlantis. is none that is known here",
+            "`bedrock_model` looks like an inference profile with the unknown prefix atlantis.",
+            model,
             "in the policy in template.yaml",
         )
         for model in ("atlantis.amazon.nova-lite-v1:0", "atlantis.deepseek.v3.2")
     ),
-    ({"reserved_concurrency": "901"}, 'reserved_concurrency = "901" ', "which is 900", "ask AWS for the quota first"),
-    ({"memory": "3009"}, 'memory = "3009" ', "which is 3008 MB", "ask AWS for the quota first"),
+    (
+        {"front_door": "cloudfront", "example": "fastapi"},
+        "`front_door` hides the distribution's host",
+        "cloudfront",
+        "relative URLs in redirects and links",
+    ),
+    ({"reserved_concurrency": "901"}, "`reserved_concurrency` is above the 900", "901", "Ask AWS for the quota first"),
+    ({"memory": "3009"}, "`memory` is above the 3008 MB", "3009", "Ask AWS for the quota first"),
 ]
-# Near to what is warned of.
+# Close to what causes a warning.
 UNSUSPICIOUS: list[Answers] = [
     *({"region": region} for region in sorted(REGIONS)),
     {"front_door": "rest-api"},
@@ -254,8 +267,8 @@ UNSUSPICIOUS: list[Answers] = [
     {"reserved_concurrency": "900", "memory": "3008"},
 ]
 
-# What cookiecutter raises before a rule is asked: an answer is not among the choices.
-EVALUATED = ValueError
+# What cookiecutter itself raises for an answer that is not among the choices.
+NOT_A_CHOICE = ValueError
 
 
 def files_below(folder: Path) -> set[Path]:
@@ -263,60 +276,71 @@ def files_below(folder: Path) -> set[Path]:
 
 
 @pytest.mark.parametrize(("option", "value", "rule"), BAD)
-def test_a_bad_answer_gives_one_message_with_option_value_rule_and_remedy(option: str, value: str, rule: str) -> None:
+def test_bad_answer_has_one_message(option: str, value: str, rule: str) -> None:
     found = problems({**defaults(), option: value})
     assert len(found) == 1 or (option == "cors_origins" and len(found) > 0)
     message = found[0]
-    assert message.startswith(f"{option} = ")
+    assert message.startswith(f"`{option}` ")
     assert rule in message
-    assert "Try " in message
+    assert ", got " in message
     assert message.isprintable()
 
 
-# What a remedy says that is no answer to type.
-WORDS = {"10, or nothing", "fewer words", "it without them", "typographic quotes: \u2019 \u201c \u201d"}
+# Remedies that are not answers to type.
+WORDS = {"Shorten it", "Remove them", "Use typographic quotes: \u2019 \u201c \u201d", "Example: 10, or leave it empty"}
 
 
-def test_the_remedy_for_a_bad_answer_is_a_good_one() -> None:
+def test_remedy_is_a_good_answer() -> None:
     for option, value, _ in BAD:
         for message in problems({**defaults(), option: value}):
-            remedy = message.rpartition("Try ")[2]
-            assert remedy in WORDS or problems({**defaults(), option: remedy}) == [], message
+            *_, remedy = re.split(r"\. (?=Shorten|Remove|Use |Example: )", message)
+            example = remedy.removeprefix("Example: ")
+            assert remedy in WORDS or problems({**defaults(), option: example}) == [], message
 
 
-def test_an_expression_is_refused_though_what_it_gave_when_it_was_evaluated_is_a_good_answer() -> None:
+@pytest.mark.parametrize("option", defaults())
+@pytest.mark.parametrize("value", [None, True, False, 3.12, ["a"], {"a": "b"}, 7])
+def test_answer_of_another_type(option: str, value: Any) -> None:
+    """A number is accepted where the answer is one; anything else has one message, whatever its text would be."""
+    found = problems({**defaults(), option: value})
+    if value == 7 and type(value) is int and option in NUMERIC:
+        assert [message for message in found if "must be text" in message] == []
+    else:
+        assert found == [f"`{option}` must be text, got {value!r}. Write the answer in quotes"]
+
+
+def test_evaluated_expression_is_refused() -> None:
     [message] = problems({**defaults(), "description": "49"}, {"description": "{{ 7 * 7 }}"})
-    assert message.startswith('description = "{{ 7 * 7 }}": must not hold {{, ')
+    assert message.startswith("`description` must not contain {{, ")
+    assert 'got "{{ 7 * 7 }}"' in message
 
 
 @pytest.mark.parametrize(("option", "value"), GOOD)
-def test_a_good_answer_gives_no_message(option: str, value: str) -> None:
+def test_good_answer_has_no_message(option: str, value: str) -> None:
     assert problems({**defaults(), option: value}) == []
 
 
 @pytest.mark.parametrize(("answers", "message"), PAIRS)
-def test_answers_that_cannot_work_together_give_one_message(answers: Answers, message: str) -> None:
+def test_conflicting_answers_have_one_message(answers: Answers, message: str) -> None:
     assert problems({**defaults(), **answers}) == [message]
 
 
 @pytest.mark.parametrize("answers", GOOD_PAIRS)
-def test_answers_that_can_work_together_give_no_message(answers: Answers) -> None:
+def test_compatible_answers_have_no_message(answers: Answers) -> None:
     assert problems({**defaults(), **answers}) == []
 
 
-@pytest.mark.parametrize(("answers", "begin", "rule", "remedy"), WARNINGS)
-def test_what_may_not_work_gives_one_warning_and_no_problem(
-    answers: Answers, begin: str, rule: str, remedy: str
-) -> None:
+@pytest.mark.parametrize(("answers", "doubt", "value", "remedy"), WARNINGS)
+def test_doubtful_answer_has_one_warning(answers: Answers, doubt: str, value: str, remedy: str) -> None:
     assert problems({**defaults(), **answers}) == []
     [warning] = warnings({**defaults(), **answers})
-    assert warning.startswith(begin)
-    assert rule in warning
+    assert warning.startswith(doubt)
+    assert f', got "{value}". ' in warning
     assert warning.endswith(remedy)
     assert warning.isprintable()
 
 
-def test_a_warning_says_what_may_not_work_and_what_to_do() -> None:
+def test_warning_texts() -> None:
     doubtful = {
         "region": "eu-central-2",
         "front_door": "rest-api",
@@ -327,33 +351,23 @@ def test_a_warning_says_what_may_not_work_and_what_to_do() -> None:
         "memory": "3009",
     }
     assert warnings({**defaults(), **doubtful}) == [
-        'region = "eu-central-2" is not known here as a region that has Lambda function URLs, though AWS may have '
-        "added it: look it up before you deploy, or take us-east-1",
-        'cors_origins = "*" holds for the function URL alone, not for the REST API: let the handler send the CORS '
-        "headers there",
-        'reserved_concurrency = "901" is more than an account can reserve before its quota is raised, which is 900: '
-        "ask AWS for the quota first",
-        'memory = "3009" is more than some new accounts may use, which is 3008 MB: ask AWS for the quota first',
+        '`region` is not a region known to have Lambda function URLs, got "eu-central-2". Look it up before you '
+        "deploy, or use us-east-1",
+        '`cors_origins` applies only to the function URL, not to the REST API, got "*". Send the CORS headers from the '
+        "handler",
+        '`reserved_concurrency` is above the 900 that an account can reserve before its quota is raised, got "901". '
+        "Ask AWS for the quota first",
+        '`memory` is above the 3008 MB that some new accounts may use, got "3009". Ask AWS for the quota first',
     ]
-    [of_a_profile] = warnings({**defaults(), **doubtful, "region": "us-east-1", "front_door": "function-url"})[:1]
-    assert of_a_profile == (
-        'bedrock_model = "eu.amazon.nova-lite-v1:0" is an inference profile that is not known to be callable from '
-        "us-east-1: take one that begins with global., or that region's own"
-    )
-    [of_no_profile] = warnings({**defaults(), "example": "bedrock", "bedrock_model": "atlantis.amazon.nova-lite-v1:0"})
-    assert of_no_profile == (
-        'bedrock_model = "atlantis.amazon.nova-lite-v1:0" looks like an inference profile, but atlantis. is none that '
-        "is known here: name the profile and the model behind it in the policy in template.yaml"
-    )
 
 
 @pytest.mark.parametrize("answers", [{}, *UNSUSPICIOUS], ids=str)
-def test_what_works_gives_no_warning(answers: Answers) -> None:
+def test_ordinary_answers_have_no_warning(answers: Answers) -> None:
     assert problems({**defaults(), **answers}) == warnings({**defaults(), **answers}) == []
 
 
 @pytest.mark.slow
-def test_warnings_are_shown_and_the_project_is_generated(template: Path, tmp_path: Path) -> None:
+def test_warnings_are_printed_last(template: Path, tmp_path: Path) -> None:
     command = ["cookiecutter", str(template), "--default-config", "--no-input", "-o", str(tmp_path)]
     quiet = run(*command, cwd=tmp_path)
     assert quiet.stderr == ""
@@ -367,7 +381,7 @@ def test_warnings_are_shown_and_the_project_is_generated(template: Path, tmp_pat
     assert len(shown) == 5
     assert run(*command, cwd=tmp_path).stderr.splitlines() == shown
     assert (tmp_path / "doubtful" / "template.yaml").is_file()
-    # Where all goes to one place, buffered, they are the last that one sees.
+    # They also come last where both streams go to one place, buffered.
     command = ["sh", "-c", 'exec "$@" 2>&1', "sh", *command, "--overwrite-if-exists"]
     whole = run(*command, cwd=tmp_path, PYTHONUNBUFFERED="").stdout
     assert "make dev" in whole
@@ -376,7 +390,7 @@ def test_warnings_are_shown_and_the_project_is_generated(template: Path, tmp_pat
 
 @pytest.mark.slow
 @pytest.mark.parametrize("answers", [pair[0] for pair in PAIRS], ids=str)
-def test_answers_that_cannot_work_together_leave_nothing_behind(answers: Answers, tmp_path: Path) -> None:
+def test_conflicting_answers_write_nothing(answers: Answers, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     command = ["cookiecutter", str(ROOT), "--default-config", "--no-input", "-o", str(out)]
@@ -396,11 +410,11 @@ FIRST_BAD = {option: index for index, (option, _, _) in reversed([*enumerate(BAD
     ("option", "value", "rule"),
     [pytest.param(*bad, marks=() if FIRST_BAD[bad[0]] == index else pytest.mark.slow) for index, bad in enumerate(BAD)],
 )
-def test_a_bad_answer_leaves_nothing_behind(option: str, value: str, rule: str, tmp_path: Path) -> None:
+def test_bad_answer_writes_nothing(option: str, value: str, rule: str, tmp_path: Path) -> None:
     configuration, out = tmp_path / "config.yaml", tmp_path / "deep" / "out"
     configuration.write_text(f"replay_dir: {tmp_path / 'replay'}\n")
     out.mkdir(parents=True)
-    with pytest.raises((FailedHookException, EVALUATED)) as refused:
+    with pytest.raises((FailedHookException, NOT_A_CHOICE)) as refused:
         cookiecutter(
             str(ROOT), no_input=True, extra_context={option: value}, output_dir=str(out), config_file=str(configuration)
         )
@@ -425,33 +439,33 @@ def test_a_bad_answer_leaves_nothing_behind(option: str, value: str, rule: str, 
         ("x" * 64, "x" * 40),
     ],
 )
-def test_a_name_alone_is_enough(name: str, slug: str, bake: Bake) -> None:
+def test_slug_from_name(name: str, slug: str, bake: Bake) -> None:
     assert bake(project_name=name).name == slug
 
 
-def test_all_problems_are_shown_at_once() -> None:
+def test_all_problems_are_listed() -> None:
     bad = dict.fromkeys(defaults(), "\n")
-    options = [message.partition(" = ")[0] for message in problems({**bad, "cors_origins": "/"})]
-    assert set(options) == set(defaults())
+    assert {problem.option for problem in find_problems({**bad, "cors_origins": "/"})} == set(defaults())
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("slug", ["../evil", "a/b", "Capital", "x" * 300])
-def test_the_command_refuses_with_messages_and_without_a_traceback(slug: str, tmp_path: Path) -> None:
+def test_bad_slug_has_no_traceback(slug: str, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     command = ["cookiecutter", str(ROOT), "--default-config", "--no-input", "-o", str(out)]
     done = run(*command, f"project_slug={slug}", "memory=0512", cwd=tmp_path, check=False)
     assert done.returncode == 1
     assert "Traceback" not in done.stdout + done.stderr
-    assert "project_slug = " in done.stdout
-    assert 'memory = "0512": must be a whole number of MB from 128 to 10240' in done.stdout
+    assert "`project_slug` must " in done.stdout
+    assert "`memory` must be a whole number of MB from 128 to 10240, " in done.stdout
+    assert 'got "0512"' in done.stdout
     assert files_below(tmp_path) == {out}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("answers", [{"project_slug": "../evil"}, {"memory": "0512", "description": "two\nlines"}])
-def test_replayed_answers_are_refused_by_the_hook(answers: Answers, tmp_path: Path) -> None:
+def test_hook_refuses_replayed_answers(answers: Answers, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     replay = tmp_path / "replay.json"
@@ -460,7 +474,7 @@ def test_replayed_answers_are_refused_by_the_hook(answers: Answers, tmp_path: Pa
     done = run("cookiecutter", ROOT, "--default-config", "--replay-file", replay, "-o", out, cwd=tmp_path, check=False)
     assert done.returncode == 1
     for option in answers:
-        assert f"{option} = " in done.stderr
+        assert f"`{option}` must " in done.stderr
     assert files_below(tmp_path) == {out, replay}
 
 
@@ -473,19 +487,20 @@ def test_replayed_answers_are_refused_by_the_hook(answers: Answers, tmp_path: Pa
         "{# 512 #}512",
     ],
 )
-def test_an_expression_is_refused_before_it_is_evaluated(option: str, expression: str, tmp_path: Path) -> None:
+def test_expression_is_not_evaluated(option: str, expression: str, tmp_path: Path) -> None:
     with pytest.raises(FailedHookException) as refused, work_in(tmp_path):
         cookiecutter(str(ROOT), no_input=True, extra_context={option: expression}, default_config=True)
-    shown = json.dumps(expression)
-    assert f"answer = {shown}: must not hold {{{{, {{%, {{#" in str(refused.value)
+    assert "`answer` must not contain {{, {%, {#, " in str(refused.value)
+    assert f"got {json.dumps(expression)}" in str(refused.value)
     assert files_below(tmp_path) == set()
 
 
-def test_an_expression_on_the_command_line_is_refused_without_a_traceback(tmp_path: Path) -> None:
+def test_command_line_expression(tmp_path: Path) -> None:
     command = ["cookiecutter", str(ROOT), "--default-config", "--no-input", "description={{ 6 * 7 }}"]
     done = run(*command, cwd=tmp_path, check=False)
     assert done.returncode == 1
-    assert done.stdout.splitlines()[1].startswith('  answer = "{{ 6 * 7 }}": must not hold {{')
+    assert done.stdout.splitlines()[1].startswith("  `answer` must not contain {{, ")
+    assert 'got "{{ 6 * 7 }}"' in done.stdout
     assert done.stderr == ""
     assert files_below(tmp_path) == set()
 
@@ -494,13 +509,11 @@ def test_an_expression_on_the_command_line_is_refused_without_a_traceback(tmp_pa
 @pytest.mark.parametrize(
     ("description", "status"), [("{{ 6 * 7 }}", 1), ("${{ secrets.TOKEN }}", 1), ("Ein Strom 🚀 流", 0)]
 )
-def test_what_is_typed_at_a_prompt_is_taken_as_it_is(
-    description: str, status: int, template: Path, tmp_path: Path
-) -> None:
+def test_typed_answer_is_not_rendered(description: str, status: int, template: Path, tmp_path: Path) -> None:
     answers = "\n\n" + description + "\n" * (len(defaults()) - 2)
     done = run("cookiecutter", template, "--default-config", cwd=tmp_path, check=False, answers=answers)
     assert done.returncode == status
-    assert ("must not hold {{" in done.stdout) == bool(status)
+    assert ("must not contain {{" in done.stdout) == bool(status)
     generated = tmp_path / "lambda-stream" / "template.yaml"
     assert files_below(tmp_path) == set() if status else f'"{description}"' in generated.read_text(encoding="utf-8")
 
@@ -509,7 +522,7 @@ def test_what_is_typed_at_a_prompt_is_taken_as_it_is(
 @example("\ufeff")
 @example("\ufffe")
 @example("\u00a0\u200d\u202e")
-def test_a_text_that_is_not_refused_is_the_same_in_every_file(text: str) -> None:
+def test_accepted_text_survives_quoting(text: str) -> None:
     found = problems({**defaults(), "project_name": text})
     assert all(message.isprintable() for message in found)
     if not found:
@@ -518,7 +531,7 @@ def test_a_text_that_is_not_refused_is_the_same_in_every_file(text: str) -> None
         assert tomllib.loads(f"key = {scalar}") == {"key": text}
 
 
-def test_a_project_cannot_have_the_name_of_a_package_that_its_tools_need(project: Path) -> None:
+def test_tool_names_are_reserved_slugs(project: Path) -> None:
     configuration = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))
     lock = tomllib.loads((ROOT / "uv.lock").read_text(encoding="utf-8"))
     needs: dict[str, set[str]] = {}
@@ -532,22 +545,22 @@ def test_a_project_cannot_have_the_name_of_a_package_that_its_tools_need(project
     assert found <= RESERVED_SLUGS
 
 
-def test_the_template_knows_the_inference_profiles_of_the_rules() -> None:
+def test_inference_profiles_match() -> None:
     assert f'.split(".")[0] in {json.dumps([*PROFILES])} %}}' in source("template.yaml")
 
 
-def test_every_option_has_a_good_answer_and_a_bad_one() -> None:
-    """Among those that the tests above ask the rules for."""
+def test_every_option_has_examples() -> None:
+    """The tables above have a good and a bad answer for each option."""
     assert {option for option, _ in GOOD} == {option for option, *_ in BAD} == set(defaults())
 
 
-def test_the_choices_are_those_of_the_options_file() -> None:
+def test_choices_match_options_file() -> None:
     lists = {option: tuple(value) for option, value in OPTIONS.items() if isinstance(value, list)}
     assert {option: value for option, value in lists.items() if not option.startswith("_")} == CHOICES
 
 
 @pytest.mark.parametrize(("hook", "literals"), [("pre_gen_project", 2), ("post_gen_project", 1)])
-def test_cookiecutter_renders_nothing_of_a_hook_but_the_answers(hook: str, literals: int) -> None:
+def test_hooks_render_only_answers(hook: str, literals: int) -> None:
     code = (ROOT / "hooks" / f"{hook}.py").read_text(encoding="utf-8")
     assert [code.count(mark) for mark in ("{{", "{%", "{#")] == [literals, 0, 0]
     assert len(re.findall(r'r"""\n\{\{ _?cookiecutter (\| default\(\{\}\) )?\| tojson \}\}\n"""', code)) == literals

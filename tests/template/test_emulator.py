@@ -87,7 +87,7 @@ def assert_is_the_hello_stream(body: bytes) -> None:
         ),
     ],
 )
-def test_the_bootstrap_serves_one_invocation_after_the_other(
+def test_bootstrap_serves_invocations(
     arguments: list[str], environment: dict[str, str], project: Path, emulate: Emulate
 ) -> None:
     emulator = emulate(
@@ -100,9 +100,7 @@ def test_the_bootstrap_serves_one_invocation_after_the_other(
 
 
 @pytest.mark.parametrize("when", ["early", "late"])
-def test_after_an_error_the_next_invocation_is_served(
-    when: str, project: Path, emulate: Emulate, tmp_path: Path
-) -> None:
+def test_invocation_after_an_error(when: str, project: Path, emulate: Emulate, tmp_path: Path) -> None:
     (tmp_path / "failing.py").write_text(FAILING)
     emulator = emulate(project / "runtime" / "bootstrap", "failing.handler", LAMBDA_TASK_ROOT=str(tmp_path))
     for _ in range(2):
@@ -115,9 +113,7 @@ def test_after_an_error_the_next_invocation_is_served(
             assert (error["errorType"], error["errorMessage"]) == ("KeyError", "'planned'")
 
 
-def test_an_error_with_a_long_story_after_the_first_byte_is_taken(
-    project: Path, emulate: Emulate, tmp_path: Path
-) -> None:
+def test_long_error_after_first_byte(project: Path, emulate: Emulate, tmp_path: Path) -> None:
     (tmp_path / "failing.py").write_text("def handler(e, c):\n    yield b'begun'\n    raise ValueError('m' * 20_000)\n")
     emulator = emulate(project / "runtime" / "bootstrap", "failing.handler", LAMBDA_TASK_ROOT=str(tmp_path))
     for _ in range(2):
@@ -125,7 +121,7 @@ def test_an_error_with_a_long_story_after_the_first_byte_is_taken(
 
 
 @pytest.mark.slow
-def test_the_interpreter_in_the_package_runs_the_function(
+def test_bundled_interpreter_runs(
     bake: Bake, emulate: Emulate, python_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = bake(runtime="provided.al2023") / "runtime"

@@ -342,7 +342,7 @@ def survives(answers: Answers) -> str:
     found = problems(answers)
     for message in found:
         assert message.isprintable()
-        assert re.match(r"\w+ = \".*\": .+\. Try .", message)
+        assert re.match(r"`\w+` .+, got .+\. .", message)
         assert len(message) < 1200
     if found:
         assert len(found) < 20
@@ -379,14 +379,14 @@ def survived(examples: int, part: int, attack: Callable[[Answers], str]) -> Coun
     return counts
 
 
-def test_every_free_answer_is_attacked_and_can_be_told_from_the_rest() -> None:
+def test_every_free_answer_is_fuzzed() -> None:
     assert VALID.keys() == SENTINELS.keys() == defaults().keys() - CHOICES.keys()
 
 
 @pytest.mark.parametrize(
     ("part", "examples"), [(0, 100), *(pytest.param(part, 500, marks=pytest.mark.slow) for part in (1, 2, 3, 4))]
 )
-def test_hostile_answers_are_refused_or_the_same_in_every_file(part: int, examples: int) -> None:
+def test_hostile_answers_render_safely(part: int, examples: int) -> None:
     counts = survived(examples, part, survives)
     print(dict(counts))
     assert counts.total() >= examples
@@ -394,7 +394,7 @@ def test_hostile_answers_are_refused_or_the_same_in_every_file(part: int, exampl
 
 
 @pytest.mark.parametrize(("part", "examples"), [(0, 8), pytest.param(1, 60, marks=pytest.mark.slow)])
-def test_hostile_answers_run_nothing_and_write_only_where_they_should(
+def test_hostile_answers_generate_safely(
     part: int, examples: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, template: Path
 ) -> None:
     configuration = tmp_path / "config.yaml"

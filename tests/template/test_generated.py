@@ -1,15 +1,15 @@
-"""A generated project passes its own checks, and they fail when it is broken."""
+"""A generated project passes its own checks, and they fail when something is broken."""
 
 import re
 import shutil
+import tomllib
 from pathlib import Path
 
 import pytest
 from hooks.pre_gen_project import CHOICES
-from tests.helpers.support import Bake, pytest_of, run
+from tests.helpers.support import ROOT, Bake, pytest_of, run
 
-# One line each: what to look for in which file, and what to put in its place. (Those of the template are in
-# test_planted_faults.py.)
+# File, text to replace, and replacement. (test_planted_faults.py has the faults of template.yaml.)
 BREAKAGES = {
     "the stream": ("src/app.py", "yield ", "yield  'x' + "),
     "the end marker": ("src/app.py", '    yield "end\\n"\n', ""),
@@ -22,8 +22,8 @@ BREAKAGES = {
 
 
 @pytest.mark.slow
-def test_the_projects_own_gate_passes(bake: Bake) -> None:
-    """The pipeline's tests run the one of the default project."""
+def test_make_check_passes(bake: Bake) -> None:
+    """The pipeline's tests run `make check` of the default project."""
     project = bake(url_auth="NONE", cors_origins="*", python_version="3.14")
     done = run("make", "check", cwd=project)
     assert re.search(r"\d+ passed", done.stdout)
@@ -35,7 +35,7 @@ def test_the_projects_own_gate_passes(bake: Bake) -> None:
     assert "POST /upload  200  first byte " in invoked.stderr
 
 
-def test_what_was_built_is_not_checked_where_there_is_no_git(bake: Bake) -> None:
+def test_build_output_is_not_linted(bake: Bake) -> None:
     project = bake()
     built = project / ".aws-sam" / "build" / "StreamFunction"
     built.mkdir(parents=True)
@@ -45,30 +45,78 @@ def test_what_was_built_is_not_checked_where_there_is_no_git(bake: Bake) -> None
 
 
 @pytest.mark.slow
-def test_the_types_are_right_for_each_example_and_each_python(bake: Bake, tmp_path: Path) -> None:
-    """What mypy reads is the Python files, which the example alone chooses, and its settings, with the Python version.
+def test_types_of_examples_and_pythons(bake: Bake, tmp_path: Path) -> None:
+    """mypy depends on the Python files, which only the example changes, and on the Python version in its settings.
 
-    One after the other, since no two mypys may share a cache.
+    One after the other, because two processes of mypy cannot share a cache.
     """
     for option in ("example", "python_version"):
         for answer in CHOICES[option]:
             run("mypy", "--cache-dir", tmp_path, cwd=bake(**{option: answer}))
 
 
+def paste(project: Path, code: str) -> Path:
+    (project / "src" / "app.py").write_text(code, encoding="utf-8")
+    return project
+
+
+@pytest.mark.slow
+def test_readme_sample_passes_make_check(bake: Bake) -> None:
+    """As pasted: untyped, and in the place of the example that the project's tests are for."""
+    [sample] = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert "def handler(event, context):" in sample
+    done = run("make", "check", cwd=paste(bake(), sample))
+    assert "src/app.py is no longer the example; test your own handler in tests/test_app.py" in done.stdout
+    assert re.search(r"\d+ passed, 3 skipped", done.stdout)
+
+
+# Ordinary code of a user, and whether a project's linter and type checker accept it.
+USER_CODE = {
+    "untyped": ("def handler(event, context):\n    return {}\n", True),
+    "builtin names": ("def find(id, type):\n    return id, type\n", True),
+    "long line": (f'TEXT = "{"x" * 130}"\n', True),
+    "capitals": ("def lambdaHandler(Event, ctx):\n    return Event\n", True),
+    "undefined name": ("def handler(event, context):\n    return evnt\n", False),
+    "unused import": ("import os\n", False),
+    "wrong argument": (
+        "from streaming_runtime import StreamingResponse\n\n\n"
+        'def handler(event, context):\n    return StreamingResponse("text", status_code="200")\n',
+        False,
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("code", USER_CODE)
+def test_lint_of_user_code(code: str, project: Path, tmp_path: Path) -> None:
+    source, accepted = USER_CODE[code]
+    mine = paste(shutil.copytree(project, tmp_path / "mine"), source)
+    commands = [("ruff", "check", "--no-cache", "."), ("mypy", "--cache-dir", str(tmp_path / "cache"), "src")]
+    assert all(run(*command, cwd=mine, check=False).returncode == 0 for command in commands) == accepted
+
+
+def test_tools_find_the_runtime(project: Path) -> None:
+    """Editors, mypy, ruff and pytest all search both folders, without set-up by hand."""
+    tools = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
+    folders = {"src", "runtime"}
+    assert set(tools["pyright"]["extraPaths"]) == set(tools["mypy"]["mypy_path"]) == folders
+    assert set(tools["ruff"]["src"]) == set(tools["pytest"]["ini_options"]["pythonpath"]) == {".", *folders}
+
+
 def own_tests(project: Path) -> int:
-    # The template's first: they find most of what is broken, and take no time.
+    # The template's first: they are fast, and find most breakages.
     files = sorted(map(str, (project / "tests").glob("test_*.py")), reverse=True)
     return pytest_of(project, "-q", "-x", *files, check=False).returncode
 
 
 @pytest.mark.slow
-def test_the_unbroken_project_passes(project: Path) -> None:
+def test_intact_project_passes(project: Path) -> None:
     assert own_tests(project) == 0
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("breakage", BREAKAGES)
-def test_a_broken_line_fails_the_projects_own_tests(breakage: str, project: Path, tmp_path: Path) -> None:
+def test_broken_line_fails_own_tests(breakage: str, project: Path, tmp_path: Path) -> None:
     file, line, replacement = BREAKAGES[breakage]
     broken = shutil.copytree(project, tmp_path / "broken")
     text = (broken / file).read_text(encoding="utf-8")

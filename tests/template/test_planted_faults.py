@@ -1,4 +1,4 @@
-"""A generated project's own `make check` catches what is wrong in its template, and lets reasonable additions be."""
+"""A generated project's own checks catch faults in its template and files, and accept reasonable additions."""
 
 import re
 import shutil
@@ -11,7 +11,7 @@ from tests.helpers.support import Answers, Bake, pytest_of
 
 pytestmark = pytest.mark.slow
 
-#: The linter of SAM's command line, beside which the project's own tests are named.
+# The linter of the SAM CLI. The other faults are caught by the project's own tests.
 SAM = "sam validate --lint"
 
 Edits = tuple[tuple[str, str], ...]
@@ -24,8 +24,9 @@ CLOUDFRONT = {"front_door": "cloudfront"}
 API = {"front_door": "rest-api"}
 FULL = {"observability": "full"}
 BEDROCK = {"example": "bedrock"}
+STAGED = {"deployment": "canary"}
 
-# What a gradual deployment adds to a public project: the URL and its permissions are those of an alias.
+# What a gradual deployment adds to a public project: the URL and its permissions belong to an alias.
 CANARY: Edits = (
     ("      Tracing: Active\n", "      AutoPublishAlias: live\n      Tracing: Active\n"),
     (
@@ -64,7 +65,7 @@ OTHER = """  OtherFunction:
 
 
 class Fault(NamedTuple):
-    """What is wrong: with which answers, what is written in the place of what, and which rule or linter says so."""
+    """A fault: the answers of the project, the edits, and the rule or linter that catches it."""
 
     answers: Answers
     edits: Edits
@@ -84,22 +85,32 @@ PROFILE = (
     ('MODEL_ID: "global.amazon.nova-2-lite-v1:0"', "MODEL_ID: us.amazon.nova-pro-v1:0"),
     ("inference-profile/global.amazon.nova-2-lite-v1:0", "inference-profile/us.amazon.nova-pro-v1:0"),
 )
-LIMITS = "test_time_and_memory_are_within_the_limits"
-RUNTIME = "test_bootstrap_takes_the_place_of_what_cannot_stream"
-HANDLER = "test_the_handler_exists"
-BUILD = "test_sam_builds_with_our_makefile"
-STREAMS = "test_the_url_streams_from_the_function"
-ANYONE = "test_anyone_may_call_a_url_without_authorization"
-FITS = "test_a_permission_for_a_url_fits_it"
-CORS = "test_cross_origin_settings_are_such_as_browsers_take"
-ALIAS = "test_an_alias_is_there_before_what_names_it"
-ROLES = "test_roles_allow_no_more_than_they_name"
-FRONT = "test_cloudfront_may_call_the_url_and_streams"
-REST = "test_the_rest_api_streams_from_the_function"
-METRICS = "test_a_metric_that_is_read_is_also_written"
-OUTPUTS = "test_the_outputs_name_what_is_deployed"
-ARCHITECTURE = "test_a_function_is_built_for_one_architecture"
-WAITS = "test_what_a_resource_waits_for_is_made"
+LIMITS = "test_timeout_and_memory_limits"
+RUNTIME = "test_bootstrap_is_the_entry_point"
+HANDLER = "test_handler_exists"
+BUILD = "test_build_method"
+STREAMS = "test_url_streams"
+ANYONE = "test_public_url_permissions"
+FITS = "test_url_permissions_match"
+CORS = "test_cors_settings"
+ALIAS = "test_alias_exists"
+ROLES = "test_least_privilege"
+FRONT = "test_cloudfront_may_call_the_url"
+ORIGIN = "test_cloudfront_origin"
+BEHAVIOR = "test_cloudfront_behaviors"
+REST = "test_rest_api_streams"
+REST_SETTINGS = "test_rest_api_settings"
+METRICS = "test_metrics_exist"
+DIMENSIONS = "test_metric_dimensions"
+ALARMS = "test_alarms_can_fire"
+EFFECT = "test_alarms_have_an_effect"
+GRADUAL = "test_gradual_deployment"
+BOUNDARY = "test_permissions_boundary"
+MODEL = "test_bedrock_policy"
+LOGGING = "test_logs"
+OUTPUTS = "test_outputs_exist"
+ARCHITECTURE = "test_architecture"
+WAITS = "test_depends_on_exists"
 
 FAULTS = {
     # The function.
@@ -108,12 +119,12 @@ FAULTS = {
     "memory": fault({}, "MemorySize: 512", "MemorySize: 10241", LIMITS),
     "both architectures": fault({}, "- arm64", "- arm64\n        - x86_64", ARCHITECTURE),
     "unknown architecture": fault({}, "- arm64", "- aarch64", ARCHITECTURE),
-    "unknown runtime": fault({}, "Runtime: python3.13", "Runtime: python3.99", "test_lambda_has_the_runtime"),
+    "unknown runtime": fault({}, "Runtime: python3.13", "Runtime: python3.99", "test_runtime_exists"),
     "reserved concurrency 0": fault(
         {"reserved_concurrency": "10"},
         "ReservedConcurrentExecutions: 10",
         "ReservedConcurrentExecutions: 0",
-        "test_reserved_concurrency_lets_the_function_run",
+        "test_reserved_concurrency",
     ),
     "VPC": fault({}, "      Tracing: Active\n", "      VpcConfig:\n        SubnetIds: [subnet-12345678]\n", STREAMS),
     "handler": fault({}, "Handler: app.handler", "Handler: app.main", HANDLER),
@@ -122,7 +133,7 @@ FAULTS = {
     "container without a handler": fault(
         CONTAINER, "        Command:\n          - app.handler\n", "        WorkingDirectory: /var/task\n", HANDLER
     ),
-    "code": fault({}, "CodeUri: src/", "CodeUri: ./", "test_the_handler_exists"),
+    "code": fault({}, "CodeUri: src/", "CodeUri: ./", "test_handler_exists"),
     "wrapper missing": fault({}, "AWS_LAMBDA_EXEC_WRAPPER: /var/task/bootstrap", "STAGE: prod", RUNTIME),
     "wrapper elsewhere": fault({}, "/var/task/bootstrap", "/opt/bootstrap", RUNTIME),
     "wrapper on a custom runtime": fault(
@@ -142,7 +153,7 @@ FAULTS = {
         {},
         "      Tracing: Active\n",
         "      FunctionUrlConfig:\n        AuthType: AWS_IAM\n        InvokeMode: RESPONSE_STREAM\n",
-        "test_a_function_has_one_url",
+        "test_function_has_one_url",
     ),
     "no permission for the URL": fault(
         PUBLIC, "Action: lambda:InvokeFunctionUrl", "Action: lambda:GetFunction", ANYONE
@@ -185,12 +196,12 @@ FAULTS = {
         BEDROCK,
         'MODEL_ID: "global.amazon.nova-2-lite-v1:0"',
         "MODEL_ID: amazon.nova-pro-v1:0",
-        "test_the_policy_names_the_model_of_the_environment",
+        MODEL,
     ),
     "another profile, and still the model of the first": Fault(
         BEDROCK,
         PROFILE,
-        "test_the_policy_names_the_model_of_the_environment",
+        MODEL,
     ),
     # Logs, outputs.
     "log retention": fault({}, "RetentionInDays: 30", "RetentionInDays: 31", SAM),
@@ -216,18 +227,23 @@ FAULTS = {
         CLOUDFRONT, "OriginAccessControlOriginType: lambda", "OriginAccessControlOriginType: s3", FRONT
     ),
     "unsigned": fault(CLOUDFRONT, "SigningBehavior: always", "SigningBehavior: never", FRONT),
-    "caching": fault(CLOUDFRONT, "4135ea2d-6df8-44a3-9df3-4b5a84be39ad", "658327ea-f89d-4fab-a63d-7e88639e58f6", FRONT),
+    "caching": fault(
+        CLOUDFRONT, "4135ea2d-6df8-44a3-9df3-4b5a84be39ad", "658327ea-f89d-4fab-a63d-7e88639e58f6", BEHAVIOR
+    ),
     "caching by default": fault(
         CLOUDFRONT,
         "          CachePolicyId: 4135ea2d-6df8-44a3-9df3-4b5a84be39ad\n",
         "          ForwardedValues:\n            QueryString: true\n",
-        FRONT,
+        BEHAVIOR,
     ),
     "host of the distribution": fault(
-        CLOUDFRONT, "b689b0a8-53d0-40ab-baf2-68738e2966ac", "216adef6-5c7f-47e4-b989-5492eafa07d3", FRONT
+        CLOUDFRONT, "b689b0a8-53d0-40ab-baf2-68738e2966ac", "216adef6-5c7f-47e4-b989-5492eafa07d3", BEHAVIOR
     ),
     "URL as the origin's host": fault(
-        CLOUDFRONT, '!Select [2, !Split ["/", !GetAtt StreamUrl.FunctionUrl]]', "!GetAtt StreamUrl.FunctionUrl", FRONT
+        CLOUDFRONT,
+        '!Select [2, !Split ["/", !GetAtt StreamUrl.FunctionUrl]]',
+        "!GetAtt StreamUrl.FunctionUrl",
+        ORIGIN,
     ),
     "no permission for CloudFront": fault(CLOUDFRONT, "      InvokedViaFunctionUrl: true\n", "", FRONT),
     "permission for any distribution": fault(CLOUDFRONT, "distribution/${StreamDistribution}", "distribution/*", FRONT),
@@ -269,12 +285,178 @@ FAULTS = {
         "- Name: ApiName\n          Value: x",
         METRICS,
     ),
+    # Behaviors, origin and permission of CloudFront.
+    "another behavior that caches": fault(
+        CLOUDFRONT,
+        "        DefaultCacheBehavior:\n",
+        """        CacheBehaviors:
+          - PathPattern: /static/*
+            TargetOriginId: StreamUrl
+            ViewerProtocolPolicy: redirect-to-https
+            AllowedMethods: [GET, HEAD, OPTIONS, PUT, PATCH, POST, DELETE]
+            CachePolicyId: 658327ea-f89d-4fab-a63d-7e88639e58f6
+            OriginRequestPolicyId: b689b0a8-53d0-40ab-baf2-68738e2966ac
+        DefaultCacheBehavior:
+""",
+        BEHAVIOR,
+    ),
+    "HTTP to the origin": fault(
+        CLOUDFRONT, "OriginProtocolPolicy: https-only", "OriginProtocolPolicy: match-viewer", ORIGIN
+    ),
+    "methods": fault(CLOUDFRONT, "            - POST\n", "", BEHAVIOR),
+    "methods left out": fault(
+        CLOUDFRONT,
+        """          AllowedMethods:
+            - GET
+            - HEAD
+            - OPTIONS
+            - PUT
+            - PATCH
+            - POST
+            - DELETE
+""",
+        "",
+        BEHAVIOR,
+    ),
+    "region in the source": fault(CLOUDFRONT, ":cloudfront::", ":cloudfront:${AWS::Region}:", FRONT),
+    "no origin request policy": fault(
+        CLOUDFRONT, "          OriginRequestPolicyId: b689b0a8-53d0-40ab-baf2-68738e2966ac\n", "", BEHAVIOR
+    ),
+    "another origin request policy": fault(
+        CLOUDFRONT, "b689b0a8-53d0-40ab-baf2-68738e2966ac", "acba4595-bd28-49b8-b9fe-13317c0390fa", BEHAVIOR
+    ),
+    "HTTP from viewers": fault(
+        CLOUDFRONT, "ViewerProtocolPolicy: redirect-to-https", "ViewerProtocolPolicy: allow-all", BEHAVIOR
+    ),
+    "read timeout": fault(CLOUDFRONT, "OriginReadTimeout: 120", "OriginReadTimeout: 10", ORIGIN),
+    "default read timeout": fault(CLOUDFRONT, "              OriginReadTimeout: 120\n", "", ORIGIN),
+    "attempts": fault(CLOUDFRONT, "ConnectionAttempts: 1", "ConnectionAttempts: 3", ORIGIN),
+    "default attempts": fault(CLOUDFRONT, "            ConnectionAttempts: 1\n", "", ORIGIN),
+    # A gradual deployment.
+    "canary without alarms": fault(
+        STAGED,
+        "        Alarms:\n"
+        "          - !Ref StreamCanaryErrorsAlarm\n"
+        "          - !Ref StreamCanaryMidStreamErrorsAlarm\n",
+        "",
+        EFFECT,
+    ),
+    "canary without one of its alarms": fault(STAGED, "          - !Ref StreamCanaryErrorsAlarm\n", "", EFFECT),
+    "alias in another case": fault(STAGED, "AutoPublishAlias: live", "AutoPublishAlias: Live", ALIAS),
+    "alarm of another alias": fault(STAGED, "${StreamFunction}:live", "${StreamFunction}:Live", DIMENSIONS),
+    "canary alarm that always fires": fault(
+        STAGED, "ComparisonOperator: GreaterThanThreshold", "ComparisonOperator: GreaterThanOrEqualToThreshold", ALARMS
+    ),
+    "canary alarm that never fires": fault(STAGED, "Threshold: 0", "Threshold: 100000", ALARMS),
+    "negative threshold": fault(STAGED, "Threshold: 0", "Threshold: -1", ALARMS),
+    "canary alarm that is upside down": fault(
+        STAGED, "ComparisonOperator: GreaterThanThreshold", "ComparisonOperator: LessThanThreshold", ALARMS
+    ),
+    "canary alarm without data": fault(STAGED, "TreatMissingData: notBreaching", "TreatMissingData: breaching", ALARMS),
+    "missing data left out": fault(STAGED, "      TreatMissingData: notBreaching\n", "", ALARMS),
+    "average of errors": fault(STAGED, "Statistic: Sum", "Statistic: Average", ALARMS),
+    "canary alarm that fires too late": fault(STAGED, "Period: 60", "Period: 900", GRADUAL),
+    "stage of the canary": fault(STAGED, "!Equals [!Ref Stage, production]", "!Equals [!Ref Stage, prod]", GRADUAL),
+    "condition of the canary inverted": fault(
+        STAGED, "!Equals [!Ref Stage, production]", "!Not [!Equals [!Ref Stage, production]]", GRADUAL
+    ),
+    "branches of the canary": fault(
+        STAGED,
+        "[IsProduction, Canary10Percent5Minutes, AllAtOnce]",
+        "[IsProduction, AllAtOnce, Canary10Percent5Minutes]",
+        GRADUAL,
+    ),
+    "type of the deployment": fault(STAGED, "Canary10Percent5Minutes", "Canary10Percent5Minute", GRADUAL),
+    "principal of the deployment": fault(
+        STAGED, "Service: codedeploy.amazonaws.com", "Service: lambda.amazonaws.com", GRADUAL
+    ),
+    "boundary's condition inverted": fault(
+        {}, '!Not [!Equals [!Ref PermissionsBoundary, ""]]', '!Equals [!Ref PermissionsBoundary, ""]', BOUNDARY
+    ),
+    "boundary's branches": fault(
+        {},
+        "!If [HasPermissionsBoundary, !Ref PermissionsBoundary, !Ref AWS::NoValue]",
+        "!If [HasPermissionsBoundary, !Ref AWS::NoValue, !Ref PermissionsBoundary]",
+        BOUNDARY,
+    ),
+    "role without the boundary": fault(
+        STAGED,
+        """AWSCodeDeployRoleForLambdaLimited
+      PermissionsBoundary: !If [HasPermissionsBoundary, !Ref PermissionsBoundary, !Ref AWS::NoValue]
+""",
+        "AWSCodeDeployRoleForLambdaLimited\n",
+        BOUNDARY,
+    ),
+    # Alarms.
+    "dimension's name": fault(FULL, "- Name: FunctionName", "- Name: Function", DIMENSIONS),
+    "dimension that the runtime does not write": fault(
+        FULL,
+        "MetricName: TimeToFirstByte\n      Dimensions:\n",
+        "MetricName: TimeToFirstByte\n      Dimensions:\n        - Name: Stage\n          Value: live\n",
+        DIMENSIONS,
+    ),
+    "no dimensions": fault(
+        FULL,
+        "MetricName: TimeToFirstByte\n      Dimensions:\n        - Name: FunctionName\n"
+        "          Value: !Ref StreamFunction\n",
+        "MetricName: TimeToFirstByte\n",
+        DIMENSIONS,
+    ),
+    "alarm of another stage": fault({**API, **FULL}, "          Value: live\n", "          Value: prod\n", DIMENSIONS),
+    "unit": fault(
+        FULL, "      ExtendedStatistic: p99\n", "      ExtendedStatistic: p99\n      Unit: Seconds\n", ALARMS
+    ),
+    "threshold in seconds": fault(FULL, "Threshold: 5000", "Threshold: 5", ALARMS),
+    "threshold beyond the timeout": fault(FULL, "Threshold: 5000", "Threshold: 500000", ALARMS),
+    "topic": fault(FULL, "        - !Ref StreamAlarms\n", "        - !Ref StreamLogs\n", EFFECT),
+    "no action": fault(FULL, "      AlarmActions:\n        - !Ref StreamAlarms\n", "", EFFECT),
+    "actions turned off": fault(
+        FULL, "      AlarmActions:\n", "      ActionsEnabled: false\n      AlarmActions:\n", EFFECT
+    ),
+    # A REST API's settings.
+    "one segment": fault(API, "Path: /{proxy+}", "Path: /{proxy}", REST),
+    "edge-optimized endpoint": fault(API, "        Type: REGIONAL\n", "        Type: EDGE\n", REST_SETTINGS),
+    "default endpoint": fault(API, "      EndpointConfiguration:\n", "      Tags:\n", REST_SETTINGS),
+    "no binary bodies": fault(API, '      BinaryMediaTypes:\n        - "*~1*"\n', "", REST_SETTINGS),
+    "callers' permission": fault(API, "InvokeRole: NONE", "InvokeRole: CALLER_CREDENTIALS", REST_SETTINGS),
+    "callers' permission by default": fault(API, "        InvokeRole: NONE\n", "", REST_SETTINGS),
+    # Bedrock.
+    "action that does not stream": fault(
+        BEDROCK, "bedrock:InvokeModelWithResponseStream", "bedrock:InvokeModel", MODEL
+    ),
+    "action that does not exist": fault(
+        BEDROCK, "bedrock:InvokeModelWithResponseStream", "bedrock:ConverseStream", MODEL
+    ),
+    "model in one region": fault(
+        BEDROCK, ":bedrock:*::foundation-model", ":bedrock:${AWS::Region}::foundation-model", MODEL
+    ),
+    "profile in another region": fault(
+        BEDROCK,
+        ":bedrock:${AWS::Region}:${AWS::AccountId}:inference",
+        ":bedrock:us-west-2:${AWS::AccountId}:inference",
+        MODEL,
+    ),
+    "denied": fault(
+        BEDROCK,
+        "- Effect: Allow\n              Action: bedrock",
+        "- Effect: Deny\n              Action: bedrock",
+        MODEL,
+    ),
+    # Outputs, logs and origins.
+    "output removed": fault(
+        {}, "  StreamUrl:\n    Description: URL that streams\n    Value: !GetAtt StreamUrl.FunctionUrl\n", "", OUTPUTS
+    ),
+    "output renamed": fault({}, "  StreamFunctionName:\n", "  FunctionName:\n", OUTPUTS),
+    "log group of every stack": fault({}, "!Sub /aws/lambda/${AWS::StackName}", "/aws/lambda/stream", LOGGING),
+    "log group elsewhere": fault({}, "!Sub /aws/lambda/${AWS::StackName}", "!Sub /stream/${AWS::StackName}", LOGGING),
+    "log format": fault({}, "LogFormat: JSON", "LogFormat: Text", LOGGING),
+    "pattern of origins": fault(CROSS_ORIGIN, '"https://example.com"', '"https://*.example.com"', CORS),
 }
 
-# Without parameters and conditions of its own, so that someone may add the first ones.
+# Without parameters and conditions, so that the additions below are the first ones.
 ALONE = {"deploy_pipeline": "none"}
 
-# What someone may well add, of which no rule makes anything.
+# Reasonable additions, which no rule may refuse.
 ADDITIONS = f"""Parameters:
   Seconds:
     Type: Number
@@ -410,7 +592,7 @@ REASONABLE: Edits = (
     ("TargetFunctionArn: !GetAtt StreamFunction.Arn", "TargetFunctionArn:\n        Fn::GetAtt: [StreamFunction, Arn]"),
 )
 
-# Beside an unbroken project of each group of faults, what no rule may make anything of.
+# What no rule may refuse: the intact project of each group of faults, and additions.
 ACCEPTED = {
     **{f"unbroken {named(of.answers)}": Fault(of.answers, (), "") for of in FAULTS.values()},
     "additions": Fault(ALONE, REASONABLE, ""),
@@ -420,22 +602,73 @@ ACCEPTED = {
         BEDROCK, (*PROFILE, ("foundation-model/amazon.nova-2-lite-v1:0", "foundation-model/amazon.nova-pro-v1:0")), ""
     ),
     "gradual deployment": Fault(PUBLIC, CANARY, ""),
+    "read timeout of a minute": fault(CLOUDFRONT, "OriginReadTimeout: 120", "OriginReadTimeout: 60", ""),
+    "threshold of a few errors": fault(STAGED, "Threshold: 0", "Threshold: 5", ""),
+    "slower first bytes": fault(FULL, "Threshold: 5000", "Threshold: 20000", ""),
+    "model instead of a profile": Fault(
+        BEDROCK,
+        (
+            ('MODEL_ID: "global.amazon.nova-2-lite-v1:0"', "MODEL_ID: amazon.nova-pro-v1:0"),
+            (
+                ":bedrock:*::foundation-model/amazon.nova-2-lite-v1:0",
+                ":bedrock:${AWS::Region}::foundation-model/amazon.nova-pro-v1:0",
+            ),
+        ),
+        "",
+    ),
+    "own cache policy": Fault(
+        CLOUDFRONT,
+        (
+            (
+                HEADER,
+                HEADER
+                + """  Uncached:
+    Type: AWS::CloudFront::CachePolicy
+    Properties:
+      CachePolicyConfig:
+        Name: uncached
+        DefaultTTL: 0
+        MaxTTL: 0
+        MinTTL: 0
+        ParametersInCacheKeyAndForwardedToOrigin:
+          CookiesConfig: {CookieBehavior: none}
+          HeadersConfig: {HeaderBehavior: none}
+          QueryStringsConfig: {QueryStringBehavior: none}
+          EnableAcceptEncodingGzip: false
+""",
+            ),
+            ("CachePolicyId: 4135ea2d-6df8-44a3-9df3-4b5a84be39ad", "CachePolicyId: !Ref Uncached"),
+        ),
+        "",
+    ),
     "gradual deployment and additions": Fault({**PUBLIC, **ALONE}, (*REASONABLE, *CANARY), ""),
 }
 
-# The project's rules, for many templates at once.
+# The project's rules for templates, applied to many templates in one process.
 HARNESS = """
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import Template
-from tests.test_template import *
+{imports}
 
-# Of the module, so that a template is read once, and not for each of the rules.
+# Module scope, so that a template is read once and not for each rule.
 @pytest.fixture(scope="module", params=sorted(Path("planted").iterdir()), ids=lambda path: path.name)
 def template(request):
     return Template(request.param)
+"""
+# The same for its other files: each folder is a project.
+FILE_HARNESS = """
+from pathlib import Path
+
+import pytest
+
+from tests.test_project import *
+
+@pytest.fixture(scope="module", params=sorted(Path("planted").iterdir()), ids=lambda path: path.name)
+def project(request):
+    return request.param
 """
 
 
@@ -448,7 +681,7 @@ def edited(project: Path, edits: Edits) -> str:
 
 
 def own_tests(project: Path, *tests: str) -> tuple[int, str]:
-    """Runs tests of a project: status and output, with a whole line for each failure."""
+    """Run tests of a project; return status and output, with a whole line for each failure."""
     done = pytest_of(project, "-q", "-rfE", "--tb=no", *tests, check=False, COLUMNS="2000")
     return done.returncode, done.stdout + done.stderr
 
@@ -456,50 +689,128 @@ def own_tests(project: Path, *tests: str) -> tuple[int, str]:
 GROUPS = {named(of.answers): of.answers for of in (*FAULTS.values(), *ACCEPTED.values())}
 
 
+def caught_by_rules(project: Path, planted: list[str]) -> dict[str, set[str]]:
+    """Run the rules of a project on the faults in its folder `planted`; return the rules that caught each of them."""
+    _, output = own_tests(project, "tests/test_planted.py")
+    assert re.search(r"\d+ passed", output), output
+    failures = re.findall(r"^(?:FAILED|ERROR) .*::(\w+)\[(?:.*-)?fault(\d+)\b.*?\] - (\w+)", output, re.MULTILINE)
+    # A rule says what to do; one that raises another exception does not.
+    assert {kind for _, _, kind in failures} <= {"AssertionError"}, output
+    return {name: {rule for rule, at, _ in failures if int(at) == number} for number, name in enumerate(planted)}
+
+
+def check(planted: dict[str, str], caught: dict[str, set[str]]) -> None:
+    """Fail unless each fault was caught by its rule, and nothing else was caught."""
+    missed = [name for name, rule in planted.items() if rule.startswith("test_") and rule not in caught[name]]
+    assert not missed, caught
+    refused = {name: caught[name] for name, rule in planted.items() if not rule and caught[name]}
+    assert not refused
+
+
 @pytest.mark.parametrize("group", GROUPS)
-def test_a_rule_catches_each_fault_and_nothing_else(group: str, bake: Bake, tmp_path: Path) -> None:
+def test_rules_catch_template_faults(group: str, bake: Bake, tmp_path: Path) -> None:
     project = shutil.copytree(bake(**GROUPS[group]), tmp_path / "project")
     planted = {name: of for name, of in {**FAULTS, **ACCEPTED}.items() if of.answers == GROUPS[group]}
     (project / "planted").mkdir()
     for number, of in enumerate(planted.values()):
-        (project / "planted" / f"fault{number}").write_text(edited(project, of.edits), encoding="utf-8")
-    (project / "tests" / "test_planted.py").write_text(HARNESS, encoding="utf-8")
-    _, output = own_tests(project, "tests/test_planted.py")
-    assert re.search(r"\d+ passed", output), output
-    failures = re.findall(r"^(?:FAILED|ERROR) .*::(\w+)\[(?:.*-)?fault(\d+)\b.*?\] - (\w+)", output, re.MULTILINE)
-    # A rule says what to do; one that trips over a fault does not.
-    assert {kind for _, _, kind in failures} <= {"AssertionError"}, output
-    caught = {name: {rule for rule, at, _ in failures if int(at) == number} for number, name in enumerate(planted)}
-    missed = [
-        name for name, of in planted.items() if of.caught_by.startswith("test_") and of.caught_by not in caught[name]
-    ]
-    assert not missed, caught
-    refused = {name: caught[name] for name, of in planted.items() if not of.caught_by and caught[name]}
-    assert not refused, output
+        (project / "planted" / f"fault{number:03}").write_text(edited(project, of.edits), encoding="utf-8")
+    imports = "\n".join(f"from tests.{path.stem} import *" for path in (project / "tests").glob("test_template*.py"))
+    (project / "tests" / "test_planted.py").write_text(HARNESS.format(imports=imports), encoding="utf-8")
+    check({name: of.caught_by for name, of in planted.items()}, caught_by_rules(project, [*planted]))
 
 
 @pytest.mark.parametrize("name", [name for name, of in FAULTS.items() if of.caught_by == SAM])
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
-def test_sams_linter_catches_the_rest(name: str, bake: Bake) -> None:
+def test_sam_linter_catches_the_rest(name: str, bake: Bake) -> None:
     assert linted(edited(bake(**FAULTS[name].answers), FAULTS[name].edits), "us-east-1")
 
 
 @pytest.mark.parametrize("name", [name for name, of in ACCEPTED.items() if of.edits])
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
-def test_sams_linter_takes_what_the_rules_take(name: str, bake: Bake) -> None:
+def test_sam_linter_accepts_additions(name: str, bake: Bake) -> None:
     assert linted(edited(bake(**ACCEPTED[name].answers), ACCEPTED[name].edits), "us-east-1") == []
+
+
+MAKEFILE = "test_makefile_builds_the_package"
+IMAGE = "test_dockerfile"
+SAMCONFIG = "test_samconfig"
+WHEELS = "test_requirements_have_wheels"
+BOOTSTRAP = "test_bootstrap_is_executable"
+SMOKE = "test_smoke_event"
+JOBS = "test_workflow_jobs_exist"
+DEPLOY = ".github/workflows/deploy.yml"
+
+# Faults of other files: answers, file, text to replace, replacement, rule; without a rule it is to be accepted.
+FILE_FAULTS: dict[str, tuple[Answers, str, str, str, str]] = {
+    "build target": ({}, "Makefile", "\nbuild-StreamFunction:", "\nbuild-OtherFunction:", MAKEFILE),
+    "platform": ({}, "Makefile", "$(machine)-manylinux_2_34", "x86_64-manylinux_2_34", MAKEFILE),
+    "this machine's platform": ({}, "Makefile", " --python-platform $(machine)-manylinux_2_34", "", MAKEFILE),
+    "glibc": ({}, "Makefile", "manylinux_2_34", "manylinux_2_39", MAKEFILE),
+    "musl": ({}, "Makefile", "$(machine)-manylinux_2_34", "$(machine)-unknown-linux-musl", MAKEFILE),
+    "Python of the build": ({}, "Makefile", "--python-version $(python_version)", "--python-version 3.11", MAKEFILE),
+    "built for this machine": ({}, "Makefile", " --only-binary :all:", "", MAKEFILE),
+    "bootstrap not copied": ({}, "Makefile", "cp -R src/. runtime/.", "cp -R src/.", MAKEFILE),
+    "code not copied": ({}, "Makefile", "cp -R src/. runtime/.", "cp -R runtime/.", MAKEFILE),
+    "interpreter's branch": (PROVIDED, "Makefile", 'test -n "$(managed)" ||', 'test -z "$(managed)" ||', MAKEFILE),
+    "interpreter's folder": (PROVIDED, "Makefile", '"$(ARTIFACTS_DIR)/python"\n', '"$(ARTIFACTS_DIR)/py"\n', MAKEFILE),
+    "older glibc": ({}, "Makefile", "manylinux_2_34", "manylinux_2_28", ""),
+    "entry point": (CONTAINER, "Dockerfile", "ENTRYPOINT", "CMD", IMAGE),
+    "entry point in a shell": (CONTAINER, "Dockerfile", '["/var/task/bootstrap"]', "/var/task/bootstrap", IMAGE),
+    "image without the runtime": (CONTAINER, "Dockerfile", "COPY src/ runtime/ ", "COPY src/ ", IMAGE),
+    "image without requirements": (
+        CONTAINER,
+        "Dockerfile",
+        "--requirement /tmp/requirements.txt",
+        "--upgrade pip",
+        IMAGE,
+    ),
+    "requirements elsewhere": (CONTAINER, "Dockerfile", '--target "$LAMBDA_TASK_ROOT"', "--target /opt", IMAGE),
+    "argument that nothing sets": (CONTAINER, "Dockerfile", "PYTHON_VERSION", "PYTHON_RELEASE", IMAGE),
+    "runtime ignored": (CONTAINER, ".dockerignore", "\n", "\nruntime/\n", IMAGE),
+    "capabilities": ({}, "samconfig.toml", 'capabilities = "CAPABILITY_IAM"\n', "", SAMCONFIG),
+    "capabilities misspelt": ({}, "samconfig.toml", "CAPABILITY_IAM", "CAPABILITIES_IAM", SAMCONFIG),
+    "stack name": ({}, "samconfig.toml", "lambda-stream", "lambda_stream", SAMCONFIG),
+    "stack name missing": ({}, "samconfig.toml", "stack_name", "stack", SAMCONFIG),
+    "SAM's own stack": ({}, "samconfig.toml", "lambda-stream", "aws-sam-cli-managed-default", SAMCONFIG),
+    "region": ({}, "samconfig.toml", "us-east-1", "us-east", SAMCONFIG),
+    "bucket": ({}, "samconfig.toml", "resolve_s3 = true", "resolve_s3 = false", SAMCONFIG),
+    "image repository": (CONTAINER, "samconfig.toml", "resolve_image_repos = true\n", "", SAMCONFIG),
+    "own bucket": ({}, "samconfig.toml", "resolve_s3 = true", 's3_bucket = "mine"', ""),
+    "editable requirement": ({}, "src/requirements.txt", "", "-e ../library\n", WHEELS),
+    "local requirement": ({}, "src/requirements.txt", "", "library @ file:///library\n", WHEELS),
+    "requirement without a solution": ({}, "src/requirements.txt", "", "h11>=0.16\nh11<0.14\n", WHEELS),
+    "comment in requirements": ({}, "src/requirements.txt", "", "# none yet\n", ""),
+    "line endings": ({}, "runtime/bootstrap", "\n", "\r\n", BOOTSTRAP),
+    "smoke event": ({}, "pyproject.toml", "events/get.json", "events/got.json", SMOKE),
+    "smoke event of another source": ({}, "events/get.json", '"http": {', '"mqtt": {', SMOKE),
+    "job's name": ({}, DEPLOY, "\n  staging:", "\n  stage:", JOBS),
+    "job's file": ({}, DEPLOY, "/.github/workflows/environment.yml", "/.github/workflows/env.yml", JOBS),
+}
+FILE_GROUPS = {named(of[0]): of[0] for of in FILE_FAULTS.values()}
+
+
+@pytest.mark.parametrize("group", FILE_GROUPS)
+def test_rules_catch_file_faults(group: str, bake: Bake, tmp_path: Path) -> None:
+    project = shutil.copytree(bake(**FILE_GROUPS[group]), tmp_path / "project")
+    (project / "tests" / "test_planted.py").write_text(FILE_HARNESS, encoding="utf-8")
+    planted = {"intact": "", **{name: of[4] for name, of in FILE_FAULTS.items() if of[0] == FILE_GROUPS[group]}}
+    for number, name in enumerate(planted):
+        copy = project / "planted" / f"fault{number:03}"
+        shutil.copytree(bake(**FILE_GROUPS[group]), copy, ignore=shutil.ignore_patterns("local", "tests"))
+        if name != "intact":
+            _, file, old, new, _ = FILE_FAULTS[name]
+            text = (copy / file).read_bytes().decode()
+            assert old in text, name
+            (copy / file).write_bytes((text.replace(old, new) if old else text + new).encode())
+    check(planted, caught_by_rules(project, [*planted]))
 
 
 @pytest.mark.parametrize(
     ("answers", "file", "old", "new", "caught_by"),
-    [
-        ({}, "Makefile", "\nbuild-StreamFunction:", "\nbuild-OtherFunction:", BUILD),
-        (CONTAINER, "Dockerfile", "ENTRYPOINT", "CMD", RUNTIME),
-        (BEDROCK, "src/app.py", "handler", "handle", HANDLER),
-    ],
-    ids=["build target", "entry point", "handler"],
+    [(CONTAINER, "Dockerfile", "ENTRYPOINT", "CMD", RUNTIME), (BEDROCK, "src/app.py", "handler", "handle", HANDLER)],
+    ids=["entry point", "handler"],
 )
-def test_a_rule_catches_a_fault_of_another_file(
+def test_template_rules_catch_file_faults(
     answers: Answers, file: str, old: str, new: str, caught_by: str, bake: Bake, tmp_path: Path
 ) -> None:
     project = shutil.copytree(bake(**answers), tmp_path / "project")
@@ -510,13 +821,15 @@ def test_a_rule_catches_a_fault_of_another_file(
     assert (status, "AssertionError: " in output) == (1, True), output
 
 
-def test_a_rule_catches_a_bootstrap_that_is_not_executable(bake: Bake, tmp_path: Path) -> None:
+def test_rule_catches_bootstrap_mode(bake: Bake, tmp_path: Path) -> None:
     project = shutil.copytree(bake(), tmp_path / "project")
     (project / "runtime" / "bootstrap").chmod(0o644)
-    status, output = own_tests(project, "tests/test_template.py::test_bootstrap_can_be_started")
-    assert (status, "chmod +x " in output) == (1, True), output
+    status, output = own_tests(project, "tests/test_project.py::test_bootstrap_is_executable")
+    assert (status, "run chmod +x " in output) == (1, True), output
 
 
-def test_each_rule_catches_a_fault(project: Path) -> None:
-    text = (project / "tests" / "test_template.py").read_text(encoding="utf-8")
-    assert set(re.findall(r"^def (test_\w+)", text, re.MULTILINE)) == {of.caught_by for of in FAULTS.values()} - {SAM}
+def test_every_rule_catches_a_fault(project: Path) -> None:
+    paths = [*(project / "tests").glob("test_template*.py"), project / "tests" / "test_project.py"]
+    text = "\n".join(path.read_text(encoding="utf-8") for path in paths)
+    planted = {of.caught_by for of in FAULTS.values()} | {of[4] for of in FILE_FAULTS.values()}
+    assert set(re.findall(r"^def (test_\w+)", text, re.MULTILINE)) == planted - {SAM, ""}

@@ -55,7 +55,7 @@ def python_version_of(project: Path) -> str:
 
 
 @pytest.mark.slow
-def test_the_pinned_releases_are_known_to_uv_for_both_architectures(bake: Bake, tmp_path: Path) -> None:
+def test_uv_knows_pinned_releases(bake: Bake, tmp_path: Path) -> None:
     command = ("uv", "python", "list", "--all-versions", "--all-arches", "--only-downloads", "--output-format", "json")
     known = {download["key"] for download in json.loads(run(*command, cwd=tmp_path).stdout)}
     for python_version in CHOICES["python_version"]:
@@ -65,57 +65,57 @@ def test_the_pinned_releases_are_known_to_uv_for_both_architectures(bake: Bake, 
 
 
 @pytest.mark.parametrize("runtime", CHOICES["runtime"])
-def test_only_a_project_of_its_own_kind_has_its_files(runtime: str, bake: Bake) -> None:
+def test_files_of_each_runtime(runtime: str, bake: Bake) -> None:
     found = {path.name for path in bake(runtime=runtime).iterdir()}
     assert ("interpreter.sh" in found) == (runtime == "provided.al2023")
     assert ({"Dockerfile", ".dockerignore"} <= found) == (runtime == "container")
     assert "examples" not in found
 
 
-def test_an_interpreter_that_cannot_run_here_is_taken_by_its_files(home: Path, tmp_path: Path) -> None:
+def test_foreign_interpreter_is_accepted(home: Path, tmp_path: Path) -> None:
     done = put(home, tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == "The interpreter was not tried out, since this machine cannot run it.\n"
+    assert done.stdout == "The interpreter was not tested, because this machine cannot run it.\n"
     assert (tmp_path / "package" / "python" / "bin" / "python3").read_bytes() == elf(OTHER)
 
 
-def test_without_a_network_and_without_a_home_both_remedies_are_named(tmp_path: Path) -> None:
+def test_no_network_and_no_home(tmp_path: Path) -> None:
     done = put("", tmp_path, UV_OFFLINE="1", UV_PYTHON_DOWNLOADS_JSON_URL="")
     assert done.returncode == 1
-    assert "github.com" in done.stderr.partition("There is no Python")[0]  # uv's own reason
-    assert f"There is no Python 3.13.18 for {OTHER}: uv could not download it" in done.stderr
-    assert "with a network that reaches github.com, or a mirror that UV_PYTHON_INSTALL_MIRROR names" in done.stderr
-    assert "Or set PYTHON_HOME to a folder that holds bin/python3 and lib/python3.13: a relocatable" in done.stderr
+    assert "github.com" in done.stderr.partition("Python 3.13.18 for ")[0]  # uv's own reason
+    assert f"Python 3.13.18 for {OTHER} is missing: uv could not download it" in done.stderr
+    assert "Build with access to github.com or to the mirror that UV_PYTHON_INSTALL_MIRROR names" in done.stderr
+    assert "Or set PYTHON_HOME to a folder with bin/python3 and lib/python3.13: a relocatable" in done.stderr
     assert not (tmp_path / "package").exists()
 
 
-def test_a_home_that_does_not_suit_is_refused(home: Path, tmp_path: Path) -> None:
+def test_unsuitable_home_is_refused(home: Path, tmp_path: Path) -> None:
     python = home / "bin" / "python3"
-    assert f"{home} is no Python 3.12, which template.yaml asks for" in put(home, tmp_path, "3.12.16").stderr
+    assert f"{home} is not Python 3.12, which template.yaml requires" in put(home, tmp_path, "3.12.16").stderr
     refused = put(home, tmp_path, architecture=OWN_ARCHITECTURE)
     assert refused.returncode == 1
-    assert f"{python} is no program for Linux on {OWN_ARCHITECTURE}, which template.yaml asks for" in refused.stderr
+    assert f"{python} is not for Linux on {OWN_ARCHITECTURE}, which template.yaml requires" in refused.stderr
     python.write_text("#!/bin/sh\nexec python3.13\n")
-    assert f"{python} is no program for Linux on {OTHER}" in put(home, tmp_path).stderr
+    assert f"{python} is not for Linux on {OTHER}" in put(home, tmp_path).stderr
     python.unlink()
-    assert f"PYTHON_HOME: there is no {python}" in put(home, tmp_path).stderr
-    assert "it must be a release, such as 3.13.18" in put(home, tmp_path, "3.13").stderr
-    assert "'riscv64' is neither" in put(home, tmp_path, architecture="riscv64").stderr
+    assert f"PYTHON_HOME: {python} does not exist" in put(home, tmp_path).stderr
+    assert "must be a release such as 3.13.18, got '3.13'" in put(home, tmp_path, "3.13").stderr
+    assert "got 'riscv64'" in put(home, tmp_path, architecture="riscv64").stderr
     assert not (tmp_path / "package").exists()
 
 
 @pytest.mark.slow
-def test_a_home_that_is_not_relocatable_is_refused(python_home: Path, tmp_path: Path) -> None:
+def test_fixed_home_is_refused(python_home: Path, tmp_path: Path) -> None:
     broken = tmp_path / "home"
     run("cp", "-R", python_home, broken, cwd=tmp_path)
     (broken / "lib" / f"python{OWN_PYTHON}" / "encodings" / "__init__.py").unlink()
     done = put(broken, tmp_path, RELEASE, OWN_ARCHITECTURE)
     assert done.returncode == 1
-    assert f"PYTHON_HOME: {broken} is not relocatable: a copy of it answers '" in done.stderr
+    assert f"PYTHON_HOME: {broken} is not relocatable: a copy of it printed '" in done.stderr
     assert "encoding" in done.stderr  # what is missing, as Python says it
 
 
-def test_a_home_that_lacks_a_library_is_refused(home: Path, tmp_path: Path) -> None:
+def test_home_without_library_is_refused(home: Path, tmp_path: Path) -> None:
     """A program of this machine whose name of the C library is changed, so that the loader does not find it."""
     program = Path(shutil.which("cat") or "cat").read_bytes()
     (home / "bin" / "python3").write_bytes(program.replace(b"libc.so.6", b"libc.so.x"))
@@ -167,7 +167,7 @@ def assert_compiled(artifact: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_build_downloads_the_interpreter_once_and_it_serves(bake: Bake, downloads: Path) -> None:
+def test_build_downloads_interpreter_once(bake: Bake, downloads: Path) -> None:
     project = for_own_python(bake(runtime="provided.al2023", architecture=OWN_ARCHITECTURE))
     (project / "src" / "app.py").chmod(0o600)  # as a strict umask leaves it
     done = run("make", "build", cwd=project, UV_PYTHON_DOWNLOADS_JSON_URL=str(downloads))
@@ -187,7 +187,7 @@ def test_a_build_downloads_the_interpreter_once_and_it_serves(bake: Bake, downlo
     with zipfile.ZipFile(project / ".aws-sam" / "build" / "StreamFunction.zip") as archive:
         assert "bootstrap" in archive.namelist()
         zipped = Path(str(archive.filename)).stat().st_size // 1000
-    assert done.stdout.endswith(f"The package: {size} KB, zipped {zipped} KB\n")
+    assert done.stdout.endswith(f"Package size: {size} KB ({zipped} KB zipped)\n")
 
     probe = ("python", "-m", "local.probe", "--expect-streaming", "--serve", ".aws-sam/build/template.yaml")
     probed = run(*probe, cwd=project, STREAM_INTERVAL="0.05")
@@ -198,31 +198,31 @@ def test_a_build_downloads_the_interpreter_once_and_it_serves(bake: Bake, downlo
 
 
 @pytest.mark.slow
-def test_a_build_for_the_other_architecture_holds_its_interpreter(bake: Bake, downloads: Path) -> None:
+def test_build_for_other_architecture(bake: Bake, downloads: Path) -> None:
     project = for_own_python(bake(runtime="provided.al2023", architecture=OTHER))
     done = run("sam", "build", cwd=project, UV_PYTHON_DOWNLOADS_JSON_URL=str(downloads))
     artifact = project / ".aws-sam" / "build" / "StreamFunction"
-    assert "The interpreter was not tried out, since this machine cannot run it." in done.stderr
+    assert "The interpreter was not tested, because this machine cannot run it." in done.stderr
     assert (artifact / "python" / "bin" / "python3").read_bytes() == elf(OTHER)
     assert_compiled(artifact)  # by this machine's interpreter of the same version
 
 
 @pytest.mark.slow
-def test_a_build_without_network_and_home_fails_and_says_so(bake: Bake) -> None:
+def test_build_without_network_fails(bake: Bake) -> None:
     done = run("sam", "build", cwd=bake(runtime="provided.al2023"), check=False, UV_OFFLINE="1", PYTHON_HOME="")
     assert done.returncode == 1
-    assert "There is no Python 3.13.18 for arm64: uv could not download it" in done.stderr
+    assert "Python 3.13.18 for arm64 is missing: uv could not download it" in done.stderr
 
 
 @pytest.mark.slow
-def test_an_image_without_an_engine_is_refused_with_what_it_takes(bake: Bake, tmp_path: Path) -> None:
+def test_image_without_engine_fails(bake: Bake, tmp_path: Path) -> None:
     nowhere = f"unix://{tmp_path}/docker.sock"
     done = run("make", "build", cwd=bake(runtime="container"), check=False, DOCKER_HOST=nowhere)
     assert done.returncode == 2
     assert "requires a container runtime. Do you have Docker or Finch installed and running?" in done.stderr
 
 
-def test_a_container_projects_function_is_served_from_its_sources(bake: Bake) -> None:
+def test_container_project_runs_locally(bake: Bake) -> None:
     project = bake(runtime="container")
     invoked = run("python", "-m", "local", "--event", "events/get.json", cwd=project, STREAM_INTERVAL="0")
     assert [line.split()[0] for line in invoked.stdout.splitlines()] == [*map(str, range(1, 11)), "end"]

@@ -17,7 +17,7 @@ pytestmark = [
 ]
 
 
-def test_linters_are_clean_in_every_region(project: Path) -> None:
+def test_template_lints_in_every_region(project: Path) -> None:
     assert_clean(project, "us-east-1")
     # The region is but a default in samconfig.toml: the template is the same in all of them.
     template = (project / "template.yaml").read_text(encoding="utf-8")
@@ -28,7 +28,7 @@ def test_linters_are_clean_in_every_region(project: Path) -> None:
         assert "ca-west-1" in missing  # it has no function URLs, and that is seen among the others
 
 
-def test_sams_command_goes_by_that_linter(project: Path, tmp_path: Path) -> None:
+def test_sam_validate_uses_cfn_lint(project: Path, tmp_path: Path) -> None:
     text = (project / "template.yaml").read_text(encoding="utf-8")
     (tmp_path / "template.yaml").write_text(text.replace("RESPONSE_STREAM", "STREAM"), encoding="utf-8")
     done = run("sam", "validate", "--lint", "--region", "us-east-1", cwd=tmp_path, check=False)
@@ -38,7 +38,7 @@ def test_sams_command_goes_by_that_linter(project: Path, tmp_path: Path) -> None
     assert found in done.stdout
 
 
-def test_the_regions_are_those_where_function_urls_can_be_made() -> None:
+def test_regions_with_function_urls() -> None:
     from boto3.session import Session
     from cfnlint.schema import PROVIDER_SCHEMA_MANAGER
 
@@ -48,7 +48,7 @@ def test_the_regions_are_those_where_function_urls_can_be_made() -> None:
     assert known - {"eu-south-2"} == REGIONS
 
 
-def test_the_transform_keeps_the_url_and_adds_the_role_alone(project: Path) -> None:
+def test_transformed_resources(project: Path) -> None:
     resources = transformed(project)["Resources"]
     assert {logical_id: resource["Type"] for logical_id, resource in resources.items()} == {
         "StreamFunction": "AWS::Lambda::Function",
@@ -61,7 +61,7 @@ def test_the_transform_keeps_the_url_and_adds_the_role_alone(project: Path) -> N
     assert variables == {"AWS_LAMBDA_EXEC_WRAPPER": "/var/task/bootstrap"}
 
 
-def test_the_rest_api_streams_from_the_function_too(bake: Bake) -> None:
+def test_transformed_rest_api_streams(bake: Bake) -> None:
     resources = transformed(bake(front_door="rest-api", timeout="900"))["Resources"]
     paths = resources["StreamApi"]["Properties"]["Body"]["paths"]
     assert set(paths) == {"/", "/{proxy+}"}
@@ -72,7 +72,7 @@ def test_the_rest_api_streams_from_the_function_too(bake: Bake) -> None:
         assert "/response-streaming-invocations" in str(integration["uri"])
 
 
-def test_a_container_is_an_image_without_handler_and_runtime(bake: Bake) -> None:
+def test_transformed_container(bake: Bake) -> None:
     project = bake(runtime="container", python_version="3.14")
     properties = transformed(project)["Resources"]["StreamFunction"]["Properties"]
     assert properties["PackageType"] == "Image"
@@ -93,7 +93,7 @@ def sam_build(project: Path, make_flags: str = "") -> Path:
 
 
 @pytest.mark.parametrize(("architecture", "machine"), [("arm64", "aarch64"), ("x86_64", "x86_64")])
-def test_a_build_holds_the_sources_and_wheels_for_the_architecture(architecture: str, machine: str, bake: Bake) -> None:
+def test_build_contents(architecture: str, machine: str, bake: Bake) -> None:
     project = bake(architecture=architecture)
     (project / "src" / "requirements.txt").write_text("markupsafe==3.0.3\n", encoding="utf-8")
     (project / "src" / "__pycache__").mkdir()
@@ -111,11 +111,11 @@ def test_a_build_holds_the_sources_and_wheels_for_the_architecture(architecture:
     assert {path.stat().st_nlink for path in artifact.rglob("*") if path.is_file()} == {1}, "a link into uv's cache"
 
 
-def test_a_build_below_another_make_takes_no_notice_of_its_options(bake: Bake) -> None:
+def test_build_below_another_make(bake: Bake) -> None:
     assert names(sam_build(bake(), "-- STAGE=prod")) >= {"app.py", "bootstrap"}
 
 
-def test_a_build_is_compiled_where_the_interpreter_is_at_hand(bake: Bake) -> None:
+def test_build_is_compiled(bake: Bake) -> None:
     project = for_own_python(bake())
     artifact = sam_build(project)
     for source in artifact.rglob("*.py"):
@@ -130,10 +130,10 @@ def test_a_build_is_compiled_where_the_interpreter_is_at_hand(bake: Bake) -> Non
     assert len([line for line in probed.stdout.splitlines() if " of 10, " in line]) == 10
 
 
-def test_a_build_without_the_interpreter_says_so(bake: Bake) -> None:
+def test_build_without_interpreter(bake: Bake) -> None:
     project = bake()
     template = project / "template.yaml"
     # A version that no machine has, since it does not exist yet.
     template.write_text(template.read_text(encoding="utf-8").replace("python3.13", "python3.99"), encoding="utf-8")
     done = run("make", "build-StreamFunction", cwd=project, ARTIFACTS_DIR=str(project / "artifact"), check=False)
-    assert "No Python 3.99 on this machine, so no .pyc files go along" in done.stdout
+    assert "this machine has no Python 3.99. To add them: uv python install 3.99" in done.stdout

@@ -158,9 +158,7 @@ MANAGED = f"public.ecr.aws/lambda/python:{OWN_PYTHON}-{OWN_ARCHITECTURE}"
 PROVIDED = f"public.ecr.aws/lambda/provided:al2023-{OWN_ARCHITECTURE}"
 
 
-def test_a_managed_runtime_answers_every_event(
-    bake: Bake, engine: Any, provide_image: ProvideImage, python_home: Path
-) -> None:
+def test_managed_runtime_events(bake: Bake, engine: Any, provide_image: ProvideImage, python_home: Path) -> None:
     """The runtime's own start calls the wrapper, and that is our bootstrap."""
     project = for_own_python(bake(architecture=OWN_ARCHITECTURE, front_door="rest-api"))
     set_variables(project, STREAM_INTERVAL="0")
@@ -178,9 +176,7 @@ OF_EXAMPLES = {
 }
 
 
-def test_the_event_of_each_example_is_answered(
-    bake: Bake, engine: Any, provide_image: ProvideImage, python_home: Path
-) -> None:
+def test_example_events(bake: Bake, engine: Any, provide_image: ProvideImage, python_home: Path) -> None:
     """In one test, since each would make the same images."""
     with ExitStack() as stack:
         for example, (event, media_type, words) in OF_EXAMPLES.items():
@@ -197,9 +193,7 @@ def test_the_event_of_each_example_is_answered(
             assert words in body, example
 
 
-def test_an_image_is_built_and_answers_every_event(
-    bake: Bake, engine: Any, provide_image: ProvideImage, python_home: Path
-) -> None:
+def test_image_events(bake: Bake, engine: Any, provide_image: ProvideImage, python_home: Path) -> None:
     project = bake(runtime="container", architecture=OWN_ARCHITECTURE, front_door="rest-api")
     (project / "src" / "app.py").chmod(0o600)
     (project / "src" / "__pycache__").mkdir()
@@ -218,9 +212,7 @@ def test_an_image_is_built_and_answers_every_event(
     engine.images.remove("streamfunction:latest", force=True)
 
 
-def test_a_package_with_its_interpreter_answers_every_event_where_there_is_no_python(
-    bake: Bake, engine: Any, provide_image: ProvideImage, python_home: Path
-) -> None:
+def test_bundled_interpreter_events(bake: Bake, engine: Any, provide_image: ProvideImage, python_home: Path) -> None:
     project = for_own_python(bake(runtime="provided.al2023", architecture=OWN_ARCHITECTURE, front_door="rest-api"))
     set_variables(project, STREAM_INTERVAL="0")
     run("sam", "build", cwd=project, PYTHON_HOME=str(python_home), UV_OFFLINE="1")

@@ -1,4 +1,4 @@
-"""The function. Whatever the handler yields reaches the client at once, chunk by chunk."""
+"""The function. Each chunk that the handler yields reaches the client immediately."""
 
 import os
 import time
@@ -7,11 +7,11 @@ from typing import Any
 
 from streaming_runtime import StreamingResponse
 
-INTERVAL = float(os.environ.get("STREAM_INTERVAL", "0.5"))  # seconds between two lines
+INTERVAL = float(os.environ.get("STREAM_INTERVAL", "0.5"))  # seconds between lines
 
 
 def lines(count: int = 10) -> Iterator[str]:
-    """Yields numbered lines, then an end marker."""
+    """Yield numbered lines, then an end marker."""
     for number in range(1, count + 1):
         yield f"{number:2} of {count}, {time.strftime('%H:%M:%S')} on the server\n"
         time.sleep(INTERVAL)
@@ -19,5 +19,5 @@ def lines(count: int = 10) -> Iterator[str]:
 
 
 def handler(event: dict[str, Any], context: Any) -> StreamingResponse:
-    """Answers every request with a stream of lines."""
+    """Answer every request with a stream of lines."""
     return StreamingResponse(lines(), media_type="text/plain")

@@ -1,4 +1,4 @@
-"""What the tests share: the project's template, and its function behind a URL on localhost."""
+"""Shared fixtures: the project's template, and its function behind a URL on localhost."""
 
 import dataclasses
 import json
@@ -25,7 +25,7 @@ def pytest_collectstart() -> None:
 
 @pytest.fixture
 def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
-    """Serves a handler of `src` or `tests`, by default the template's, with more variables set; gives its URL."""
+    """Return a function that serves a handler, by default the template's, and returns its URL."""
     with ExitStack() as stack:
 
         def start(handler: str = "", code: Path | None = None, **environment: str) -> str:
@@ -33,9 +33,9 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
             for name, value in environment.items():
                 monkeypatch.setenv(name, value)
             if code is not None:
-                # The runtime comes from src, the handler from the folder of the test.
+                # The handler comes from the folder of the test.
                 monkeypatch.setenv("PYTHONPATH", str(code))
-            # A test's stream may take longer than the template's timeout allows, which is no fault of the handler.
+            # A test's stream may take longer than the template's timeout.
             timeout = max(function.timeout, 30)
             changed = dataclasses.replace(function, handler=handler or function.handler, timeout=timeout)
             return stack.enter_context(running(changed))
@@ -48,11 +48,16 @@ def template() -> "Template":
     return Template(PROJECT / "template.yaml")
 
 
-class Template:
-    """A SAM template as its rules read it.
+@pytest.fixture(scope="session")
+def project() -> Path:
+    return PROJECT
 
-    `!Ref`, `!GetAtt` and `!Sub` are texts such as `${Name.Arn}`, a parameter is its default, and a function has what
-    `Globals` say.
+
+class Template:
+    """A SAM template in the form that the rules read.
+
+    `!Ref`, `!GetAtt` and `!Sub` are texts such as `${Name.Arn}`, parameters are replaced by their defaults, and
+    `Globals` are merged into each function.
 
     Attributes:
         parameters: By name.
@@ -64,9 +69,10 @@ class Template:
     """
 
     def __init__(self, path: Path) -> None:
-        source = yaml.load(path.read_text(encoding="utf-8"), TemplateLoader)
+        self._source = source = yaml.load(path.read_text(encoding="utf-8"), TemplateLoader)
         self.parameters: dict[str, Any] = source.get("Parameters") or {}
-        whole = _plain(source, {name: of["Default"] for name, of in self.parameters.items() if "Default" in of})
+        self._defaults = {name: of["Default"] for name, of in self.parameters.items() if "Default" in of}
+        whole = _plain(source, self._defaults)
         self.resources: dict[str, Any] = whole["Resources"]
         self.outputs: dict[str, Any] = whole.get("Outputs") or {}
         shared = (whole.get("Globals") or {}).get("Function") or {}
@@ -84,13 +90,24 @@ class Template:
             for name, of in self.of("AWS::Lambda::Url").items()
         }
 
+    def deployed(self, **parameters: str) -> dict[str, Any]:
+        """Return the resources for these parameters, with each condition and choice evaluated."""
+        whole = _plain(self._source, {**self._defaults, **parameters})
+        conditions = whole.get("Conditions") or {}
+        resources: dict[str, Any] = _chosen(whole["Resources"], conditions)
+        return {
+            name: of
+            for name, of in resources.items()
+            if "Condition" not in of or _holds(conditions.get(of["Condition"]), conditions)
+        }
+
     def of(self, kind: str) -> dict[str, Any]:
-        """The properties of each resource of a type."""
+        """Return the properties of each resource of a type."""
         return {name: of.get("Properties") or {} for name, of in self.resources.items() if of.get("Type") == kind}
 
     def target(self, value: Any, qualifier: Any = None) -> tuple[str, str] | None:
-        """The function and the alias, if any, that `value` names; None if no function of the template."""
-        if isinstance(qualifier, str) and qualifier.startswith("${"):  # the name of an alias, by its resource
+        """Return the function and the alias that `value` names; None unless it is a function of the template."""
+        if isinstance(qualifier, str) and qualifier.startswith("${"):  # a reference to an alias's resource
             qualifier = next((alias for (_, alias), name in self.aliases.items() if name in qualifier), qualifier)
         for name, of in self.functions.items():
             own = str(of.get("FunctionName", name))
@@ -102,20 +119,20 @@ class Template:
         return None
 
     def unknown(self, value: Any) -> bool:
-        """Whether only AWS knows the value: an import, a choice, a parameter without a default."""
+        """Return whether only AWS knows the value: an import, a choice, a parameter without a default."""
         names = set(re.findall(r"\$\{([\w:]+)", str(value)))
         known = {*self.resources, *self.aliases.values()}
         return isinstance(value, dict) or (bool(names) and not known & names)
 
     def exists(self, name: str) -> bool:
-        """Whether there is a resource or a parameter of that name, or SAM makes one."""
+        """Return whether the template has a resource or parameter of that name, or SAM creates one."""
         own = {*self.resources, *self.parameters, *self.aliases.values(), *(f"{of}Url" for of in self.inline_urls)}
         sams = [key for key, of in self.resources.items() if of["Type"].startswith("AWS::Serverless::")]
         made = any(re.fullmatch(rf"{key}(?!Alias|Url)[A-Z]\w*", name) for key in sams)
         return name in own or made or name.startswith(("Serverless", "CodeDeploy"))
 
     def granted(self, url: str, principal: str, source: str = "") -> set[str]:
-        """What a principal may do with a URL and, where it is lambda:InvokeFunction, through the URL alone."""
+        """Return the actions that a principal has on a URL; lambda:InvokeFunction counts only if limited to the URL."""
         return {
             of["Action"]
             for of in self.of("AWS::Lambda::Permission").values()
@@ -125,14 +142,14 @@ class Template:
         }
 
     def metrics(self) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
-        """Place, namespace, name and dimensions of each metric that an alarm or a dashboard reads."""
+        """Yield place, namespace, name and dimensions of each metric that an alarm or a dashboard reads."""
         for name, resource in self.resources.items():
             for of in mappings(resource):
                 if isinstance(of.get("Namespace"), str) and isinstance(of.get("MetricName"), str):
                     dimensions = {item["Name"]: item["Value"] for item in of.get("Dimensions") or []}
                     yield name, of["Namespace"], of["MetricName"], dimensions
         for name, of in self.of("AWS::CloudWatch::Dashboard").items():
-            # A value that stands outside of quotes is a number.
+            # A value without quotes is a number.
             body = of["DashboardBody"] if isinstance(of["DashboardBody"], str) else "{}"
             for widget in json.loads(re.sub(r'(?<!")\$\{[\w.:]+}(?!")', "0", body)).get("widgets", []):
                 last: list[str] = []
@@ -143,8 +160,31 @@ class Template:
                         yield name, last[0], last[1], dict(zip(last[2::2], last[3::2], strict=True))
 
 
+def _holds(condition: Any, conditions: dict[str, Any]) -> bool:
+    if not isinstance(condition, dict) or len(condition) != 1:
+        return False
+    [(kind, values)] = condition.items()
+    if kind == "Condition":
+        return _holds(conditions.get(values), conditions)
+    if kind == "Equals":
+        return bool(values[0] == values[1])
+    each = [_holds(of, conditions) for of in values]
+    return not each[0] if kind == "Not" else all(each) if kind == "And" else any(each)
+
+
+def _chosen(value: Any, conditions: dict[str, Any]) -> Any:
+    """Return `value` with the chosen branch of each `If`, and without what is `AWS::NoValue`."""
+    if isinstance(value, dict) and value.keys() == {"If"}:
+        name, then, otherwise = value["If"]
+        return _chosen(then if _holds(conditions.get(name), conditions) else otherwise, conditions)
+    if isinstance(value, dict):
+        chosen = {key: _chosen(of, conditions) for key, of in value.items()}
+        return {key: of for key, of in chosen.items() if of != "${AWS::NoValue}"}
+    return [_chosen(of, conditions) for of in value] if isinstance(value, list) else value
+
+
 def mappings(value: Any) -> Iterator[dict[str, Any]]:
-    """Every mapping in `value`, however deep."""
+    """Yield every mapping in `value` at any depth."""
     if isinstance(value, dict):
         yield value
     for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
@@ -152,7 +192,7 @@ def mappings(value: Any) -> Iterator[dict[str, Any]]:
 
 
 def ref(name: str) -> str:
-    """How a reference to a resource, or an attribute of it, is spelt here."""
+    """Return a reference to a resource or its attribute in the form that `Template` uses."""
     return "${" + name + "}"
 
 
@@ -162,6 +202,11 @@ def listed(value: Any) -> list[Any]:
 
 def true(value: Any) -> bool:
     return str(value).lower() == "true"
+
+
+def number(value: Any, default: float) -> float:
+    """Return a number as CloudFormation reads it, or the default where only AWS knows it."""
+    return float(value) if re.fullmatch(r"-?[0-9]+(\.[0-9]+)?", str(value)) else default
 
 
 def variables(function: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """A chat with a model of Amazon Bedrock, token by token as server-sent events, and a page for it.
 
-The function's role must allow bedrock:InvokeModelWithResponseStream on the model. Without credentials it streams a
-stand-in's words, also where LOCAL_STANDIN is 1.
+The function's role must allow bedrock:InvokeModelWithResponseStream on the model. Without credentials, or if
+LOCAL_STANDIN is 1, a stand-in answers.
 """
 
 import json
@@ -19,12 +19,12 @@ from streaming_runtime import EventSourceResponse, ServerSentEvent, StreamingRes
 
 MODEL_ID = os.environ.get("MODEL_ID", "global.amazon.nova-2-lite-v1:0")  # or the ARN of a model or inference profile
 LOCAL_STANDIN = os.environ.get("LOCAL_STANDIN") == "1"
-INTERVAL = float(os.environ.get("STREAM_INTERVAL", "0.05"))  # seconds between two words of the stand-in
+INTERVAL = float(os.environ.get("STREAM_INTERVAL", "0.05"))  # seconds between words of the stand-in
 MAX_TOKENS = 1024  # of an answer
 MAX_BODY = 100_000  # characters of a request
 ROLES = ("user", "assistant")  # in turns
 PAGE = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
-# What botocore or AWS says when there are no credentials, or none that are valid.
+# The errors of botocore and AWS for missing or invalid credentials.
 NO_CREDENTIALS = {
     *("NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "SSOTokenLoadError"),
     *("UnauthorizedSSOTokenError", "LoginRefreshRequired", "UnrecognizedClientException", "ExpiredTokenException"),
@@ -33,14 +33,14 @@ NO_CREDENTIALS = {
 
 @cache
 def bedrock() -> Any:
-    """The client, made when it is first needed: the page is served without boto3."""
+    """Return the client, created on first use so that the page is served without boto3."""
     import boto3
 
     return boto3.client("bedrock-runtime")
 
 
 def answer(messages: list[dict[str, Any]]) -> Iterator[ServerSentEvent]:
-    """Yields the model's answer as events `token`, then `end`; or `error`, even after some tokens."""
+    """Yield the model's answer as `token` events, then `end`; or `error`, possibly after some tokens."""
     if LOCAL_STANDIN:
         yield from standin("LOCAL_STANDIN is 1")
         return
@@ -67,10 +67,10 @@ def answer(messages: list[dict[str, Any]]) -> Iterator[ServerSentEvent]:
 
 
 def standin(reason: str) -> Iterator[ServerSentEvent]:
-    """Yields what a model would, in words that say what it is."""
-    text = f"""This is a stand-in, not a model ({reason}). Its words stream as a model's tokens do. For real answers \
-the function needs AWS credentials that allow bedrock:InvokeModelWithResponseStream, and a model that your account has \
-access to in this region. MODEL_ID names it, now {MODEL_ID}."""
+    """Yield the events of a model for a text that says that it is a stand-in."""
+    text = f"""This is a stand-in, not a model ({reason}). Its words stream as a model's tokens do. For real answers, \
+the function requires AWS credentials that allow bedrock:InvokeModelWithResponseStream, and a model that your account \
+can access in this region. MODEL_ID names the model, currently {MODEL_ID}."""
     for word in text.split():
         yield ServerSentEvent({"text": f"{word} "}, event="token")
         time.sleep(INTERVAL)
@@ -78,7 +78,7 @@ access to in this region. MODEL_ID names it, now {MODEL_ID}."""
 
 
 def conversation(event: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The messages of a request `{"messages": [{"role": "user", "text": "…"}, …]}`, as Bedrock takes them."""
+    """Yield the messages of a request `{"messages": [{"role": "user", "text": "…"}, …]}` in Bedrock's format."""
     body = event.get("body") or ""
     if len(body) > MAX_BODY:
         raise ValueError("The conversation is too long; start a new one.")
@@ -88,25 +88,25 @@ def conversation(event: dict[str, Any]) -> Iterator[dict[str, Any]]:
         raise ValueError("The request is not JSON.") from None
     messages = request.get("messages") if isinstance(request, dict) else None
     if not isinstance(messages, list) or len(messages) % 2 == 0:
-        raise ValueError("The request needs a list of messages, of which the user's are the first and the last.")
+        raise ValueError("The request needs a list of messages that starts and ends with the user's.")
     for number, message in enumerate(messages):
         role = ROLES[number % 2]
         match message:
             case {"role": given, "text": str(text)} if given == role and text.strip():
                 yield {"role": role, "content": [{"text": text}]}
             case _:
-                raise ValueError(f"Message {number + 1} must be the {role}'s, and have a text.")
+                raise ValueError(f"Message {number + 1} must be from the {role} and have a text.")
 
 
 def route(event: dict[str, Any]) -> tuple[Any, Any]:
-    """Method and path of a request, as the function URL gives them, or a REST API."""
+    """Return method and path of a request to the function URL or a REST API."""
     if "httpMethod" in event:
         return event["httpMethod"], event.get("path")
     return event.get("requestContext", {}).get("http", {}).get("method"), event.get("rawPath")
 
 
 def handler(event: dict[str, Any], context: Any) -> StreamingResponse:
-    """Answers `GET /` with the page and `POST /chat` with the next message of the conversation."""
+    """Answer `GET /` with the page and `POST /chat` with the next message of the conversation."""
     match route(event):
         case "GET", "/":
             return StreamingResponse(PAGE, media_type="text/html")
@@ -116,4 +116,4 @@ def handler(event: dict[str, Any], context: Any) -> StreamingResponse:
             except ValueError as error:
                 return StreamingResponse(f"{error}\n", 400, media_type="text/plain")
         case _:
-            return StreamingResponse("There are / to GET and /chat to POST.\n", 404, media_type="text/plain")
+            return StreamingResponse("Not found. Try GET / or POST /chat.\n", 404, media_type="text/plain")

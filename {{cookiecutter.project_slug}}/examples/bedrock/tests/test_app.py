@@ -37,7 +37,7 @@ ANSWER = [
 
 
 class Wire(io.BytesIO):
-    """The body of a response, as urllib3 gives it to botocore; it breaks at its end if it is `broken`."""
+    """The body of a response as urllib3 passes it to botocore; it fails at its end if it is `broken`."""
 
     broken = False
 
@@ -49,13 +49,13 @@ class Wire(io.BytesIO):
 
 
 class Bedrock:
-    """Answers what botocore would send.
+    """Answer the requests of botocore.
 
     Attributes:
         status: HTTP status of the response.
         body: Its body.
-        failure: Raised in place of a response.
-        requests: What was asked: URL and JSON.
+        failure: Raised instead of a response.
+        requests: URL and JSON of each request.
     """
 
     def __init__(self) -> None:
@@ -73,17 +73,17 @@ class Bedrock:
         return AWSResponse(request.url, self.status, HTTPHeaders.from_dict({"content-type": kind}), self.body)
 
     def stream(self, *events: tuple[str, Any], kind: str = "event") -> None:
-        """Lets it answer with `events`; more calls add to them."""
+        """Answer with `events`; further calls append to them."""
         self.body = Wire(self.body.getvalue() + b"".join(frame(kind, name, data) for name, data in events))
 
     def refuse(self, status: int, code: str, message: str) -> None:
-        """Lets it answer with an error."""
+        """Answer with an error."""
         self.status = status
         self.body = Wire(json.dumps({"__type": code, "message": message}).encode())
 
 
 def frame(kind: str, name: str, data: Any) -> bytes:
-    """A message of AWS's event stream encoding: https://smithy.io/2.0/aws/amazon-eventstream.html"""
+    """Return a message of AWS's event stream encoding: https://smithy.io/2.0/aws/amazon-eventstream.html"""
     headers = b"".join(
         struct.pack("!B", len(key)) + key.encode() + struct.pack("!BH", 7, len(value)) + value.encode()
         for key, value in ((":message-type", kind), (f":{kind}-type", name), (":content-type", "application/json"))
@@ -96,7 +96,7 @@ def frame(kind: str, name: str, data: Any) -> bytes:
 
 @pytest.fixture(autouse=True)
 def no_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No credentials from the machine, and none asked of the network."""
+    """Hide the machine's credentials, and request none from the network."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
     for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
@@ -110,14 +110,14 @@ def no_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def client() -> Any:
-    """A real client, with credentials that nobody has."""
+    """Return a real client with invalid credentials."""
     session = boto3.Session(aws_access_key_id="AKIAEXAMPLE", aws_secret_access_key="secret", region_name="us-east-1")
     return session.client("bedrock-runtime", config=Config(retries={"total_max_attempts": 1}))
 
 
 @pytest.fixture
 def bedrock(client: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bedrock]:
-    """Takes the place of the network below the client."""
+    """Replace the network below the client."""
     service = Bedrock()
     monkeypatch.setattr(app, "bedrock", lambda: client)
     client.meta.events.register("before-send.bedrock-runtime.ConverseStream", service.send)
@@ -155,25 +155,25 @@ def refusal(event: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize("event", sorted(EVENTS.glob("*.json")), ids=lambda path: path.stem)
-def test_every_event_gives_a_response(event: Path) -> None:
+def test_events_return_a_response(event: Path) -> None:
     response = app.handler(json.loads(event.read_text(encoding="utf-8")), None)
     assert response.status_code == {"get": 200, "rest": 200, "chat": 200}.get(event.stem, 404)
     if event.stem == "chat":
         assert events_of(response)[-1][0] == "end"
 
 
-def test_the_page_is_served() -> None:
+def test_page() -> None:
     response = app.handler(request("", "GET", "/"), None)
     assert (response.status_code, response.content) == (200, [app.PAGE])
     assert response.headers == {"content-type": "text/html; charset=utf-8"}
 
 
 @pytest.mark.parametrize(("method", "path"), [("GET", "/chat"), ("POST", "/"), ("HEAD", "/"), ("POST", "/chat/")])
-def test_anything_else_is_not_found(method: str, path: str) -> None:
+def test_unknown_route(method: str, path: str) -> None:
     assert app.handler(request(QUESTION, method, path), None).status_code == 404
 
 
-def test_a_request_through_a_rest_api_is_answered_alike() -> None:
+def test_rest_api_event() -> None:
     request: dict[str, Any] = {"httpMethod": "GET", "path": "/", "body": None, "headers": {}}
     assert app.handler(request, None).content == [app.PAGE]
     body = base64.b64encode(json.dumps(QUESTION).encode()).decode()
@@ -182,7 +182,7 @@ def test_a_request_through_a_rest_api_is_answered_alike() -> None:
     assert app.handler({**chat, "httpMethod": "GET"}, None).status_code == 404
 
 
-def test_the_text_of_a_model_comes_token_by_token(bedrock: Bedrock) -> None:
+def test_model_answer_streams_tokens(bedrock: Bedrock) -> None:
     bedrock.stream(*ANSWER)
     usage = {"inputTokens": 3, "outputTokens": 5, "totalTokens": 8}
     assert ask() == [
@@ -193,7 +193,7 @@ def test_the_text_of_a_model_comes_token_by_token(bedrock: Bedrock) -> None:
     assert bedrock.body.closed
 
 
-def test_a_model_is_asked_with_the_whole_conversation(bedrock: Bedrock) -> None:
+def test_model_gets_whole_conversation(bedrock: Bedrock) -> None:
     bedrock.stream(*ANSWER)
     roles = ["user", "assistant", "user"]
     ask({"messages": [{"role": role, "text": f"{number}"} for number, role in enumerate(roles)]})
@@ -206,32 +206,32 @@ def test_a_model_is_asked_with_the_whole_conversation(bedrock: Bedrock) -> None:
 
 
 @pytest.mark.parametrize("status_and_code", [(403, "AccessDeniedException"), (400, "ValidationException")])
-def test_a_model_that_refuses_is_an_error(bedrock: Bedrock, status_and_code: tuple[int, str]) -> None:
+def test_model_refusal(bedrock: Bedrock, status_and_code: tuple[int, str]) -> None:
     bedrock.refuse(*status_and_code, "You cannot have it.")
     assert ask() == [("error", {"errorType": status_and_code[1], "errorMessage": "You cannot have it."})]
 
 
-def test_a_model_that_fails_after_some_tokens_is_an_error(bedrock: Bedrock) -> None:
+def test_model_failure_midway(bedrock: Bedrock) -> None:
     bedrock.stream(*ANSWER[:3])
     bedrock.stream(("throttlingException", {"message": "Too many tokens."}), kind="exception")
     error = {"errorType": "throttlingException", "errorMessage": "Too many tokens."}
     assert ask() == [("token", {"text": "Be"}), ("error", error)]
 
 
-def test_a_connection_that_breaks_is_an_error(bedrock: Bedrock) -> None:
+def test_broken_connection(bedrock: Bedrock) -> None:
     bedrock.stream(*ANSWER[:3])
     bedrock.body.broken = True
     assert ask()[1:] == [("error", {"errorType": "ProtocolError", "errorMessage": "Connection broken"})]
 
 
-def test_a_service_that_cannot_be_reached_is_an_error(bedrock: Bedrock) -> None:
+def test_unreachable_service(bedrock: Bedrock) -> None:
     bedrock.failure = EndpointConnectionError(endpoint_url="https://example.com")
     ((name, data),) = ask()
     assert (name, data["errorType"]) == ("error", "EndpointConnectionError")
     assert "https://example.com" in data["errorMessage"]
 
 
-def test_without_credentials_there_is_a_stand_in() -> None:
+def test_stand_in_without_credentials() -> None:
     events = ask()
     assert len(events) > 20
     assert "stand-in, not a model (NoCredentialsError)" in text_of(events)
@@ -239,39 +239,39 @@ def test_without_credentials_there_is_a_stand_in() -> None:
     assert events[-1] == ("end", {"stopReason": "end_turn", "usage": None})
 
 
-def test_what_means_no_credentials_is_named_as_botocore_does() -> None:
+def test_credential_error_names() -> None:
     names = {name for name in app.NO_CREDENTIALS if not name.endswith("Exception")}  # the others are AWS's own
     assert names <= set(dir(botocore.exceptions))
 
 
 @pytest.mark.parametrize("code", ["UnrecognizedClientException", "ExpiredTokenException"])
-def test_with_credentials_that_aws_does_not_take_there_is_a_stand_in(bedrock: Bedrock, code: str) -> None:
+def test_stand_in_with_invalid_credentials(bedrock: Bedrock, code: str) -> None:
     bedrock.refuse(403, code, "The security token is no good.")
     assert f"stand-in, not a model ({code})" in text_of(ask())
 
 
-def test_the_stand_in_can_be_asked_for(bedrock: Bedrock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stand_in_on_request(bedrock: Bedrock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(app, "LOCAL_STANDIN", True)
     assert "stand-in, not a model (LOCAL_STANDIN is 1)" in text_of(ask())
     assert not bedrock.requests
 
 
 @pytest.mark.parametrize("body", ["", "{", "\ud800", "[" * 90_000], ids=["empty", "half", "no text", "deep"])
-def test_a_request_that_is_not_json_is_refused(body: str) -> None:
+def test_invalid_json(body: str) -> None:
     assert "not JSON" in refusal(request(body))
 
 
-def test_a_request_that_is_too_long_is_refused() -> None:
+def test_long_request() -> None:
     assert "too long" in refusal(request({"messages": [{"role": "user", "text": "x" * app.MAX_BODY}]}))
 
 
 @pytest.mark.parametrize("messages", [None, [], {}, "Why?", [*QUESTION["messages"], *QUESTION["messages"]]])
-def test_a_request_without_an_odd_number_of_messages_is_refused(messages: object) -> None:
+def test_wrong_number_of_messages(messages: object) -> None:
     assert "needs a list of messages" in refusal(request({"messages": messages}))
 
 
 @pytest.mark.parametrize("body", [None, 1, "null", []])
-def test_a_request_that_is_no_object_is_refused(body: object) -> None:
+def test_request_that_is_not_an_object(body: object) -> None:
     assert "needs a list of messages" in refusal(request(body))
 
 
@@ -290,21 +290,21 @@ def test_a_request_that_is_no_object_is_refused(body: object) -> None:
         {"role": ["user"], "text": "Why?"},
     ],
 )
-def test_a_message_out_of_turn_or_without_text_is_refused(message: object) -> None:
-    assert "Message 1 must be the user's" in refusal(request({"messages": [message]}))
+def test_invalid_message(message: object) -> None:
+    assert "Message 1 must be from the user" in refusal(request({"messages": [message]}))
 
 
-def test_the_user_and_the_model_take_turns() -> None:
-    assert "Message 2 must be the assistant's" in refusal(request({"messages": QUESTION["messages"] * 3}))
+def test_messages_alternate() -> None:
+    assert "Message 2 must be from the assistant" in refusal(request({"messages": QUESTION["messages"] * 3}))
 
 
-def test_a_body_may_come_in_base64() -> None:
+def test_base64_body() -> None:
     event = request(base64.b64encode(json.dumps(QUESTION).encode()).decode()) | {"isBase64Encoded": True}
     assert events_of(app.handler(event, None))[-1][0] == "end"
     assert "not JSON" in refusal(event | {"body": "x"})
 
 
-def test_the_function_streams(serve: Callable[..., str]) -> None:
+def test_function_streams(serve: Callable[..., str]) -> None:
     url = urlsplit(serve(LOCAL_STANDIN="1", STREAM_INTERVAL="0.001"))
     connection = http.client.HTTPConnection(url.netloc, timeout=10)
     connection.request("POST", "/chat", json.dumps(QUESTION))

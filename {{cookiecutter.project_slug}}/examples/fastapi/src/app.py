@@ -1,4 +1,4 @@
-"""The function, a FastAPI application. Whatever its routes yield reaches the client at once; `/docs` lists them."""
+"""The function, a FastAPI application. What its routes yield reaches the client immediately; `/docs` lists them."""
 
 import asyncio
 import os
@@ -16,15 +16,15 @@ from pydantic import BaseModel
 
 from streaming_runtime import AsgiHandler
 
-INTERVAL = float(os.environ.get("STREAM_INTERVAL", "0.5"))  # seconds between two lines or events
+INTERVAL = float(os.environ.get("STREAM_INTERVAL", "0.5"))  # seconds between lines or events
 
 Count = Annotated[int, Query(ge=1, le=1000)]
 
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, str]]:
-    """Makes once, before the first request, what all requests share; here a name for this sandbox of Lambda."""
-    yield {"sandbox": uuid.uuid4().hex[:8]}
+    """Create once what all requests share; here a name for this execution environment of Lambda."""
+    yield {"environment": uuid.uuid4().hex[:8]}
 
 
 app = FastAPI(title="Stream", lifespan=lifespan)
@@ -32,11 +32,11 @@ app = FastAPI(title="Stream", lifespan=lifespan)
 
 @app.get("/", response_class=StreamingResponse)
 async def lines(request: Request, count: Count = 10) -> StreamingResponse:
-    """Streams numbered lines, then an end marker."""
+    """Stream numbered lines, then an end marker."""
 
     async def content() -> AsyncIterator[str]:
         for number in range(1, count + 1):
-            yield f"{number:2} of {count}, {time.strftime('%H:%M:%S')} in sandbox {request.state.sandbox}\n"
+            yield f"{number:2} of {count}, {time.strftime('%H:%M:%S')} in environment {request.state.environment}\n"
             await asyncio.sleep(INTERVAL)
         yield "end\n"
 
@@ -45,9 +45,9 @@ async def lines(request: Request, count: Count = 10) -> StreamingResponse:
 
 @app.get("/events", response_class=EventSourceResponse)
 async def events(count: Count = 10, last_event_id: Annotated[int, Header(ge=0)] = 0) -> AsyncIterator[ServerSentEvent]:
-    """Streams server-sent events; a browser that reconnects gets those that it has not seen.
+    """Stream server-sent events; a browser that reconnects gets the ones that it has missed.
 
-    FastAPI sends a heartbeat after 15 seconds of silence.
+    FastAPI sends a heartbeat after 15 seconds without an event.
     """
     for number in range(last_event_id + 1, count + 1):
         yield ServerSentEvent(event="tick", id=str(number), data={"number": number, "time": time.time()})
@@ -56,7 +56,7 @@ async def events(count: Count = 10, last_event_id: Annotated[int, Header(ge=0)] 
 
 
 class Receipt(BaseModel):
-    """What came in an upload."""
+    """The contents of an upload."""
 
     name: str
     tags: list[str]
@@ -72,7 +72,7 @@ async def upload(
     tag: Annotated[list[str], Query(default_factory=list)],
     session: Annotated[str | None, Cookie()] = None,
 ) -> Receipt:
-    """Takes a body of up to 6 MB, which is what Lambda lets through."""
+    """Accept a body of up to 6 MB, the limit of Lambda."""
     body = await request.body()
     return Receipt(name=name, tags=tag, session=session, size=len(body), sha256=sha256(body).hexdigest())
 

@@ -19,7 +19,7 @@ EVENTS = Path(__file__).parent.parent / "events"
 
 @pytest.fixture(scope="module")
 def runner() -> Iterator[asyncio.Runner]:
-    """One event loop for all tests, as for all invocations: the application's lifespan lasts as long."""
+    """Return one event loop for all tests, as for all invocations: the application's lifespan belongs to it."""
     with asyncio.Runner() as runner:
         yield runner
         runner.run(app.handler.shutdown())
@@ -35,13 +35,13 @@ def load(path: Path) -> Any:
 
 
 def get(path: str, query: str = "", **headers: str) -> Any:
-    """events/get.json for another path."""
+    """Return events/get.json for another path."""
     event = load(EVENTS / "get.json")
     return event | {"rawPath": path, "rawQueryString": query, "headers": event["headers"] | headers}
 
 
 async def answer(event: Any) -> tuple[StreamingResponse, list[str]]:
-    """The response to an event, and the parts of its body that are sent one by one."""
+    """Return the response to an event, and the parts of its body that are sent one by one."""
     response = await app.handler(event, None)
     content: Any = response.content
     async with aclosing(content):
@@ -49,27 +49,27 @@ async def answer(event: Any) -> tuple[StreamingResponse, list[str]]:
 
 
 @pytest.mark.parametrize("path", sorted(EVENTS.glob("*.json")), ids=lambda path: path.stem)
-def test_every_event_is_answered(path: Path, runner: asyncio.Runner) -> None:
+def test_events_return_a_response(path: Path, runner: asyncio.Runner) -> None:
     assert runner.run(answer(load(path)))[0].status_code < 500
 
 
-def test_what_is_no_request_is_refused(runner: asyncio.Runner) -> None:
+def test_event_that_is_not_http(runner: asyncio.Runner) -> None:
     with pytest.raises(ValueError, match="AsgiHandler takes the event of a function URL"):
         runner.run(answer({"name": "an event without HTTP"}))
 
 
-def test_lines_and_an_end_are_sent_one_by_one(runner: asyncio.Runner) -> None:
+def test_lines_are_sent_one_by_one(runner: asyncio.Runner) -> None:
     response, lines = runner.run(answer(load(EVENTS / "get.json")))
     assert [line.split()[0] for line in lines] == [*map(str, range(1, 11)), "end"]
     assert (response.status_code, response.headers["content-type"]) == (200, "text/plain; charset=utf-8")
 
 
-def test_all_requests_share_what_the_lifespan_made(runner: asyncio.Runner) -> None:
-    sandboxes = {runner.run(answer(get("/", "count=1")))[1][0].split()[-1] for _ in range(2)}
-    assert len(sandboxes) == 1
+def test_lifespan_state_is_shared(runner: asyncio.Runner) -> None:
+    environments = {runner.run(answer(get("/", "count=1")))[1][0].split()[-1] for _ in range(2)}
+    assert len(environments) == 1
 
 
-def test_events_follow_the_last_one_that_was_seen(runner: asyncio.Runner) -> None:
+def test_events_resume_after_last_id(runner: asyncio.Runner) -> None:
     response, parts = runner.run(answer(get("/events", "count=5", **{"last-event-id": "3"})))
     assert response.headers["content-type"].startswith("text/event-stream")
     *ticks, end = [dict(line.split(": ", 1) for line in event.strip().splitlines()) for event in parts]
@@ -80,7 +80,7 @@ def test_events_follow_the_last_one_that_was_seen(runner: asyncio.Runner) -> Non
     assert end == {"event": "end", "data": "{}"}
 
 
-def test_the_receipt_of_an_upload(runner: asyncio.Runner) -> None:
+def test_upload_receipt(runner: asyncio.Runner) -> None:
     response, parts = runner.run(answer(load(EVENTS / "post.json")))
     body = "Straße, 東京, 🚀".encode() + b"\n\x00\x01\xfe\xff"
     receipt = {"name": "a b", "tags": ["x", "y"], "session": "abc123", "size": 26}
@@ -97,22 +97,20 @@ def test_the_receipt_of_an_upload(runner: asyncio.Runner) -> None:
         (load(EVENTS / "post.json") | {"rawQueryString": "name="}, ["query", "name"]),
     ],
 )
-def test_what_is_not_valid_is_refused_before_anything_streams(
-    event: Any, where: list[str], runner: asyncio.Runner
-) -> None:
+def test_invalid_request(event: Any, where: list[str], runner: asyncio.Runner) -> None:
     response, parts = runner.run(answer(event))
     assert response.status_code == 422
     assert [problem["loc"] for problem in json.loads("".join(parts))["detail"]] == [where]
 
 
-def test_the_documentation_of_the_routes(runner: asyncio.Runner) -> None:
+def test_api_documentation(runner: asyncio.Runner) -> None:
     response, _ = runner.run(answer(get("/docs")))
     assert (response.status_code, response.headers["content-type"]) == (200, "text/html; charset=utf-8")
     _, parts = runner.run(answer(get("/openapi.json")))
     assert list(json.loads("".join(parts))["paths"]) == ["/", "/events", "/upload"]
 
 
-def test_the_function_streams(serve: Callable[..., str]) -> None:
+def test_function_streams(serve: Callable[..., str]) -> None:
     result = probe(serve(STREAM_INTERVAL="0.05") + "events?count=20")
     assert (result.status, result.streamed) == (200, True)
     body = b"".join(data for _, data in result.chunks)

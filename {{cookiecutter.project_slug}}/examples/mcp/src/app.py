@@ -1,4 +1,4 @@
-"""The function, a Model Context Protocol server at `/mcp`. What a tool reports reaches the client while it works."""
+"""The function, a Model Context Protocol server at `/mcp`. A tool's progress reaches the client while it works."""
 
 import asyncio
 from math import isqrt
@@ -13,41 +13,41 @@ from starlette.types import Receive, Scope, Send
 
 from streaming_runtime import AsgiHandler
 
-STEPS = 10  # reports of progress
+STEPS = 10  # progress reports
 
-# A subscription would hold an invocation, and its bill, until the function's timeout.
+# A subscription would keep an invocation running, and billed, until the function's timeout.
 server = MCPServer("primes", subscriptions=False)
 
 
 @server.tool()
 async def count_primes(limit: Annotated[int, Field(ge=2, le=1_000_000)], ctx: Context[Any, Any]) -> int:
-    """Counts the primes up to and with a limit, and reports how far it is."""
+    """Count the primes up to and including a limit, and report progress."""
     found = 0
     for step in range(STEPS):
         start, stop = (2 + (limit - 1) * part // STEPS for part in (step, step + 1))
-        # In a thread: the event loop has the report to send meanwhile.
+        # In a thread, so that the event loop can send the report meanwhile.
         found += await asyncio.to_thread(primes_between, start, stop)
         await ctx.report_progress(step + 1, STEPS, f"{found} primes below {stop}")
     return found
 
 
 def primes_between(start: int, stop: int) -> int:
-    """How many primes there are from `start`, at least 2, to below `stop`."""
+    """Return the number of primes from `start` (at least 2) to below `stop`."""
     return sum(all(number % factor for factor in range(2, isqrt(number) + 1)) for number in range(start, stop))
 
 
 streamable_http = server.streamable_http_app(
-    # Requests of one client may reach different sandboxes, so each one stands by itself.
+    # Requests of one client may reach different execution environments, so each one is independent.
     stateless_http=True,
-    # The package would take requests to localhost only, and it wants the exact name of any other host, which is not
-    # known before the URL is deployed. The check is against DNS rebinding, by which a web page reaches a server inside
-    # its reader's network; Lambda's URL is on the internet, and who may call it is for AuthType to say.
+    # By default the package only accepts requests to localhost. It needs the exact name of any other host, which is
+    # unknown before the URL is deployed. The check prevents DNS rebinding, by which a web page reaches a server in its
+    # reader's network; Lambda's URL is on the internet, and AuthType decides who may call it.
     transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
 )
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
-    """Refuses GET, with which a client listens to its session: there is none, and it would wait until the timeout."""
+    """Refuse GET, with which a client listens to a session: without sessions it would wait until the timeout."""
     if scope["type"] == "http" and scope["method"] != "POST":
         await Response(status_code=405, headers={"allow": "POST"})(scope, receive, send)
     else:

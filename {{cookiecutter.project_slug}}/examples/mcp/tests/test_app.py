@@ -19,7 +19,7 @@ EVENTS = Path(__file__).parent.parent / "events"
 
 @pytest.fixture(scope="module")
 def runner() -> Iterator[asyncio.Runner]:
-    """One event loop for all tests, as for all invocations: the application's lifespan starts but once."""
+    """Return one event loop for all tests, as for all invocations: the application's lifespan starts only once."""
     with asyncio.Runner() as runner:
         yield runner
         runner.run(app.handler.shutdown())
@@ -30,7 +30,7 @@ def load(path: Path) -> Any:
 
 
 async def answer(event: Any) -> tuple[StreamingResponse, str]:
-    """The response to an event, and its whole body."""
+    """Return the response to an event, and its whole body."""
     response = await app.handler(event, None)
     content: Any = response.content
     async with aclosing(content):
@@ -38,16 +38,16 @@ async def answer(event: Any) -> tuple[StreamingResponse, str]:
 
 
 @pytest.mark.parametrize("path", sorted(EVENTS.glob("*.json")), ids=lambda path: path.stem)
-def test_every_event_is_answered(path: Path, runner: asyncio.Runner) -> None:
+def test_events_return_a_response(path: Path, runner: asyncio.Runner) -> None:
     assert runner.run(answer(load(path)))[0].status_code < 500
 
 
-def test_what_is_no_request_is_refused(runner: asyncio.Runner) -> None:
+def test_event_that_is_not_http(runner: asyncio.Runner) -> None:
     with pytest.raises(ValueError, match="AsgiHandler takes the event of a function URL"):
         runner.run(answer({"name": "an event without HTTP"}))
 
 
-def test_a_call_of_the_tool_streams_its_progress_and_then_its_result(runner: asyncio.Runner) -> None:
+def test_tool_call_streams_progress(runner: asyncio.Runner) -> None:
     response, text = runner.run(answer(load(EVENTS / "tools-call.json")))
     assert (response.status_code, response.headers["content-type"].partition(";")[0]) == (200, "text/event-stream")
     *reports, result = [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: {")]
@@ -56,14 +56,14 @@ def test_a_call_of_the_tool_streams_its_progress_and_then_its_result(runner: asy
     assert (result["id"], result["result"]["structuredContent"]) == (1, {"result": 9592})
 
 
-def test_nothing_listens_for_what_a_session_would_send(runner: asyncio.Runner) -> None:
+def test_get_is_not_allowed(runner: asyncio.Runner) -> None:
     event = load(EVENTS / "get.json") | {"rawPath": "/mcp"}
     response, _ = runner.run(answer(event | {"headers": event["headers"] | {"accept": "text/event-stream"}}))
     assert (response.status_code, response.headers["allow"]) == (405, "POST")
 
 
 async def call(limit: int, server: MCPServer | str = app.server) -> tuple[Any, list[tuple[float, float | None]]]:
-    """The result of the tool, and the progress that it reported before."""
+    """Return the result of the tool, and the progress that it reported."""
     reports = []
 
     async def report(progress: float, total: float | None, message: str | None) -> None:
@@ -74,19 +74,19 @@ async def call(limit: int, server: MCPServer | str = app.server) -> tuple[Any, l
 
 
 @pytest.mark.parametrize(("limit", "count"), [(2, 1), (3, 2), (4, 2), (29, 10), (30, 10), (1000, 168)])
-def test_the_tool_counts_primes_and_says_how_far_it_is(limit: int, count: int, runner: asyncio.Runner) -> None:
+def test_tool_counts_primes(limit: int, count: int, runner: asyncio.Runner) -> None:
     result, reports = runner.run(call(limit))
     assert result.structured_content == {"result": count}
     assert reports == [(step, app.STEPS) for step in range(1, app.STEPS + 1)]
 
 
 @pytest.mark.parametrize("limit", [1, 1_000_001])
-def test_a_limit_out_of_range_is_refused(limit: int, runner: asyncio.Runner) -> None:
+def test_limit_out_of_range(limit: int, runner: asyncio.Runner) -> None:
     result, reports = runner.run(call(limit))
     assert (result.is_error, reports) == (True, [])
 
 
-def test_the_tool_tells_clients_what_it_does(runner: asyncio.Runner) -> None:
+def test_tool_description(runner: asyncio.Runner) -> None:
     async def tools() -> Any:
         async with Client(app.server) as client:
             return (await client.list_tools()).tools
@@ -96,7 +96,7 @@ def test_the_tool_tells_clients_what_it_does(runner: asyncio.Runner) -> None:
     assert list(tool.input_schema["properties"]) == ["limit"]
 
 
-def test_a_client_calls_the_tool_through_the_url(serve: Callable[..., str], runner: asyncio.Runner) -> None:
+def test_client_through_url(serve: Callable[..., str], runner: asyncio.Runner) -> None:
     result, reports = runner.run(call(100, serve() + "mcp"))
     assert result.structured_content == {"result": 25}
     assert [step for step, _ in reports] == [*range(1, app.STEPS + 1)]

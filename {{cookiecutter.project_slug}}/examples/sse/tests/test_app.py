@@ -40,21 +40,21 @@ def steps(response: StreamingResponse) -> list[int]:
 
 
 @pytest.mark.parametrize("event", sorted(EVENTS.glob("*.json")), ids=lambda path: path.stem)
-def test_every_event_gives_a_response(event: Path) -> None:
+def test_events_return_a_response(event: Path) -> None:
     response = app.handler(json.loads(event.read_text(encoding="utf-8")), None)
     assert response.status_code == {"get": 200, "rest": 200, "resume": 200}.get(event.stem, 404)
     if event.stem == "resume":
         assert steps(response) == ALL[3:]
 
 
-def test_the_page_is_served_and_asks_for_the_events() -> None:
+def test_page() -> None:
     response = app.handler(request(path="/"), None)
     assert response.headers == {"content-type": "text/html; charset=utf-8"}
     assert response.content == [app.PAGE]
-    assert 'new EventSource("events")' in app.PAGE
+    assert 'new EventSource(last ? `events?last=${last}` : "events")' in app.PAGE
 
 
-def test_a_request_through_a_rest_api_is_answered_alike() -> None:
+def test_rest_api_event() -> None:
     request = {"httpMethod": "GET", "path": "/events", "headers": {"Last-Event-ID": "3"}}
     assert steps(app.handler(request, None)) == ALL[3:]
     assert app.handler({**request, "path": "/"}, None).content == [app.PAGE]
@@ -62,11 +62,11 @@ def test_a_request_through_a_rest_api_is_answered_alike() -> None:
 
 
 @pytest.mark.parametrize(("method", "path"), [("POST", "/events"), ("HEAD", "/"), ("GET", "/events/"), ("GET", "/x")])
-def test_anything_else_is_not_found(method: str, path: str) -> None:
+def test_unknown_route(method: str, path: str) -> None:
     assert app.handler(request(method, path), None).status_code == 404
 
 
-def test_the_events_are_all_steps_and_an_end() -> None:
+def test_all_steps_and_end() -> None:
     first, *between, end = events_of(app.handler(request(), None))
     assert first.encode() == b"retry: 1000\n\n"
     assert [event.data["name"] for event in between] == list(app.STEPS)
@@ -74,29 +74,37 @@ def test_the_events_are_all_steps_and_an_end() -> None:
 
 
 @pytest.mark.parametrize("seen", [0, *ALL])
-def test_a_browser_that_connects_again_gets_the_rest(seen: int) -> None:
+def test_resume_after_last_id(seen: int) -> None:
     response = app.handler(request(last_event_id=str(seen)), None)
     assert ALL[:seen] + steps(response) == ALL
 
 
-def test_the_header_may_be_written_in_any_case() -> None:  # API Gateway hands headers on as they came
+def test_header_case() -> None:  # API Gateway passes headers on unchanged
     assert steps(app.handler(request(Last_Event_ID="7"), None)) == ALL[7:]
 
 
+def test_last_step_in_the_url() -> None:
+    """The page has it there when it reconnects; the header of a later reconnection by the browser comes first."""
+    event = request() | {"queryStringParameters": {"last": "7"}}
+    assert steps(app.handler(event, None)) == ALL[7:]
+    assert steps(app.handler(event | {"headers": {"last-event-id": "8"}}, None)) == ALL[8:]
+    assert steps(app.handler(request() | {"queryStringParameters": None}, None)) == ALL
+
+
 @pytest.mark.parametrize("value", ["", "x", "-1", "1.5", "٣٣٣٣٣٣٣٣٣٣", "9" * 5000])
-def test_an_id_that_is_none_starts_from_the_beginning(value: str) -> None:
+def test_invalid_id_starts_over(value: str) -> None:
     assert steps(app.handler(request(last_event_id=value), None)) == ALL
 
 
-def test_an_id_beyond_the_end_gives_the_end_alone() -> None:
+def test_id_beyond_the_end() -> None:
     assert [event.event for event in events_of(app.handler(request(last_event_id="999"), None))] == [None, "end"]
 
 
-def test_a_silence_is_broken_by_heartbeats() -> None:
+def test_heartbeat_interval() -> None:
     assert app.handler(request(), None).ping == 10
 
 
-def test_the_function_streams(serve: Callable[..., str]) -> None:
+def test_function_streams(serve: Callable[..., str]) -> None:
     result = probe(f"{serve(STREAM_INTERVAL='0.02')}events")
     assert result.status == 200
     assert result.streamed

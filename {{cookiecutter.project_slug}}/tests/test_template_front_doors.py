@@ -1,0 +1,137 @@
+"""Rules for CloudFront and a REST API in front of the function."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from tests.conftest import Template, listed, number, ref
+from tests.test_template_url import URL_ACTIONS
+
+# CachingDisabled, and the policy by which CloudFront caches only what the function's own headers allow.
+# https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/using-managed-cache-policies.html
+UNCACHED = ["4135ea2d-6df8-44a3-9df3-4b5a84be39ad", "83da9c7e-98b4-4e11-a168-04f0df8e2c65"]
+# AllViewerExceptHostHeader: the URL accepts only its own Host header.
+# https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/using-managed-origin-request-policies.html
+EXCEPT_HOST = "b689b0a8-53d0-40ab-baf2-68738e2966ac"
+METHODS = {"GET", "HEAD", "OPTIONS", "PUT", "PATCH", "POST", "DELETE"}
+
+Distribution = tuple[str, dict[str, Any], list[dict[str, Any]], str]
+
+
+def distributions(template: Template) -> Iterator[Distribution]:
+    """Yield name, origin, behaviors and URL of each distribution whose origin is a function URL of the template."""
+    for name, of in template.of("AWS::CloudFront::Distribution").items():
+        config = of["DistributionConfig"]
+        for origin in config.get("Origins") or []:
+            for url in template.urls:
+                if ref(f"{url}.FunctionUrl") in str(origin.get("DomainName")):
+                    behaviors = [config["DefaultCacheBehavior"], *(config.get("CacheBehaviors") or [])]
+                    yield name, origin, [of for of in behaviors if of["TargetOriginId"] == origin["Id"]], url
+
+
+def test_cloudfront_may_call_the_url(template: Template) -> None:
+    # https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/private-content-restricting-access-to-lambda.html
+    controls = template.of("AWS::CloudFront::OriginAccessControl")
+    for name, origin, _, url in distributions(template):
+        if template.urls[url][0].get("AuthType") == "AWS_IAM":
+            control = origin.get("OriginAccessControlId")
+            named = [of["OriginAccessControlConfig"] for key, of in controls.items() if ref(f"{key}.Id") == control]
+            assert named or template.unknown(control), f"{name}: set OriginAccessControlId to one of {[*controls]}"
+            kinds = [(of["OriginAccessControlOriginType"], of["SigningBehavior"]) for of in named]
+            assert set(kinds) <= {("lambda", "always")}, (
+                f"{control}: set its type to lambda and SigningBehavior: always"
+            )
+            missing = URL_ACTIONS - template.granted(url, "cloudfront.amazonaws.com", ref(name))
+            assert not missing, f"{name}: permit it {missing} on {template.urls[url][1]}"
+    for name, of in template.of("AWS::Lambda::Permission").items():
+        source = str(of.get("SourceArn", ""))
+        if of.get("Principal") == "cloudfront.amazonaws.com" and source:
+            # CloudFront is a global service, whose ARNs have no region.
+            assert re.match(r"arn:[^:]*(::Partition})?:cloudfront::", source), (
+                f"{name}: remove the region from SourceArn: arn:…:cloudfront::account:distribution/id"
+            )
+
+
+def test_cloudfront_origin(template: Template) -> None:
+    # https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/DownloadDistValuesOrigin.html
+    for name, origin, _, _ in distributions(template):
+        host = not isinstance(origin["DomainName"], str)
+        assert host, f"{name}: set DomainName to the host of the URL: !Select [2, !Split ['/', …]]"
+        custom = origin.get("CustomOriginConfig") or {}
+        policy = custom.get("OriginProtocolPolicy")
+        assert policy == "https-only", f"{name}: set OriginProtocolPolicy: https-only, since URLs have no HTTP"
+        # Heartbeats come after 15 seconds without an event; the default of 30 s also limits the first byte.
+        silence = number(custom.get("OriginReadTimeout", 30), 120)
+        assert silence >= 60, f"{name}: set OriginReadTimeout: 120, or a stream ends after {silence:g} s without data"
+        attempts = number(origin.get("ConnectionAttempts", 3), 1)
+        assert attempts == 1, f"{name}: set ConnectionAttempts: 1, or a slow request invokes the function again"
+
+
+def test_cloudfront_behaviors(template: Template) -> None:
+    # https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/DownloadDistValuesCacheBehavior.html
+    own = [
+        ref(key)
+        for key, of in template.of("AWS::CloudFront::CachePolicy").items()
+        if [str(of["CachePolicyConfig"].get(ttl, 0)) for ttl in ("DefaultTTL", "MinTTL")] == ["0", "0"]
+    ]
+    requests = [ref(key) for key in template.of("AWS::CloudFront::OriginRequestPolicy")]
+    for name, _, behaviors, _ in distributions(template):
+        for of in behaviors:
+            policy = of.get("CachePolicyId")
+            uncached = policy in UNCACHED or policy in own or template.unknown(policy)
+            assert uncached, f"{name}: set CachePolicyId: {UNCACHED[0]}, or one with DefaultTTL and MinTTL of 0"
+            policy = of.get("OriginRequestPolicyId")
+            forwards = policy == EXCEPT_HOST or policy in requests or template.unknown(policy)
+            assert forwards, (
+                f"{name}: set OriginRequestPolicyId: {EXCEPT_HOST} (AllViewerExceptHostHeader), or the function gets "
+                "neither query strings nor cookies, or a Host header that its URL refuses"
+            )
+            viewer = of.get("ViewerProtocolPolicy")
+            secure = viewer in ("redirect-to-https", "https-only")
+            assert secure, f"{name}: set ViewerProtocolPolicy: redirect-to-https, not {viewer}"
+            refused = METHODS - set(listed(of.get("AllowedMethods", ["GET", "HEAD"])))
+            assert not refused, f"{name}: add {sorted(refused)} to AllowedMethods, or CloudFront answers them with 403"
+
+
+def test_rest_api_streams(template: Template) -> None:
+    # https://docs.aws.amazon.com/apigateway/latest/developerguide/response-transfer-mode.html
+    function, apis = template.functions["StreamFunction"], template.of("AWS::Serverless::Api")
+    public = [name for name, (of, _) in template.urls.items() if of.get("AuthType") == "NONE"]
+    for name, event in (function.get("Events") or {}).items():
+        of = event.get("Properties") or {}
+        assert event["Type"] != "HttpApi", f"{name}: an HTTP API does not stream; use Type: Api"
+        if event["Type"] == "Api":
+            mode = of.get("ResponseTransferMode")
+            assert mode == "RESPONSE_STREAM", f"{name}: set ResponseTransferMode: RESPONSE_STREAM, not {mode}"
+            api = str(of.get("RestApiId"))[2:-1]
+            assert api in apis or template.unknown(of.get("RestApiId")), f"{name}: set RestApiId: !Ref {[*apis]}"
+            time = (function.get("Timeout", 3), of.get("TimeoutInMillis", 29000))
+            fits = not all(str(value).isdecimal() for value in time) or int(time[0]) * 1000 <= int(time[1]) <= 900000
+            assert fits, f"{name}: set TimeoutInMillis to the function's Timeout, {time[0]} s, or more"
+            open_to_all = not public and api in apis and "Auth" not in {**of, **apis[api]}
+            assert not open_to_all, (
+                f"{name}: anyone can call it; set Auth on {api}, to an empty mapping if that is intended"
+            )
+            path = str(of.get("Path"))
+            assert "{proxy}" not in path, (
+                f"{name}: set Path: {path.replace('{proxy}', '{proxy+}')}, or it is one segment"
+            )
+
+
+def test_rest_api_settings(template: Template) -> None:
+    # https://docs.aws.amazon.com/serverless-application-model/latest/developerguide/sam-resource-api.html
+    events = template.functions["StreamFunction"].get("Events") or {}
+    used = {str((event.get("Properties") or {}).get("RestApiId"))[2:-1] for event in events.values()}
+    for name, of in template.of("AWS::Serverless::Api").items():
+        if name in used:
+            endpoint = of.get("EndpointConfiguration")
+            kind = endpoint.get("Type") if isinstance(endpoint, dict) else endpoint
+            regional = kind in ("REGIONAL", "PRIVATE") or template.unknown(kind)
+            assert regional, f"{name}: set EndpointConfiguration: Type: REGIONAL; others close a stream after 30 s"
+            binary = {"*~1*", "*/*"} & set(map(str, listed(of.get("BinaryMediaTypes"))))
+            assert binary, f'{name}: set BinaryMediaTypes: ["*~1*"], or binary bodies are damaged'
+            auth = of.get("Auth") or {}
+            signed = auth.get("DefaultAuthorizer") == "AWS_IAM"
+            assert not signed or auth.get("InvokeRole") == "NONE", (
+                f"{name}: set InvokeRole: NONE, or each caller also needs permission to invoke the function"
+            )

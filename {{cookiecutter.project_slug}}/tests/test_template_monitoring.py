@@ -1,0 +1,165 @@
+"""Rules for metrics, alarms, dashboards and gradual deployments in `template.yaml`."""
+
+import re
+from typing import Any
+
+from tests.conftest import PROJECT, Template, listed, mappings, number, variables
+
+# https://docs.aws.amazon.com/lambda/latest/dg/monitoring-metrics-types.html
+LAMBDA_METRICS = """AsyncEventAge AsyncEventsDropped AsyncEventsReceived ClaimedAccountConcurrency ConcurrentExecutions
+    DeadLetterErrors DestinationDeliveryFailures Duration Errors Invocations IteratorAge OffsetLag OversizedRecordCount
+    PostRuntimeExtensionsDuration ProvisionedConcurrencyInvocations ProvisionedConcurrencySpilloverInvocations
+    ProvisionedConcurrencyUtilization ProvisionedConcurrentExecutions RecursiveInvocationsDropped Throttles
+    UnreservedConcurrentExecutions Url4xxCount Url5xxCount UrlRequestCount UrlRequestLatency"""
+# https://docs.aws.amazon.com/apigateway/latest/developerguide/api-gateway-metrics-and-dimensions.html
+API_METRICS = ["4XXError", "5XXError", "CacheHitCount", "CacheMissCount", "Count", "IntegrationLatency", "Latency"]
+DIMENSIONS = {
+    "AWS/Lambda": {"FunctionName", "Resource", "ExecutedVersion", "EventSourceMappingUUID"},
+    "AWS/ApiGateway": {"ApiName", "Stage", "Method", "Resource"},
+}
+# Metrics of failures, which have no data while nobody calls the function.
+FAILURES = {"Errors", "Throttles", "Url5xxCount", "Url4xxCount", "5XXError", "4XXError", "MidStreamErrors"}
+TIMES = {"TimeToFirstByte", "Duration", "UrlRequestLatency", "Latency", "IntegrationLatency"}
+UNITS = {
+    **dict.fromkeys(FAILURES | {"Invocations", "ChunksStreamed", "ConcurrentExecutions"}, "Count"),
+    **dict.fromkeys(TIMES, "Milliseconds"),
+    "BytesStreamed": "Bytes",
+}
+MOST_FAILURES = 1000
+# What an alarm can start.
+ACTIONS = ("AWS::SNS::Topic", "AWS::Lambda::Function", "AWS::Serverless::Function", "AWS::Lambda::Alias")
+# https://docs.aws.amazon.com/codedeploy/latest/userguide/deployment-configurations.html
+GRADUAL = re.compile(r"Canary10Percent(5|10|15|30)Minutes|Linear10PercentEvery(1|2|3|10)Minutes?")
+
+
+def alarms_of(template: Template, function: str) -> dict[str, dict[str, Any]]:
+    """Return the alarms on metrics of a function."""
+    return {
+        name: of
+        for name, of in template.of("AWS::CloudWatch::Alarm").items()
+        for item in listed(of.get("Dimensions"))
+        if item.get("Name") == "FunctionName" and (template.target(item.get("Value")) or [""])[0] == function
+    }
+
+
+def test_metrics_exist(template: Template) -> None:
+    # https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
+    folders = [PROJECT / "src", PROJECT / "runtime"]
+    code = "\n".join(path.read_text(encoding="utf-8") for folder in folders for path in folder.rglob("*.py"))
+    filtered = [(of.get("MetricNamespace"), of.get("MetricName")) for of in mappings(template.resources)]
+    end = "_METRICS_NAMESPACE"
+    spaces = {name: {v for k, v in variables(of).items() if k.endswith(end)} for name, of in template.functions.items()}
+    for place, space, metric, dimensions in template.metrics():
+        function, written = dimensions.get("FunctionName"), f'"{metric}"' in code
+        target = template.target(function)
+        known = target or not function or template.unknown(function)
+        assert known, f"{place}: {function} is not a function of this template; set it to !Ref of one"
+        own = spaces[target[0]] if target else set().union(*spaces.values())
+        if "ApiName" in dimensions:
+            assert (space, metric in API_METRICS) == ("AWS/ApiGateway", True), (
+                f"{place}: {space} has no metric {metric}"
+            )
+            apis = [of.get("Name", "${AWS::StackName}") for of in template.of("AWS::Serverless::Api").values()]
+            assert dimensions["ApiName"] in apis, f"{place}: set ApiName to the Name of an API: {apis}"
+        elif space == "AWS/Lambda":
+            others = dimensions.keys() - {"FunctionName", "Resource", "ExecutedVersion"}
+            assert others or metric in LAMBDA_METRICS.split(), f"{place}: {metric} is not one of {LAMBDA_METRICS}"
+        elif (written or function or space in own) and (space, metric) not in filtered:
+            assert written, f"{place}: neither src/ nor runtime/ writes {space} {metric}; correct the names"
+            assert space in own or f'"{space}"' in code, f"{place}: set STREAMING_RUNTIME_METRICS_NAMESPACE: {space}"
+
+
+def test_metric_dimensions(template: Template) -> None:
+    # https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/cloudwatch_concepts.html#Dimension
+    spaces = {value for of in template.functions.values() for value in variables(of).values()}
+    stages = {str(of.get("StageName")) for of in template.of("AWS::Serverless::Api").values()}
+    for place, space, metric, dimensions in template.metrics():
+        wrong = dimensions.keys() - DIMENSIONS.get(space, dimensions.keys())
+        assert not wrong, f"{place}: {space} has no dimension {sorted(wrong)}; use {sorted(DIMENSIONS.get(space, ()))}"
+        if space in spaces and f'"{metric}"' in runtime_code():
+            found = sorted(dimensions)
+            assert found == ["FunctionName"], f"{place}: the runtime writes {metric} by FunctionName, not by {found}"
+        if space == "AWS/ApiGateway":
+            stage = dimensions.get("Stage")
+            exists = stage is None or stage in stages or template.unknown(stage)
+            assert exists, f"{place}: set Stage to one of {sorted(stages)}, not {stage}"
+        if space == "AWS/Lambda" and "Resource" in dimensions:
+            function, _, alias = str(dimensions["Resource"]).partition("}:")
+            own = template.target(f"{function.removesuffix('}')}}}")
+            exists = own and (not alias or (own[0], alias) in template.aliases)
+            assert exists or template.unknown(dimensions["Resource"]), (
+                f"{place}: set Resource to !Sub ${{function}}:alias with one of {[*template.aliases]}"
+            )
+
+
+def runtime_code() -> str:
+    return "\n".join(path.read_text(encoding="utf-8") for path in (PROJECT / "runtime").rglob("*.py"))
+
+
+def test_alarms_can_fire(template: Template) -> None:
+    # https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/AlarmThatSendsEmail.html
+    for function, properties in template.functions.items():
+        timeout = number(properties.get("Timeout", 3), 900) * 1000
+        for name, of in alarms_of(template, function).items() if function == "StreamFunction" else ():
+            metric, operator = str(of.get("MetricName")), str(of.get("ComparisonOperator"))
+            unit = of.get("Unit", UNITS.get(metric))
+            assert unit == UNITS.get(metric, unit), f"{name}: {metric} is in {UNITS[metric]}; remove Unit: {unit}"
+            if metric not in FAILURES | TIMES:
+                continue
+            threshold = number(of.get("Threshold"), 1)
+            above = operator in ("GreaterThanThreshold", "GreaterThanOrEqualToThreshold")
+            assert above, f"{name}: set ComparisonOperator: GreaterThanThreshold, not {operator}"
+            missing = of.get("TreatMissingData", "missing")
+            assert missing == "notBreaching", f"{name}: set TreatMissingData: notBreaching; idle is not a failure"
+            if metric in TIMES:
+                possible = 100 <= threshold < timeout
+                assert possible, f"{name}: set Threshold in milliseconds, from 100 to the timeout's {timeout:g}"
+            else:
+                least = 0 if operator == "GreaterThanThreshold" else 1
+                possible = least <= threshold <= MOST_FAILURES
+                assert possible, f"{name}: set Threshold from {least} to {MOST_FAILURES}, or it fires always or never"
+                assert of.get("Statistic") == "Sum", f"{name}: set Statistic: Sum, to count failures"
+
+
+def test_alarms_have_an_effect(template: Template) -> None:
+    # https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/alarm-actions.html
+    attached = str([of.get("DeploymentPreference") for of in template.functions.values()])
+    composite = str(template.of("AWS::CloudWatch::CompositeAlarm"))
+    for name, of in template.of("AWS::CloudWatch::Alarm").items():
+        for action in listed(of.get("AlarmActions")):
+            kind = template.resources.get(str(action)[2:-1], {}).get("Type", ACTIONS[0])
+            assert kind in ACTIONS, f"{name}: set AlarmActions to !Ref of an AWS::SNS::Topic, not of an {kind}"
+    for name, of in alarms_of(template, "StreamFunction").items():
+        acts = of.get("AlarmActions") and str(of.get("ActionsEnabled", True)).lower() == "true"
+        named = f"${{{name}" in attached or name in composite
+        assert acts or named, f"{name}: nothing happens when it fires; set AlarmActions, or attach it to the deployment"
+
+
+def test_gradual_deployment(template: Template) -> None:
+    # https://docs.aws.amazon.com/serverless-application-model/latest/developerguide/automating-updates-to-serverless-apps.html
+    staged = "Stage" in template.parameters
+    production = template.deployed(**({"Stage": "production"} if staged else {}))
+    for name in template.functions:
+        preference = production[name]["Properties"].get("DeploymentPreference") or {}
+        kind = str(preference.get("Type", "AllAtOnce"))
+        valid = GRADUAL.fullmatch(kind) or kind == "AllAtOnce" or kind.startswith("$")
+        assert valid, f"{name}: {kind} is not a type of deployment; use one such as Canary10Percent5Minutes"
+        if staged and isinstance((template.functions[name].get("DeploymentPreference") or {}).get("Type"), dict):
+            assert kind != "AllAtOnce", f"{name}: let the type be gradual where Stage is production"
+            for stage in ("staging", "preview", "development"):
+                elsewhere = template.deployed(Stage=stage)[name]["Properties"]["DeploymentPreference"]
+                quick = elsewhere.get("Type") == "AllAtOnce"
+                assert quick, f"{name}: let the type be AllAtOnce where Stage is {stage}"
+        minutes = sum(map(int, re.findall(r"(\d+)Minute", kind)))
+        for alarm in listed(preference.get("Alarms")):
+            of = (production.get(str(alarm)[2:-1]) or {}).get("Properties") or {}
+            seconds = number(of.get("Period", 60), 60) * number(of.get("EvaluationPeriods", 1), 1)
+            soon = seconds <= minutes * 60 or not minutes
+            assert soon, f"{alarm}: set Period and EvaluationPeriods to at most {minutes} minutes, or it fires too late"
+        role = production.get(str(preference.get("Role")).partition(".")[0][2:].rstrip("}"))
+        for statement in mappings((role or {}).get("Properties", {}).get("AssumeRolePolicyDocument")):
+            if "Principal" in statement:
+                service = (statement.get("Principal") or {}).get("Service")
+                assert "codedeploy.amazonaws.com" in listed(service), (
+                    f"{preference['Role']}: let Principal be Service: codedeploy.amazonaws.com, not {service}"
+                )
