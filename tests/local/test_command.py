@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import re
@@ -330,6 +331,32 @@ def test_url_listens_on_loopback(start: Start) -> None:
     other = lines_until(start("--port", "0", "--no-inspector", "--host", "127.0.0.2"), "Press Ctrl-C")[0]
     assert "streams at http://127.0.0.2:" in other
     assert ask(other.rpartition(" ")[2])[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "host", "status"),
+    [
+        ((), "function.example", 403),
+        (("--allow-host", "other.example", "--allow-host", "function.example"), "function.example", 200),
+        (("--host", "0.0.0.0"), "0.0.0.0", 200),
+        (("--host", "0.0.0.0"), "function.example", 403),
+    ],
+    ids=["default", "allowed", "any address", "any address, other name"],
+)
+def test_allowed_hosts(start: Start, arguments: tuple[str, ...], host: str, status: int) -> None:
+    process = start("--port", "0", "--no-inspector", *arguments)
+    lines = lines_until(process, "Press Ctrl-C")
+    warning = "Requests must name this machine as localhost, 0.0.0.0. Allow another name with --allow-host."
+    assert (warning in lines) == ("--host" in arguments)
+    port = int(lines[0].rstrip("/").rpartition(":")[2])
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT)
+    connection.request("GET", "/", headers={"Host": f"{host}:{port}"})
+    response = connection.getresponse()
+    response.read()
+    connection.close()
+    assert response.status == status
+    printed = lines_until(process, "GET /")[-1]
+    assert ("To allow it, use --allow-host function.example" in printed) == (status == 403)
 
 
 @pytest.mark.parametrize("text", ["-1", "many", ""])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import http.client
 import json
@@ -192,27 +193,27 @@ def test_log_before_head(start: Start) -> None:
     assert "".join(message["text"] for message in told if message["kind"] == "log") == "first\n"
 
 
-def test_error_update_before_first_byte(start: Start) -> None:
-    served = start(FAILING)
-    stream = served.subscribe()
-    assert served.call().status == 502
-    told = stream.until("end")
-    assert "head" not in kinds(told)
-    assert told[-1]["error"]["type"] == "KeyError"
-    assert json.loads(told[-1]["error"]["body"])["errorMessage"] == "'too early'"
+ERRORS = {
+    "before the first byte": (FAILING, ["hello", "invoked", "end"], "'too early'"),
+    "midstream": (GATED, ["hello", "invoked", "head", "chunks", "end"], "'midway'"),
+}
 
 
-def test_error_update_midstream(start: Start) -> None:
-    served = start()
+@pytest.mark.parametrize(("source", "expected", "message"), ERRORS.values(), ids=ERRORS.keys())
+def test_error_update(start: Start, source: str, expected: list[str], message: str) -> None:
+    served = start(source)
     stream = served.subscribe()
     client = served.begin()
     served.gate.write(b"1!")
-    with pytest.raises(http.client.IncompleteRead):
-        client.getresponse().read()
+    response = client.getresponse()
+    assert response.status == (502 if source == FAILING else 201)
+    aborted = contextlib.nullcontext() if source == FAILING else pytest.raises(http.client.IncompleteRead)
+    with aborted:
+        response.read()
     told = stream.until("end")
-    assert [kind for kind in kinds(told) if kind != "log"] == ["hello", "invoked", "head", "chunks", "end"]
+    assert [kind for kind in kinds(told) if kind != "log"] == expected
     assert told[-1]["error"]["type"] == "KeyError"
-    assert json.loads(told[-1]["error"]["body"])["errorMessage"] == "'midway'"
+    assert json.loads(told[-1]["error"]["body"])["errorMessage"] == message
 
 
 def test_disconnect_update(start: Start) -> None:

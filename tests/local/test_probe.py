@@ -508,7 +508,7 @@ def test_tunnel_carries_tls(console: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("resolved")
 def test_direct_connection(answer: Answer, console: pytest.MonkeyPatch, url: str, no_proxy: str) -> None:
     port = urlsplit(answer(OK)).port
-    console.setenv("http_proxy", "http://127.0.0.1:9/")  # where nobody listens
+    console.setenv("http_proxy", "http://127.0.0.1:9/")  # an unused port
     console.setenv("no_proxy", no_proxy)
     probe(url.format(port=port))
     assert answer.requests[0][0].startswith("GET / HTTP/1.1\r\n")

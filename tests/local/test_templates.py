@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from local.template import Cors, Function, TemplateError, load_function
+from local.template import Cors, Function, Template, TemplateError, load_function, load_functions
 
 WHOLE = """
 Parameters:
@@ -95,6 +95,13 @@ def test_function_properties(template: Path) -> None:
         "NUMBER": "1",
         "TRUTH": "true",
     }
+
+
+def test_all_functions_are_read(template: Path) -> None:
+    functions = load_functions(template)
+    assert tuple(functions) == Template(template).names == ("StreamFunction", "Plain")
+    assert functions == {name: load_function(template, name) for name in functions}
+    assert (functions["Plain"].handler, functions["Plain"].memory) == ("app.handler", 512)
 
 
 def test_lambda_defaults(template: Path) -> None:

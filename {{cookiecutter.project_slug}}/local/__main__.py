@@ -14,6 +14,7 @@ from typing import Any
 
 from watchfiles import Change, awatch
 
+from .access import is_loopback
 from .events import EventError, read_event
 from .function_url import serving
 from .http_server import ListenError
@@ -149,6 +150,11 @@ async def _serve(function: Function, others: list[str], options: argparse.Namesp
             return 1
         terminal.say(f"{function.name} ({function.handler}) streams at {url}")
         terminal.show_differences(function, others)
+        if not is_loopback(options.host):
+            names = ", ".join([options.host, *options.allow_host])
+            terminal.warn(
+                f"Requests must name this machine as localhost, {names}. Allow another name with --allow-host."
+            )
         if not options.no_inspector:
             try:
                 inspector = await _inspect(stack, pool, terminal, options, url)

@@ -10,9 +10,13 @@ import ipaddress
 
 
 def host_name(host: str) -> str:
-    """Return the name or address in a `Host` header, in lower case and without port and brackets."""
+    """Return the name or address in a `Host` header, in lower case and without port and brackets.
+
+    A bare IPv6 address is returned as it is: people write it so, though a header must not.
+    """
     name, colon, port = host.rpartition(":")
-    return (name if colon and not port.endswith("]") else host).strip("[]").lower()
+    has_port = colon and not port.endswith("]") and (":" not in name or name.endswith("]"))
+    return (name if has_port else host).strip("[]").lower()
 
 
 def is_loopback(host: str) -> bool:
