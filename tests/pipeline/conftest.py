@@ -155,6 +155,16 @@ def cloud(ministack: int, tools: Path, tmp_path: Path) -> Cloud:
     return found
 
 
+def stand_in_commands(folder: Path, cloud: Cloud | None = None) -> Path:
+    """Lay out a new folder for PATH: the stand-in for `gh`, and `aws` if it is needed."""
+    commands = folder / "commands"
+    commands.mkdir()
+    (commands / "gh").symlink_to(STAND_INS / "gh")
+    if cloud is not None:
+        (commands / "aws").symlink_to(cloud.tools / "aws")
+    return commands
+
+
 @dataclass
 class Project:
     """A generated project in a git repository, with its pipeline set up.
@@ -212,10 +222,7 @@ def set_up(bake: Bake, cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyP
             folder = tmp_path / "lambda-stream"
             shutil.copytree(bake(**answers), folder)
             run("git", "init", "--quiet", "--initial-branch", "main", cwd=folder)
-            commands = tmp_path / "commands"
-            commands.mkdir()
-            (commands / "aws").symlink_to(cloud.tools / "aws")
-            (commands / "gh").symlink_to(STAND_INS / "gh")
+            commands = stand_in_commands(tmp_path, cloud)
             github = tmp_path / "github.json"
             environment = {**cloud.environment, "GH_STATE": str(github)}
             make = ("make", "pipeline", "REPOSITORY=octo-org/lambda-stream", f"ENVIRONMENTS={environments}")

@@ -10,13 +10,11 @@ from itertools import product
 from typing import Any
 
 import pytest
-from tests.helpers.support import TEMPLATE
+from tests.helpers.support import ROOT, TEMPLATE
 from tests.pipeline.policies import PSEUDO, Reach, Template
 
 OIDC = TEMPLATE / "pipeline" / "oidc.yaml"
 ACCOUNT = PSEUDO["AWS::AccountId"]
-SERVICES = ("Bedrock", "CloudFront", "CodeDeploy", "CloudWatch", "Image", "Logs", "RestApi", "Sns", "XRay")
-ENVIRONMENTS = ("preview", "staging", "production")
 PAIRS = 500
 LONGEST_SLUG = 40
 LONGEST_REGION = "us-isof-south-1"
@@ -38,6 +36,7 @@ def load_pipeline() -> Any:
 
 
 PIPELINE = load_pipeline()
+SERVICES, ENVIRONMENTS = tuple(PIPELINE.SERVICES), PIPELINE.ENVIRONMENTS
 
 
 def reach(project: str, environment: str) -> Reach:
@@ -199,3 +198,9 @@ def test_stack_names_are_unique() -> None:
     projects = {slug for _ in range(2000) for slug in slugs(generator)}
     names = {PIPELINE.name_prefix(environment, project) for project in projects for environment in ENVIRONMENTS}
     assert len(names) == 3 * len(projects)
+
+
+def test_document_shows_real_names() -> None:
+    text = (ROOT / "docs" / "pipeline.md").read_text(encoding="utf-8")
+    assert f"\n{PIPELINE.stack_name('production', 'lambda-stream')} " in text
+    assert f"\n{PIPELINE.stack_name('preview', 'lambda-stream')}-7 " in text

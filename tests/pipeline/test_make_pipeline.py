@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 from tests.helpers.support import Bake, run
-from tests.pipeline.conftest import Cloud
-from tests.pipeline.runner import STAND_INS
+from tests.pipeline.conftest import Cloud, stand_in_commands
 from tests.pipeline.test_isolation import PIPELINE
 
 
@@ -19,9 +18,7 @@ class Hub:
     """The stand-in for GitHub, and its state."""
 
     def __init__(self, folder: Path) -> None:
-        self.commands, self._file = folder / "commands", folder / "github.json"
-        self.commands.mkdir()
-        (self.commands / "gh").symlink_to(STAND_INS / "gh")
+        self.commands, self._file = stand_in_commands(folder), folder / "github.json"
         self.environment = {"GH_STATE": str(self._file)}
         self.change(repository="Octo-Org/Named")
 

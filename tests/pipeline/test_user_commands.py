@@ -20,8 +20,7 @@ from typing import Any
 import pytest
 from tests.helpers.documents import document, readme, scripts
 from tests.helpers.support import OWN_ARCHITECTURE, Answers, Bake, for_own_python, free_ports, run, user_environment
-from tests.pipeline.conftest import Cloud
-from tests.pipeline.runner import STAND_INS
+from tests.pipeline.conftest import Cloud, stand_in_commands
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -103,10 +102,7 @@ def shell(bake: Bake, cloud: Cloud, python_home: Path, tmp_path: Path) -> Iterat
 
         def start(variant: str) -> Shell:
             project = for_own_python(shutil.copytree(bake(**VARIANTS[variant]), tmp_path / "lambda-stream"))
-            commands = tmp_path / "commands"
-            commands.mkdir()
-            (commands / "aws").symlink_to(cloud.tools / "aws")
-            (commands / "gh").symlink_to(STAND_INS / "gh")
+            commands = stand_in_commands(tmp_path, cloud)
             hub = tmp_path / "hub" / "owner" / "name.git"
             run("git", "init", "--quiet", "--bare", hub, cwd=tmp_path)
             (tmp_path / "github.json").write_text('{"repository": "owner/name"}')

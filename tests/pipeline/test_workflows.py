@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import yaml
 from tests.helpers.support import ROOT, TEMPLATE, Bake, run
+from tests.pipeline.conftest import stand_in_commands
 from tests.pipeline.policies import Template
-from tests.pipeline.runner import STAND_INS, Runner
+from tests.pipeline.runner import Runner
 from tests.pipeline.test_isolation import OIDC
 from tests.pipeline.test_policies import GIVEN
 
@@ -232,9 +233,7 @@ def test_release_has_its_notes(tag: str, result: str, tmp_path: Path) -> None:
     run("git", "add", "--all", cwd=repository)
     git = ("git", "-c", "user.name=Test", "-c", "user.email=test@example.com")
     run(*git, "commit", "--quiet", "--message", "Release", cwd=repository)
-    commands = tmp_path / "commands"
-    commands.mkdir()
-    (commands / "gh").symlink_to(STAND_INS / "gh")
+    commands = stand_in_commands(tmp_path)
     state = tmp_path / "github.json"
     runner = Runner(repository, tmp_path / "runs", (commands,), {"GH_STATE": str(state)}, {}, lambda role: {})
     runner.known = {"ci": {}}
