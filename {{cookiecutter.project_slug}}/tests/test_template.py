@@ -45,9 +45,8 @@ def test_reserved_concurrency(template: Template) -> None:
     # https://docs.aws.amazon.com/lambda/latest/dg/configuration-concurrency.html
     for name, of in template.functions.items():
         reserved = of.get("ReservedConcurrentExecutions")
-        assert reserved != 0, (
-            f"{name}: ReservedConcurrentExecutions of 0 stops the function; set 1 or more, or remove it"
-        )
+        stops = str(reserved).lstrip("-").isdecimal() and int(str(reserved)) < 1
+        assert not stops, f"{name}: ReservedConcurrentExecutions: {reserved} stops it; set 1 or more, or remove it"
 
 
 def test_handler_exists(template: Template) -> None:
@@ -89,6 +88,10 @@ def test_build_method(template: Template) -> None:
         metadata = template.resources["StreamFunction"].get("Metadata") or {}
         found = [metadata.get(key) for key in ("BuildMethod", "ContextPath", "WorkingDirectory")]
         assert found == ["makefile", ".", "."], "set BuildMethod: makefile, ContextPath: . and WorkingDirectory: ."
+        if str(template.functions["StreamFunction"].get("Runtime")).startswith("provided"):
+            release = str(metadata.get("PythonVersion"))
+            exact = re.fullmatch(r"3\.\d+\.\d+\w*", release)
+            assert exact, f"set PythonVersion under Metadata to a release such as 3.13.18, not {release}"
 
 
 def test_logs(template: Template) -> None:

@@ -86,7 +86,7 @@ def test_metric_dimensions(template: Template) -> None:
         if space == "AWS/Lambda" and "Resource" in dimensions:
             function, _, alias = str(dimensions["Resource"]).partition("}:")
             own = template.target(f"{function.removesuffix('}')}}}")
-            exists = own and (not alias or (own[0], alias) in template.aliases)
+            exists = own is not None and (not alias or (own[0], alias) in template.aliases)
             assert exists or template.unknown(dimensions["Resource"]), (
                 f"{place}: set Resource to !Sub ${{function}}:alias with one of {[*template.aliases]}"
             )
@@ -130,7 +130,7 @@ def test_alarms_have_an_effect(template: Template) -> None:
             kind = template.resources.get(str(action)[2:-1], {}).get("Type", ACTIONS[0])
             assert kind in ACTIONS, f"{name}: set AlarmActions to !Ref of an AWS::SNS::Topic, not of an {kind}"
     for name, of in alarms_of(template, "StreamFunction").items():
-        acts = of.get("AlarmActions") and str(of.get("ActionsEnabled", True)).lower() == "true"
+        acts = bool(of.get("AlarmActions")) and str(of.get("ActionsEnabled", True)).lower() == "true"
         named = f"${{{name}" in attached or name in composite
         assert acts or named, f"{name}: nothing happens when it fires; set AlarmActions, or attach it to the deployment"
 
@@ -144,6 +144,8 @@ def test_gradual_deployment(template: Template) -> None:
         kind = str(preference.get("Type", "AllAtOnce"))
         valid = GRADUAL.fullmatch(kind) or kind == "AllAtOnce" or kind.startswith("$")
         assert valid, f"{name}: {kind} is not a type of deployment; use one such as Canary10Percent5Minutes"
+        enabled = str(preference.get("Enabled", True)).lower() != "false"
+        assert enabled, f"{name}: remove Enabled: false from DeploymentPreference, or all traffic moves at once"
         if staged and isinstance((template.functions[name].get("DeploymentPreference") or {}).get("Type"), dict):
             assert kind != "AllAtOnce", f"{name}: let the type be gradual where Stage is production"
             for stage in ("staging", "preview", "development"):
@@ -157,6 +159,9 @@ def test_gradual_deployment(template: Template) -> None:
             soon = seconds <= minutes * 60 or not minutes
             assert soon, f"{alarm}: set Period and EvaluationPeriods to at most {minutes} minutes, or it fires too late"
         role = production.get(str(preference.get("Role")).partition(".")[0][2:].rstrip("}"))
+        attached = str((role or {}).get("Properties", {}))
+        managed = not role or "AWSCodeDeployRoleForLambda" in attached or "codedeploy:" in attached
+        assert managed, f"{preference.get('Role')}: attach the policy AWSCodeDeployRoleForLambdaLimited"
         for statement in mappings((role or {}).get("Properties", {}).get("AssumeRolePolicyDocument")):
             if "Principal" in statement:
                 service = (statement.get("Principal") or {}).get("Service")
