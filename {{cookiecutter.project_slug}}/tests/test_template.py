@@ -7,6 +7,7 @@ A rule does not apply to resources that the template does not have, nor to value
 import re
 import symtable
 from fnmatch import fnmatch
+from functools import cache
 
 import botocore.session
 import pytest
@@ -32,13 +33,19 @@ def test_architecture(template: Template) -> None:
 
 def test_runtime_exists(template: Template) -> None:
     # https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtimes.html
-    known = botocore.session.get_session().get_service_model("lambda").shape_for("Runtime").metadata["enum"]
+    known = runtimes()
     for name, of in template.functions.items():
         runtime = of.get("Runtime", known[0])
         valid = runtime in known or template.unknown(runtime)
         assert valid, (
             f"{name}: the installed botocore does not know the runtime {runtime}; correct it, or run uv sync -U"
         )
+
+
+@cache
+def runtimes() -> list[str]:
+    model = botocore.session.get_session().get_service_model("lambda")
+    return list(model.shape_for("Runtime").metadata["enum"])
 
 
 def test_reserved_concurrency(template: Template) -> None:

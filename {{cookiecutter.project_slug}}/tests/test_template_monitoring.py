@@ -1,6 +1,7 @@
 """Rules for metrics, alarms, dashboards and gradual deployments in `template.yaml`."""
 
 import re
+from functools import cache
 from typing import Any
 
 from tests.conftest import PROJECT, Template, listed, mappings, number, variables
@@ -44,8 +45,7 @@ def alarms_of(template: Template, function: str) -> dict[str, dict[str, Any]]:
 
 def test_metrics_exist(template: Template) -> None:
     # https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
-    folders = [PROJECT / "src", PROJECT / "runtime"]
-    code = "\n".join(path.read_text(encoding="utf-8") for folder in folders for path in folder.rglob("*.py"))
+    code = source("src") + source("runtime")
     filtered = [(of.get("MetricNamespace"), of.get("MetricName")) for of in mappings(template.resources)]
     end = "_METRICS_NAMESPACE"
     spaces = {name: {v for k, v in variables(of).items() if k.endswith(end)} for name, of in template.functions.items()}
@@ -76,7 +76,7 @@ def test_metric_dimensions(template: Template) -> None:
     for place, space, metric, dimensions in template.metrics():
         wrong = dimensions.keys() - DIMENSIONS.get(space, dimensions.keys())
         assert not wrong, f"{place}: {space} has no dimension {sorted(wrong)}; use {sorted(DIMENSIONS.get(space, ()))}"
-        if space in spaces and f'"{metric}"' in runtime_code():
+        if space in spaces and f'"{metric}"' in source("runtime"):
             found = sorted(dimensions)
             assert found == ["FunctionName"], f"{place}: the runtime writes {metric} by FunctionName, not by {found}"
         if space == "AWS/ApiGateway":
@@ -92,8 +92,9 @@ def test_metric_dimensions(template: Template) -> None:
             )
 
 
-def runtime_code() -> str:
-    return "\n".join(path.read_text(encoding="utf-8") for path in (PROJECT / "runtime").rglob("*.py"))
+@cache
+def source(folder: str) -> str:
+    return "\n".join(path.read_text(encoding="utf-8") for path in (PROJECT / folder).rglob("*.py"))
 
 
 def test_alarms_can_fire(template: Template) -> None:
