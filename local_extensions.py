@@ -1,8 +1,8 @@
 """The Jinja extension of this template. What it adds is in `filters.py`.
 
 `cruft update` generates from two versions of the template in one process, which imports a module once: the older one's.
-And a replay names the extensions of the version that it was made with. So this has to stay as it is, and reads the
-filters of its version anew.
+And a replay names the extensions of the version that it was made with. So this module must not change, and reads the
+filters of its version each time.
 """
 
 from __future__ import annotations

@@ -124,7 +124,7 @@ BAD = [
     *(("description", text, "must not begin with < or ~~~") for text in ("<!-- x", "<pre>", " <?", "~~~", "  ~~~~ x")),
     *((option, value, "must be one of") for option in CHOICES for value in ("", "nothing", "python3.13\n")),
 ]
-# From the list of models in the Bedrock console and in AWS's documentation, with and without a version or a context.
+# From the Bedrock console and AWS's documentation, with and without a version or a context size.
 GOOD_MODELS = [
     *(
         "amazon.nova-lite-v1:0",
@@ -402,7 +402,7 @@ def test_conflicting_answers_write_nothing(answers: Answers, tmp_path: Path) -> 
     assert files_below(tmp_path) == {out}
 
 
-# One of each option in `make check`, since cookiecutter takes a while to get there.
+# One per option in `make check`, because each run of cookiecutter costs time.
 FIRST_BAD = {option: index for index, (option, _, _) in reversed([*enumerate(BAD)])}
 
 

@@ -1,4 +1,4 @@
-"""What is generated: exactly these files, with every answer where it belongs and nowhere else."""
+"""The generated files: exactly these, with each answer where it belongs and nowhere else."""
 
 import json
 import re
@@ -26,7 +26,7 @@ EXAMPLES = ("sse", "fastapi", "bedrock", "mcp")
 
 
 def of_template() -> tuple[set[str], set[str]]:
-    """The template's files in their place, and those of the examples."""
+    """Return the template's own files, and those of the examples."""
     paths = {path.partition("/")[2] for path in source_files() if path.startswith(TEMPLATE.name)}
     examples = {path for path in paths if path.startswith("examples/")}
     return paths - examples, examples
@@ -52,7 +52,7 @@ def test_example_files(example: str, project: Path, bake: Bake) -> None:
     beside = {"README.md"}
     if example == "bedrock":
         beside.add("template.yaml")
-    if example != "fastapi":  # whose stream the pipeline's smoke test finds where it finds that of hello
+    if example != "fastapi":  # whose smoke event is the same as that of hello
         beside.add("pyproject.toml")
     assert changed - own.keys() == beside
     assert {"src/app.py", "tests/test_app.py"} <= own.keys()
@@ -83,7 +83,7 @@ def test_text_files_have_unix_line_endings(project: Path) -> None:
 def test_no_jinja_left(project: Path) -> None:
     own = files(project)
     assert [path for path, content in own.items() if b"cookiecutter" in content] == []
-    # In what is copied the marks may be something else's.
+    # In copied files the marks may have another meaning.
     marks = (b"{{", b"{%", b"{#")
     assert [path for path in RENDERED for mark in marks if mark in own[path]] == []
 
@@ -180,7 +180,7 @@ REST_API = {
 }
 CORS = "Resources.StreamUrl.Properties.Cors"
 ORIGIN = {f"{CORS}.AllowOrigins": ["https://a.com"], f"{CORS}.MaxAge": 3600}
-# Answers, and all that is then another in the template than by default; None is for what is not there then.
+# Answers, and everything in the template that then differs from the default; None stands for a removed value.
 EFFECTS: list[tuple[dict[str, str], dict[str, Any]]] = [
     (
         {"runtime": "provided.al2023"},
@@ -278,14 +278,14 @@ EFFECTS: list[tuple[dict[str, str], dict[str, Any]]] = [
 
 
 def leaves(part: Any, path: str = "") -> dict[str, Any]:
-    """The values of a template by their paths; lists and references are values."""
+    """Return the values of a template by their paths; lists and references count as values."""
     if not isinstance(part, dict) or {"Ref", "GetAtt", "Sub", "Select", "If", "Not", "Equals"} & part.keys():
         return {path.removeprefix("."): part}
     return {name: value for key, inner in part.items() for name, value in leaves(inner, f"{path}.{key}").items()}
 
 
 def difference(template: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]:
-    """What is another in a template, with a resource that the default one lacks by its type, an output by its value."""
+    """Return what differs in a template: new resources by their type, new outputs by their value."""
     new = {
         **{f"Resources.{name}": template["Resources"][name]["Type"] for name in template["Resources"]},
         **{f"Outputs.{name}": template["Outputs"][name]["Value"] for name in template["Outputs"]},
@@ -447,7 +447,7 @@ def test_alarm_thresholds() -> None:
     for alarm in alarms.values():
         assert alarm["ComparisonOperator"] == "GreaterThanThreshold"
         assert alarm["TreatMissingData"] == "notBreaching"
-    # Which is what whoever it wakes reads first.
+    # The description is the first thing that the person on call reads.
     descriptions = {alarm["AlarmDescription"] for alarm in alarms.values()}
     assert len(descriptions) == len(alarms)
     assert all(re.fullmatch(r"[A-Z].+\.", description) for description in descriptions)
@@ -564,12 +564,12 @@ def test_tool_settings_match(project: Path) -> None:
     theirs = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))
     lint = theirs["tool"]["ruff"]["lint"]
     assert {**lint, **ours["tool"]["ruff"]["lint"]} == lint
-    # What a user's own code need not follow is still checked in the examples, by the template's own settings.
+    # The template's own settings still apply these rules to the examples.
     assert [*lint.pop("per-file-ignores")] == ["src/**"]
     assert lint == ours["tool"]["ruff"]["lint"]
     assert theirs["tool"]["ruff"]["line-length"] == ours["tool"]["ruff"]["line-length"]
 
-    # So that what is tested here with these tools is what a project installs.
+    # A project installs the versions that are tested here.
     def bounds(configuration: dict[str, Any]) -> dict[str, str]:
         return dict(re.split("[>=]=", requirement) for requirement in configuration["dependency-groups"]["dev"])
 

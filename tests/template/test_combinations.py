@@ -1,4 +1,4 @@
-"""Every valid combination of answers makes good files, every valid pair of them a project that passes its gate."""
+"""Every valid combination of answers renders valid files, and every valid pair a project that passes its checks."""
 
 import itertools
 import math
@@ -22,13 +22,13 @@ from tests.helpers.support import TEMPLATE, Answers, defaults, pytest_of, run, s
 # deployment, deploy_pipeline, bedrock_model.
 COUNTED_BY_HAND = (5 * (3 * 2 - 1) - 1) * 3 * 3 * (3 * 2 - 2) * 2 * 2 * 2 * 2
 COMBINATIONS = pairwise()
-# What only one answer leaves in a project.
+# Paths that only one answer keeps in a project.
 ONLY = {path: (option, answer) for option, answer, path in OPTIONAL_PATHS}
 
 
 @contextmanager
 def named(answers: Answers) -> Iterator[None]:
-    """Adds to what fails within it which answers it failed for."""
+    """Add the answers to a failure in this context."""
     try:
         yield
     except BaseException as failure:
@@ -58,8 +58,8 @@ def test_every_option_is_combined() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("runtime", CHOICES["runtime"])
 def test_all_combinations_render(runtime: str) -> None:
-    # A bake takes some tenths of a second, so 14,400 of them an hour: these are the four files that depend on answers,
-    # rendered in cookiecutter's environment. Where a file names no option that is another, it is the same.
+    # Generating all combinations would take an hour. Only the four files that
+    # depend on answers are rendered, once for each combination of the options that they name.
     seen: set[str] = set()
     used = {file: set(re.findall(r"cookiecutter\.(\w+)", source(file))) for file in RENDERED}
     rendered: set[tuple[Any, ...]] = set()
@@ -118,7 +118,7 @@ def test_pairwise_combination_renders(answers: Answers) -> None:
 
 
 def baked(template: Path, answers: Answers, folder: Path) -> dict[str, tuple[int, bytes]]:
-    """Modes and contents of the files of the project, which is baked into the folder."""
+    """Generate a project in the folder; return modes and contents of its files."""
     project = Path(
         cookiecutter(str(template), no_input=True, extra_context=answers, output_dir=str(folder), default_config=True)
     )
@@ -130,7 +130,7 @@ def baked(template: Path, answers: Answers, folder: Path) -> dict[str, tuple[int
 
 
 def expected(answers: Answers) -> dict[str, tuple[int, bytes]]:
-    """The same by the template: files of the chosen example before others, rendered or as they are."""
+    """Return what the template says that they are: files of the chosen example before others, rendered or verbatim."""
     paths = [path.partition("/")[2] for path in source_files() if path.startswith(f"{TEMPLATE.name}/")]
     example = f"examples/{answers['example']}/"
     sources = {path: path for path in paths if not path.startswith("examples/")}
@@ -153,7 +153,7 @@ def expected(answers: Answers) -> dict[str, tuple[int, bytes]]:
 def test_combination_passes_own_checks(index: int, template: Path, tmp_path: Path) -> None:
     answers = COMBINATIONS[index]
     with named(answers):
-        # Exactly these files, each as it is in the template or as it renders when that is done once more.
+        # Exactly these files, each verbatim or rendered.
         assert baked(template, answers, tmp_path) == expected(answers)
 
         project = tmp_path / answers["project_slug"]

@@ -35,7 +35,7 @@ class Emulator:
         self._port = port
 
     def invoke(self, event: object) -> tuple[int, bytes]:
-        """Status and body that the invocation gives; waits for the emulator to be up."""
+        """Return status and body of an invocation; wait until the emulator is up."""
         while True:
             with closing(http.client.HTTPConnection("127.0.0.1", self._port, timeout=30)) as connection:
                 try:
@@ -49,7 +49,7 @@ class Emulator:
 
 @pytest.fixture
 def emulate() -> Iterator[Emulate]:
-    """Starts the emulator with a command to run as the function's runtime, and ends all of it."""
+    """Return a function that starts the emulator with a command to run as the runtime; end all of them."""
     with ExitStack() as stack:
 
         def start(*command: str | Path, **environment: str) -> Emulator:
@@ -105,7 +105,7 @@ def test_invocation_after_an_error(when: str, project: Path, emulate: Emulate, t
     emulator = emulate(project / "runtime" / "bootstrap", "failing.handler", LAMBDA_TASK_ROOT=str(tmp_path))
     for _ in range(2):
         status, body = emulator.invoke({"fail": when})
-        assert status == 200  # the emulator's way, as Lambda's Invoke has it
+        assert status == 200  # as Lambda's Invoke reports an error of the function
         if when == "late":
             assert body == b"begun"
         else:

@@ -1,4 +1,4 @@
-"""Hostile answers are refused with a message, or are the same value in every file and change nothing else there."""
+"""Hostile answers are refused with a message, or keep their value in every file and change nothing else."""
 
 import ast
 import json
@@ -22,10 +22,10 @@ from tests.helpers.combinations import command
 from tests.helpers.rendering import RENDERED, load, render, render_hook
 from tests.helpers.support import ROOT, Answers, defaults
 
-# With a seed for each part, these are the same examples in every run.
+# With a seed for each part, every run has the same examples.
 FIXED = settings(deadline=None, database=None, suppress_health_check=list(HealthCheck))
 
-# Runs where somebody evaluates it; `CANARY` is in the working folder of a bake.
+# Creates the file `CANARY` in the working folder if something evaluates it.
 CANARY = "evaluated"
 SHELL = f"touch {CANARY}"
 PAYLOADS = [
@@ -144,7 +144,7 @@ PAYLOADS = [
         "# x",
         "| a |",
     ),
-    # Unicode: line ends that some readers know, marks of direction and order, what looks like something else, nothing.
+    # Unicode: line ends of some readers, marks of direction and order, lookalikes, invisible characters.
     *(
         "\r",
         "\r\n",
@@ -187,7 +187,7 @@ PAYLOADS = [
         "\U0001d7dd\U0001d7d9\U0001d7da",
         "流れ",
     ),
-    # Too much of it.
+    # Too long.
     *(
         "x" * 257,
         "x" * 70_000,
@@ -215,18 +215,18 @@ VALID: dict[str, st.SearchStrategy[str]] = {
     "reserved_concurrency": st.just("") | st.integers(1, 99_999).map(str),
     "log_retention": st.sampled_from(RETENTIONS).map(str),
 }
-# What no rule looks at but that of length; what of the printable is hostile, is hostile by its place.
+# Text that only the rule of length checks; printable text is hostile only by its position.
 PRINTABLE = st.text(
     st.characters(codec="utf-8", exclude_categories=("Cc", "Cn", "Co", "Zl", "Zp"), exclude_characters="\"'`")
 )
 
 
-# Payloads that are good as a text: nothing but their quoting keeps them from being more than that.
+# Payloads that are valid texts: only quoting keeps them from having an effect.
 TAME = [payload for payload in PAYLOADS if not problems({**defaults(), "description": payload})]
 
 
 def hostile(option: str) -> st.SearchStrategy[str]:
-    """A payload, a good answer with a payload before, behind or within it, or any text at all."""
+    """Return a payload, a good answer with a payload before, after or inside it, or any text."""
     if option in ("project_name", "description"):
         tame = st.sampled_from(TAME)
         return st.one_of(*(tame, st.lists(tame, max_size=4).map(" ".join), PRINTABLE, PRINTABLE), any_text(option))
@@ -245,7 +245,7 @@ def any_text(option: str) -> st.SearchStrategy[str]:
 
 @st.composite
 def answered(draw: st.DrawFn) -> Answers:
-    """All answers, of which up to three are hostile, and perhaps none can be accepted."""
+    """Draw all answers, of which up to three are hostile."""
     chosen = {option: draw(st.sampled_from(choices)) for option, choices in CHOICES.items()}
     if chosen["front_door"] == "cloudfront":
         chosen["url_auth"] = "AWS_IAM"
@@ -257,7 +257,7 @@ def answered(draw: st.DrawFn) -> Answers:
     return {**defaults(), **chosen, **free}
 
 
-# Answers that are nowhere else in a file, so that whatever they become there can be told from the rest.
+# Answers that occur nowhere else in a file, so that their traces can be recognized.
 SENTINELS = {
     "project_name": "Sentinel Name",
     "project_slug": "sentinel-slug",
@@ -273,26 +273,26 @@ SENTINELS = {
 
 
 def profile(answers: Answers) -> str:
-    """What of the model's name says that it is an inference profile."""
+    """Return the prefix by which a model's name is an inference profile's."""
     first = str(answers["bedrock_model"]).partition(".")[0]
     return f"{first}." if first in PROFILES else ""
 
 
 def with_sentinels(answers: Answers) -> Answers:
-    """The same answers with a sentinel for each that may be anything: none for none, a profile for a profile."""
+    """Return the answers with a sentinel for each free one: empty for empty, a profile for a profile."""
     sentinels = {option: text if answers[option] else "" for option, text in SENTINELS.items()}
     return {**answers, **sentinels, "bedrock_model": profile(answers) + SENTINELS["bedrock_model"]}
 
 
 @cache
 def baseline(file: str, answers: frozenset[tuple[str, str]]) -> tuple[Any, list[tuple[str, str]]]:
-    """What a file holds with these answers, and for README.md what a reader sees of it."""
+    """Return a file's content with these answers, and for README.md its visible blocks."""
     text = render(file, dict(answers))
     return load(file, text), below_the_description(text) if file == "README.md" else []
 
 
 def restored(part: Any, answers: Answers) -> Any:
-    """What is to be expected: a value in which sentinels are, with the answers in their place."""
+    """Return the expected value: one with sentinels, replaced by the answers."""
     if isinstance(part, dict):
         return {key: restored(value, answers) for key, value in part.items()}
     if part == [SENTINELS["cors_origins"]]:
@@ -311,7 +311,7 @@ def restored(part: Any, answers: Answers) -> Any:
 
 
 def below_the_description(readme: str) -> list[tuple[str, str]]:
-    """What a reader of Markdown sees after the name and the description: kinds and contents of the blocks."""
+    """Return kinds and contents of the Markdown blocks after the name and the description."""
     tokens = MarkdownIt("commonmark").parse(readme)
     begin = next(
         (at for at, token in enumerate(tokens) if token.content.startswith("What the handler of this AWS")), None
@@ -321,7 +321,7 @@ def below_the_description(readme: str) -> list[tuple[str, str]]:
 
 
 def assert_same_code(hook: str, answers: Answers) -> None:
-    """Fails unless a hook, rendered with these answers, is the same program as ever and reads the answers as data."""
+    """Fail unless a hook that is rendered with these answers is the same program and reads the answers as data."""
     code = (ROOT / "hooks" / f"{hook}.py").read_text(encoding="utf-8")
     rendered = render_hook(hook, answers)
     for before in re.split(r"\{\{ _?cookiecutter (?:\| default\(\{\}\) )?\| tojson \}\}", code):
@@ -336,7 +336,7 @@ def assert_same_code(hook: str, answers: Answers) -> None:
 
 
 def survives(answers: Answers) -> str:
-    """Fails unless the answers are refused with a message, or are what they were in every file; says which."""
+    """Fail unless the answers are refused with a message or unchanged in every file; return which."""
     for hook in ("pre_gen_project", "post_gen_project"):
         assert_same_code(hook, answers)
     found = problems(answers)
@@ -362,7 +362,7 @@ def survives(answers: Answers) -> str:
 
 
 def survived(examples: int, part: int, attack: Callable[[Answers], str]) -> Counter[str]:
-    """Attacks with so many examples; how many were accepted and how many refused."""
+    """Attack with this many examples; return how many were accepted and how many refused."""
     counts: Counter[str] = Counter()
 
     @seed(part)

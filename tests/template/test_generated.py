@@ -66,7 +66,7 @@ def test_readme_sample_passes_make_check(bake: Bake) -> None:
     [sample] = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     assert "def handler(event, context):" in sample
     done = run("make", "check", cwd=paste(bake(), sample))
-    assert "src/app.py is no longer the example; test your own handler in tests/test_app.py" in done.stdout
+    assert "src/app.py has a handler of your own; test it in tests/test_app.py" in done.stdout
     assert re.search(r"\d+ passed, 3 skipped", done.stdout)
 
 

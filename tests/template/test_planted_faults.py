@@ -442,6 +442,36 @@ FAULTS = {
         "- Effect: Deny\n              Action: bedrock",
         MODEL,
     ),
+    # More of the same kinds.
+    "distribution turned off": fault(CLOUDFRONT, "        Enabled: true\n", "        Enabled: false\n", ORIGIN),
+    "deployment preference turned off": fault(
+        STAGED, "      DeploymentPreference:\n", "      DeploymentPreference:\n        Enabled: false\n", GRADUAL
+    ),
+    "deployment role without a policy": fault(
+        STAGED, "AWSCodeDeployRoleForLambdaLimited", "AWSLambdaBasicExecutionRole", GRADUAL
+    ),
+    "one method of the API": fault(
+        API, "Path: /{proxy+}\n            Method: ANY", "Path: /{proxy+}\n            Method: GET", REST
+    ),
+    "root alone": fault(
+        API,
+        "        Paths:\n          Type: Api\n",
+        "        Paths:\n          Type: Schedule\n",
+        "test_rest_api_paths",
+    ),
+    "unknown method": fault(CROSS_ORIGIN, "          - GET\n", "          - Get\n", CORS),
+    "maximum age": fault(CROSS_ORIGIN, "MaxAge: 3600", "MaxAge: 86401", CORS),
+    "negative concurrency": fault(
+        {"reserved_concurrency": "10"},
+        "ReservedConcurrentExecutions: 10",
+        "ReservedConcurrentExecutions: -1",
+        "test_reserved_concurrency",
+    ),
+    "release of Python": fault(PROVIDED, 'PythonVersion: "3.13.18"', 'PythonVersion: "3.13"', BUILD),
+    "dashboard that is not JSON": fault(FULL, '"widgets": [', '"widgets": [,', METRICS),
+    "dashboard's dimension": fault(
+        FULL, '"TimeToFirstByte", "FunctionName"', '"TimeToFirstByte", "Function"', DIMENSIONS
+    ),
     # Outputs, logs and origins.
     "output removed": fault(
         {}, "  StreamUrl:\n    Description: URL that streams\n    Value: !GetAtt StreamUrl.FunctionUrl\n", "", OUTPUTS
@@ -737,6 +767,7 @@ SAMCONFIG = "test_samconfig"
 WHEELS = "test_requirements_have_wheels"
 BOOTSTRAP = "test_bootstrap_is_executable"
 SMOKE = "test_smoke_event"
+IMPORTS = "test_imports_are_required"
 JOBS = "test_workflow_jobs_exist"
 DEPLOY = ".github/workflows/deploy.yml"
 
@@ -753,6 +784,32 @@ FILE_FAULTS: dict[str, tuple[Answers, str, str, str, str]] = {
     "code not copied": ({}, "Makefile", "cp -R src/. runtime/.", "cp -R runtime/.", MAKEFILE),
     "interpreter's branch": (PROVIDED, "Makefile", 'test -n "$(managed)" ||', 'test -z "$(managed)" ||', MAKEFILE),
     "interpreter's folder": (PROVIDED, "Makefile", '"$(ARTIFACTS_DIR)/python"\n', '"$(ARTIFACTS_DIR)/py"\n', MAKEFILE),
+    "target of the requirements": ({}, "Makefile", ' --target "$(ARTIFACTS_DIR)"', " --target build", MAKEFILE),
+    "modes": ({}, "Makefile", '@chmod -R a+rX "$(ARTIFACTS_DIR)"', "@true", MAKEFILE),
+    "checked bytecode": (
+        {},
+        "Makefile",
+        "--invalidation-mode unchecked-hash",
+        "--invalidation-mode timestamp",
+        MAKEFILE,
+    ),
+    "base image": (CONTAINER, "Dockerfile", "public.ecr.aws/lambda/python", "python", IMAGE),
+    "parameter that does not exist": (
+        {},
+        "samconfig.toml",
+        "confirm_changeset",
+        'parameter_overrides = "Stge=production"\nconfirm_changeset',
+        SAMCONFIG,
+    ),
+    "parameter": (
+        {},
+        "samconfig.toml",
+        "confirm_changeset",
+        'parameter_overrides = "PermissionsBoundary=arn"\nconfirm_changeset',
+        "",
+    ),
+    "import of a tool": ({}, "src/app.py", "import os\n", "import os\n\nimport yaml\n", IMPORTS),
+    "import of a standard module": ({}, "src/app.py", "import os\n", "import json\nimport os\n", ""),
     "older glibc": ({}, "Makefile", "manylinux_2_34", "manylinux_2_28", ""),
     "entry point": (CONTAINER, "Dockerfile", "ENTRYPOINT", "CMD", IMAGE),
     "entry point in a shell": (CONTAINER, "Dockerfile", '["/var/task/bootstrap"]', "/var/task/bootstrap", IMAGE),

@@ -1,4 +1,4 @@
-"""The ways to ship a function: what is built for each, above all the interpreter that goes along."""
+"""The ways to package a function: the build of each, and above all the bundled interpreter."""
 
 import hashlib
 import json
@@ -25,7 +25,7 @@ SCRIPT = TEMPLATE / "interpreter.sh"
 
 
 def elf(architecture: str) -> bytes:
-    """As many bytes of a program as say which machine it is for."""
+    """Return the first bytes of a program, which name its machine."""
     header = bytearray(b"\x7fELF\x02\x01\x01".ljust(20, b"\0"))
     header[18] = MACHINES[architecture][1]
     return bytes(header)
@@ -33,7 +33,7 @@ def elf(architecture: str) -> bytes:
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """What looks like Python 3.13 for the architecture that this machine does not have."""
+    """Return a folder that looks like Python 3.13 for the other architecture."""
     library = tmp_path / "home" / "lib" / "python3.13"
     library.mkdir(parents=True)
     (library / "os.py").touch()
@@ -112,11 +112,11 @@ def test_fixed_home_is_refused(python_home: Path, tmp_path: Path) -> None:
     done = put(broken, tmp_path, RELEASE, OWN_ARCHITECTURE)
     assert done.returncode == 1
     assert f"PYTHON_HOME: {broken} is not relocatable: a copy of it printed '" in done.stderr
-    assert "encoding" in done.stderr  # what is missing, as Python says it
+    assert "encoding" in done.stderr  # Python names what is missing
 
 
 def test_home_without_library_is_refused(home: Path, tmp_path: Path) -> None:
-    """A program of this machine whose name of the C library is changed, so that the loader does not find it."""
+    """A program of this machine with a changed name of the C library, which the loader does not find."""
     program = Path(shutil.which("cat") or "cat").read_bytes()
     (home / "bin" / "python3").write_bytes(program.replace(b"libc.so.6", b"libc.so.x"))
     (home / "bin" / "python3").chmod(0o755)
@@ -128,7 +128,7 @@ def test_home_without_library_is_refused(home: Path, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def downloads(python_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What uv may download, as python-build-standalone offers it: this interpreter, for either architecture."""
+    """Return uv's list of downloads: this interpreter in python-build-standalone's layout, for both architectures."""
     folder = tmp_path_factory.mktemp("downloads")
     offered = {}
 
@@ -180,7 +180,7 @@ def test_build_downloads_interpreter_once(bake: Bake, downloads: Path) -> None:
     of_library = "test/|idlelib|ensurepip|tkinter|turtle|site-packages|config-|EXTERNALLY-MANAGED"
     unwanted = rf"lib/python{OWN_PYTHON}/({of_library}|lib-dynload/(_tkinter|_test|xx))"
     assert [path for path in found if re.match(unwanted, path)] == []
-    # SAM's archive knows no links.
+    # SAM's archive does not support links.
     assert [path for path in artifact.rglob("*") if path.is_symlink()] == []
 
     size = sum(path.stat().st_size for path in artifact.rglob("*") if path.is_file()) // 1000

@@ -1,4 +1,4 @@
-"""What SAM and CloudFormation make of a generated project."""
+"""A generated project as SAM and CloudFormation process it."""
 
 import json
 import stat
@@ -19,13 +19,13 @@ pytestmark = [
 
 def test_template_lints_in_every_region(project: Path) -> None:
     assert_clean(project, "us-east-1")
-    # The region is but a default in samconfig.toml: the template is the same in all of them.
+    # The region is only a default in samconfig.toml: the template is the same in all regions.
     template = (project / "template.yaml").read_text(encoding="utf-8")
     plain = json.dumps(transformed(project))
     for text in (template, plain):
         assert linted(text, *REGIONS) == []
         [missing, *_] = linted(text, *REGIONS, "ca-west-1")
-        assert "ca-west-1" in missing  # it has no function URLs, and that is seen among the others
+        assert "ca-west-1" in missing  # it has no function URLs, which is noticed among the others
 
 
 def test_sam_validate_uses_cfn_lint(project: Path, tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def names(folder: Path, paths: Iterable[Path] | None = None) -> set[str]:
 
 
 def sam_build(project: Path, make_flags: str = "") -> Path:
-    """Builds as a user does; gives the folder that becomes /var/task."""
+    """Build as a user does; return the folder that becomes /var/task."""
     done = run("sam", "build", cwd=project, MAKEFLAGS=make_flags, MAKELEVEL="1" if make_flags else "0")
     assert "Build Succeeded" in done.stdout + done.stderr
     return project / ".aws-sam" / "build" / "StreamFunction"
@@ -107,7 +107,7 @@ def test_build_contents(architecture: str, machine: str, bake: Bake) -> None:
     assert f"markupsafe/_speedups.cpython-313-{machine}-linux-gnu.so" in packages
     assert not (artifact / "__pycache__" / "stale.cpython-39.pyc").exists()
     assert stat.S_IMODE((artifact / "bootstrap").stat().st_mode) == 0o755
-    # Else the build changes modes in uv's cache, and another build changes files while tar packs them.
+    # Otherwise the build changes modes in uv's cache, and another build changes files while tar packs them.
     assert {path.stat().st_nlink for path in artifact.rglob("*") if path.is_file()} == {1}, "a link into uv's cache"
 
 
@@ -133,7 +133,7 @@ def test_build_is_compiled(bake: Bake) -> None:
 def test_build_without_interpreter(bake: Bake) -> None:
     project = bake()
     template = project / "template.yaml"
-    # A version that no machine has, since it does not exist yet.
+    # A version that does not exist yet, so that no machine has it.
     template.write_text(template.read_text(encoding="utf-8").replace("python3.13", "python3.99"), encoding="utf-8")
     done = run("make", "build-StreamFunction", cwd=project, ARTIFACTS_DIR=str(project / "artifact"), check=False)
     assert "this machine has no Python 3.99. To add them: uv python install 3.99" in done.stdout

@@ -1,6 +1,6 @@
 """Every file of `events/` through `sam local invoke`, in Docker, for each way to ship a function; and each example.
 
-Where the engine does not have AWS's images, likenesses of them are built from this machine's Python and libraries.
+Where the engine does not have AWS's images, stand-ins are built from this machine's Python and libraries.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from tests.helpers.support import OWN_ARCHITECTURE, OWN_PYTHON, Bake, for_own_py
 
 pytestmark = pytest.mark.slow
 
-# How AWS's images of managed runtimes start: the wrapper gets the command that it stands in for.
+# How AWS's images of managed runtimes start: the wrapper gets the command that it replaces.
 # https://docs.aws.amazon.com/lambda/latest/dg/runtimes-modify.html#runtime-wrapper
 MANAGED_BOOTSTRAP = b"""#!/bin/sh
 exec ${AWS_LAMBDA_EXEC_WRAPPER:?} /var/lang/bin/python3 /var/runtime/bootstrap.py
 """
 TOOLS = ("sh", "readlink", "rm", "cp", "chmod", "mv", "mkdir", "ls")
-# What compiled packages take for granted, on manylinux as on Amazon Linux.
+# What compiled packages expect on manylinux and Amazon Linux.
 ALWAYS_THERE = ("libdl.so.2", "libgcc_s.so.1", "libm.so.6", "libpthread.so.0", "librt.so.1", "libstdc++.so.6")
 HELLO = [*map(str, range(1, 11)), "end"]
 
@@ -39,27 +39,27 @@ ProvideImage = Callable[..., None]
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[Any]:
-    """The engine that SAM builds and runs with."""
+    """Return the engine that SAM builds and runs with."""
     import docker
 
     try:
         client = docker.from_env()
         client.ping()
     except docker.errors.DockerException as error:
-        pytest.skip(f"there is no Docker engine, which `sam local invoke` runs a function in: {error}")
+        pytest.skip(f"`sam local invoke` requires a Docker engine: {error}")
     with closing(client):
         yield client
 
 
 def linked(*programs: Path) -> set[Path]:
-    """The libraries of this machine that these programs and libraries load."""
-    # It fails for what is no dynamic program.
+    """Return the libraries of this machine that these programs and libraries load."""
+    # ldd fails for programs that are not dynamic.
     done = subprocess.run(["ldd", *programs], capture_output=True, text=True, check=False)
     return {Path(path) for path in re.findall(r"(/\S+) \(0x", done.stdout)}
 
 
-def likeness(archive: Path, python: Path | None) -> list[str]:
-    """Writes what is like one of AWS's images for our purpose; gives its settings.
+def stand_in(archive: Path, python: Path | None) -> list[str]:
+    """Write a stand-in for one of AWS's images; return its settings.
 
     It holds a shell, what SAM and the Dockerfile call, the libraries that this machine's Python and compiled packages
     need, and, if one is given, a Python where AWS has its own, with what starts it.
@@ -79,7 +79,7 @@ def likeness(archive: Path, python: Path | None) -> list[str]:
             tar.add(archive.parent, folder, recursive=False)
         if python is not None:
             tar.add(python, "var/lang")
-            # The one of .venv, since not every Python brings one along: Debian's does not.
+            # pip from .venv, because some Pythons, such as Debian's, have none.
             tar.add(str(distribution("pip").locate_file("pip")), "opt/pip/pip")
             settings.append("ENV PYTHONPATH=/opt/pip")
             bootstrap = tarfile.TarInfo("var/runtime/bootstrap")
@@ -90,7 +90,7 @@ def likeness(archive: Path, python: Path | None) -> list[str]:
 
 @pytest.fixture
 def provide_image(engine: Any, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProvideImage]:
-    """Sees to it that the engine has AWS's image of a name: its own, else a likeness, which goes again.
+    """Return a function that provides AWS's image of a name: the engine's own, or else a temporary stand-in.
 
     From then on the engine is that test's alone, since others would use and remove images of the same names.
     """
@@ -99,14 +99,14 @@ def provide_image(engine: Any, tmp_path: Path, tmp_path_factory: pytest.TempPath
     with ExitStack() as stack:
 
         def provide(name: str, python: Path | None = None) -> None:
-            # In the folder that all processes of a run share.
+            # The folder that all processes of a run share.
             turn = stack.enter_context((tmp_path_factory.getbasetemp().parent / "engine.lock").open("w"))
             fcntl.flock(turn, fcntl.LOCK_EX)
             try:
                 engine.images.get(name)
             except docker.errors.ImageNotFound:
                 archive = tmp_path / "base.tar"
-                settings = likeness(archive, python)
+                settings = stand_in(archive, python)
                 repository, _, tag = name.rpartition(":")
                 engine.api.import_image_from_file(str(archive), repository, tag, settings)
                 stack.callback(engine.images.remove, name, force=True)
@@ -115,7 +115,7 @@ def provide_image(engine: Any, tmp_path: Path, tmp_path_factory: pytest.TempPath
 
 
 def set_variables(project: Path, **variables: str) -> Path:
-    """The project, with more variables for its function: SAM hands on none but the template's."""
+    """Add variables to the template, since SAM passes no others to the function; return the project."""
     template = project / "template.yaml"
     text = template.read_text(encoding="utf-8")
     if "        Variables:\n" not in text:
@@ -126,7 +126,7 @@ def set_variables(project: Path, **variables: str) -> Path:
 
 
 def invoke(project: Path, event: Path) -> tuple[Any, str]:
-    """HTTP metadata and body that an event gives."""
+    """Return HTTP metadata and body of the response to an event."""
     command = ("sam", "local", "invoke", "StreamFunction", "--skip-pull-image", "--event", event)
     metadata, delimiter, body = run(*command, cwd=project).stdout.partition("\0" * 8)
     assert delimiter, f"{event}: {metadata}"
@@ -134,14 +134,14 @@ def invoke(project: Path, event: Path) -> tuple[Any, str]:
 
 
 def remove_rapid_image(engine: Any, image: str) -> None:
-    """Removes what SAM has made of an image to invoke functions in."""
+    """Remove the image that SAM derived from an image to invoke functions."""
     repository, _, tag = image.rpartition(":")
     made_of = tag.removesuffix("latest").removesuffix(OWN_ARCHITECTURE)
     engine.images.remove(f"{repository}:{made_of}rapid-{OWN_ARCHITECTURE}", force=True)
 
 
 def invoke_each_event(project: Path, engine: Any, image: str) -> dict[str, tuple[Any, str]]:
-    """HTTP metadata and body that each event gives; removes the image that SAM makes of `image` for that."""
+    """Return HTTP metadata and body for each event; remove the image that SAM derives from `image`."""
     answers = {event.stem: invoke(project, event) for event in sorted((project / "events").glob("*.json"))}
     remove_rapid_image(engine, image)
     return answers
@@ -159,7 +159,7 @@ PROVIDED = f"public.ecr.aws/lambda/provided:al2023-{OWN_ARCHITECTURE}"
 
 
 def test_managed_runtime_events(bake: Bake, engine: Any, provide_image: ProvideImage, python_home: Path) -> None:
-    """The runtime's own start calls the wrapper, and that is our bootstrap."""
+    """The managed runtime starts the wrapper, which is the bootstrap."""
     project = for_own_python(bake(architecture=OWN_ARCHITECTURE, front_door="rest-api"))
     set_variables(project, STREAM_INTERVAL="0")
     run("sam", "build", cwd=project)
@@ -167,7 +167,7 @@ def test_managed_runtime_events(bake: Bake, engine: Any, provide_image: ProvideI
     assert_all_are_the_hello_stream(invoke_each_event(project, engine, MANAGED))
 
 
-# What the answer to an event of its own holds, for each example that has one.
+# For each example: an event, and the media type and a part of the response to it.
 OF_EXAMPLES = {
     "sse": ("resume", "text/event-stream", "event: "),
     "bedrock": ("chat", "text/event-stream", "stand-in"),
@@ -177,10 +177,10 @@ OF_EXAMPLES = {
 
 
 def test_example_events(bake: Bake, engine: Any, provide_image: ProvideImage, python_home: Path) -> None:
-    """In one test, since each would make the same images."""
+    """One test, because each would create the same images."""
     with ExitStack() as stack:
         for example, (event, media_type, words) in OF_EXAMPLES.items():
-            # Its compiled packages have to run in the likeness. SAM gives it credentials, so it would ask Bedrock.
+            # Compiled packages have to run in the stand-in. SAM provides credentials, with which it would call Bedrock.
             project = for_own_python(bake(architecture=OWN_ARCHITECTURE, example=example))
             set_variables(project, STREAM_INTERVAL="0", LOCAL_STANDIN="1")
             run("sam", "build", cwd=project)

@@ -151,7 +151,11 @@ class Template:
         for name, of in self.of("AWS::CloudWatch::Dashboard").items():
             # A value without quotes is a number.
             body = of["DashboardBody"] if isinstance(of["DashboardBody"], str) else "{}"
-            for widget in json.loads(re.sub(r'(?<!")\$\{[\w.:]+}(?!")', "0", body)).get("widgets", []):
+            try:
+                widgets = json.loads(re.sub(r'(?<!")\$\{[\w.:]+}(?!")', "0", body)).get("widgets", [])
+            except ValueError as error:
+                raise AssertionError(f"{name}: DashboardBody is not JSON; correct it: {error}") from None
+            for widget in widgets:
                 last: list[str] = []
                 for metric in widget.get("properties", {}).get("metrics", []):
                     texts = [text for text in metric if isinstance(text, str)]

@@ -17,7 +17,7 @@ EVENTS = Path(__file__).parent.parent / "events"
 # The tests of the example that src/app.py starts with. Replace them together with it.
 of_example = pytest.mark.skipif(
     not hasattr(app, "INTERVAL"),
-    reason="src/app.py is no longer the example; test your own handler in tests/test_app.py",
+    reason="src/app.py has a handler of your own; test it in tests/test_app.py",
 )
 
 # A handler that waits for a byte in the file `GATE` before each chunk.

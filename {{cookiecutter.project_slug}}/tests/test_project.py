@@ -1,5 +1,7 @@
 """Rules for the files beside `template.yaml`: Makefile, Dockerfile, samconfig.toml, requirements and workflows."""
 
+import ast
+import importlib.metadata
 import json
 import os
 import re
@@ -60,6 +62,11 @@ def test_makefile_builds_the_package(project: Path, own: Template) -> None:
     found = re.search(r"--python-version (\S+)", steps)
     assert found, "install requirements with --python-version $(python_version)"
     assert found[1] == version, f"install requirements for Python {version}, as in the template, not {found[1]}"
+    assert '--target "/artifact"' in steps, 'install requirements with --target "$(ARTIFACTS_DIR)"'
+    readable = re.search(r'^chmod -R \S*\+rX "/artifact"', steps, re.MULTILINE)
+    assert readable, 'keep chmod -R a+rX "$(ARTIFACTS_DIR)": Lambda runs the function as another user'
+    unchecked = "compileall" not in steps or "--invalidation-mode unchecked-hash" in steps
+    assert unchecked, "compile with --invalidation-mode unchecked-hash, or Lambda ignores the .pyc files"
     assert "--only-binary :all:" in steps, (
         "install requirements with --only-binary :all:, or they are built for this machine"
     )
@@ -81,6 +88,8 @@ def test_dockerfile(project: Path, own: Template) -> None:
     arguments = (own.resources["StreamFunction"].get("Metadata") or {}).get("DockerBuildArgs") or {}
     unset = [name for name in re.findall(r"^ARG (\w+)$", text, re.MULTILINE) if name not in arguments]
     assert not unset, f"set {unset} under DockerBuildArgs in template.yaml"
+    base = next((line for line in lines if line.startswith("FROM")), "")
+    assert "lambda/python" in base, f"start FROM public.ecr.aws/lambda/python:…, not {base!r}"
     copied = [line for line in lines if line.startswith("COPY")]
     assert any("runtime/" in line for line in copied), "COPY runtime/, or the image has no bootstrap"
     assert any(re.search(r"\bsrc/ ", line) for line in copied), "COPY src/, which is the function"
@@ -111,6 +120,9 @@ def test_samconfig(project: Path, own: Template) -> None:
     assert needed & set(capabilities), f'set capabilities = "{min(needed)}", since the stack has a role'
     bucket = deploy.get("resolve_s3") is True or deploy.get("s3_bucket")
     assert bucket, "set resolve_s3 = true, or name an s3_bucket for the package"
+    overrides = re.findall(r"(\w+)=", str(deploy.get("parameter_overrides", "")))
+    strangers = set(overrides) - own.parameters.keys()
+    assert not strangers, f"parameter_overrides: {sorted(strangers)} are not parameters; use {sorted(own.parameters)}"
     image = own.functions["StreamFunction"].get("PackageType") == "Image"
     repository = {"image_repository", "image_repositories"} & deploy.keys() or deploy.get("resolve_image_repos") is True
     assert repository or not image, "set resolve_image_repos = true, or name an image_repository"
@@ -135,6 +147,39 @@ def test_requirements_have_wheels(project: Path, own: Template) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     unsolvable = done.returncode and re.search("No solution found|not found in the package registry", done.stderr)
     assert not unsolvable, f"src/requirements.txt has no solution with wheels for Lambda; correct it: {done.stderr}"
+
+
+def test_imports_are_required(project: Path) -> None:
+    """The tools of pyproject.toml are installed here, but not on Lambda."""
+    group = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))["dependency-groups"]["dev"]
+    tools = {normalized(line) for line in group} - {"botocore"}
+    required = {normalized(line) for line in (project / "src" / "requirements.txt").read_text().splitlines()}
+    todo = set(required)
+    while todo:
+        needs = {normalized(need) for name in todo for need in requires(name)}
+        todo = needs - required
+        required |= needs
+    modules = importlib.metadata.packages_distributions()
+    for path in sorted((project / "src").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [of.name for of in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+            for name in names:
+                packages = {normalized(of) for of in modules.get(name.partition(".")[0], ())}
+                absent = packages & tools - required
+                assert not absent, f"{path.name} imports {name}: add {sorted(absent)[0]} to src/requirements.txt"
+
+
+def normalized(requirement: str) -> str:
+    found = re.match(r"[A-Za-z0-9._-]+", requirement.strip())
+    return re.sub(r"[-_.]+", "-", found[0]).lower() if found else ""
+
+
+def requires(package: str) -> list[str]:
+    try:
+        return [need for need in importlib.metadata.requires(package) or [] if "extra ==" not in need]
+    except (importlib.metadata.PackageNotFoundError, ValueError):
+        return []
 
 
 def test_smoke_event(project: Path) -> None:

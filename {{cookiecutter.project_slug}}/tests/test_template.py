@@ -7,6 +7,7 @@ A rule does not apply to resources that the template does not have, nor to value
 import re
 import symtable
 from fnmatch import fnmatch
+from functools import cache
 
 import botocore.session
 import pytest
@@ -32,7 +33,7 @@ def test_architecture(template: Template) -> None:
 
 def test_runtime_exists(template: Template) -> None:
     # https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtimes.html
-    known = botocore.session.get_session().get_service_model("lambda").shape_for("Runtime").metadata["enum"]
+    known = runtimes()
     for name, of in template.functions.items():
         runtime = of.get("Runtime", known[0])
         valid = runtime in known or template.unknown(runtime)
@@ -41,13 +42,18 @@ def test_runtime_exists(template: Template) -> None:
         )
 
 
+@cache
+def runtimes() -> list[str]:
+    model = botocore.session.get_session().get_service_model("lambda")
+    return list(model.shape_for("Runtime").metadata["enum"])
+
+
 def test_reserved_concurrency(template: Template) -> None:
     # https://docs.aws.amazon.com/lambda/latest/dg/configuration-concurrency.html
     for name, of in template.functions.items():
         reserved = of.get("ReservedConcurrentExecutions")
-        assert reserved != 0, (
-            f"{name}: ReservedConcurrentExecutions of 0 stops the function; set 1 or more, or remove it"
-        )
+        stops = str(reserved).lstrip("-").isdecimal() and int(str(reserved)) < 1
+        assert not stops, f"{name}: ReservedConcurrentExecutions: {reserved} stops it; set 1 or more, or remove it"
 
 
 def test_handler_exists(template: Template) -> None:
@@ -89,6 +95,10 @@ def test_build_method(template: Template) -> None:
         metadata = template.resources["StreamFunction"].get("Metadata") or {}
         found = [metadata.get(key) for key in ("BuildMethod", "ContextPath", "WorkingDirectory")]
         assert found == ["makefile", ".", "."], "set BuildMethod: makefile, ContextPath: . and WorkingDirectory: ."
+        if str(template.functions["StreamFunction"].get("Runtime")).startswith("provided"):
+            release = str(metadata.get("PythonVersion"))
+            exact = re.fullmatch(r"3\.\d+\.\d+\w*", release)
+            assert exact, f"set PythonVersion under Metadata to a release such as 3.13.18, not {release}"
 
 
 def test_logs(template: Template) -> None:

@@ -54,6 +54,9 @@ def test_cloudfront_may_call_the_url(template: Template) -> None:
 
 def test_cloudfront_origin(template: Template) -> None:
     # https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/DownloadDistValuesOrigin.html
+    for name, of in template.of("AWS::CloudFront::Distribution").items():
+        enabled = str(of["DistributionConfig"].get("Enabled")).lower() != "false"
+        assert enabled, f"{name}: set Enabled: true, or it answers nothing"
     for name, origin, _, _ in distributions(template):
         host = not isinstance(origin["DomainName"], str)
         assert host, f"{name}: set DomainName to the host of the URL: !Select [2, !Split ['/', …]]"
@@ -113,9 +116,21 @@ def test_rest_api_streams(template: Template) -> None:
                 f"{name}: anyone can call it; set Auth on {api}, to an empty mapping if that is intended"
             )
             path = str(of.get("Path"))
+            whole = "{proxy+}" not in path or str(of.get("Method")).upper() in ("ANY", "*")
+            assert whole, f"{name}: set Method: ANY, or the function never gets the other methods"
             assert "{proxy}" not in path, (
                 f"{name}: set Path: {path.replace('{proxy}', '{proxy+}')}, or it is one segment"
             )
+
+
+def test_rest_api_paths(template: Template) -> None:
+    # https://docs.aws.amazon.com/apigateway/latest/developerguide/api-gateway-set-up-simple-proxy.html
+    events = template.functions["StreamFunction"].get("Events") or {}
+    paths = {str((event.get("Properties") or {}).get("Path")) for event in events.values() if event["Type"] == "Api"}
+    greedy = {path for path in paths if path.endswith("+}")}
+    missing = {"/", "/{proxy+}"} - paths
+    complete = not missing or len(paths) > 1 or (not greedy and "/" not in paths) or not paths
+    assert complete, f"StreamFunction: add an event for {sorted(missing)}: {sorted(paths)} does not include it"
 
 
 def test_rest_api_settings(template: Template) -> None:

@@ -1,6 +1,7 @@
 """Rules for metrics, alarms, dashboards and gradual deployments in `template.yaml`."""
 
 import re
+from functools import cache
 from typing import Any
 
 from tests.conftest import PROJECT, Template, listed, mappings, number, variables
@@ -44,8 +45,7 @@ def alarms_of(template: Template, function: str) -> dict[str, dict[str, Any]]:
 
 def test_metrics_exist(template: Template) -> None:
     # https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
-    folders = [PROJECT / "src", PROJECT / "runtime"]
-    code = "\n".join(path.read_text(encoding="utf-8") for folder in folders for path in folder.rglob("*.py"))
+    code = source("src") + source("runtime")
     filtered = [(of.get("MetricNamespace"), of.get("MetricName")) for of in mappings(template.resources)]
     end = "_METRICS_NAMESPACE"
     spaces = {name: {v for k, v in variables(of).items() if k.endswith(end)} for name, of in template.functions.items()}
@@ -76,7 +76,7 @@ def test_metric_dimensions(template: Template) -> None:
     for place, space, metric, dimensions in template.metrics():
         wrong = dimensions.keys() - DIMENSIONS.get(space, dimensions.keys())
         assert not wrong, f"{place}: {space} has no dimension {sorted(wrong)}; use {sorted(DIMENSIONS.get(space, ()))}"
-        if space in spaces and f'"{metric}"' in runtime_code():
+        if space in spaces and f'"{metric}"' in source("runtime"):
             found = sorted(dimensions)
             assert found == ["FunctionName"], f"{place}: the runtime writes {metric} by FunctionName, not by {found}"
         if space == "AWS/ApiGateway":
@@ -86,14 +86,15 @@ def test_metric_dimensions(template: Template) -> None:
         if space == "AWS/Lambda" and "Resource" in dimensions:
             function, _, alias = str(dimensions["Resource"]).partition("}:")
             own = template.target(f"{function.removesuffix('}')}}}")
-            exists = own and (not alias or (own[0], alias) in template.aliases)
+            exists = own is not None and (not alias or (own[0], alias) in template.aliases)
             assert exists or template.unknown(dimensions["Resource"]), (
                 f"{place}: set Resource to !Sub ${{function}}:alias with one of {[*template.aliases]}"
             )
 
 
-def runtime_code() -> str:
-    return "\n".join(path.read_text(encoding="utf-8") for path in (PROJECT / "runtime").rglob("*.py"))
+@cache
+def source(folder: str) -> str:
+    return "\n".join(path.read_text(encoding="utf-8") for path in (PROJECT / folder).rglob("*.py"))
 
 
 def test_alarms_can_fire(template: Template) -> None:
@@ -130,7 +131,7 @@ def test_alarms_have_an_effect(template: Template) -> None:
             kind = template.resources.get(str(action)[2:-1], {}).get("Type", ACTIONS[0])
             assert kind in ACTIONS, f"{name}: set AlarmActions to !Ref of an AWS::SNS::Topic, not of an {kind}"
     for name, of in alarms_of(template, "StreamFunction").items():
-        acts = of.get("AlarmActions") and str(of.get("ActionsEnabled", True)).lower() == "true"
+        acts = bool(of.get("AlarmActions")) and str(of.get("ActionsEnabled", True)).lower() == "true"
         named = f"${{{name}" in attached or name in composite
         assert acts or named, f"{name}: nothing happens when it fires; set AlarmActions, or attach it to the deployment"
 
@@ -144,6 +145,8 @@ def test_gradual_deployment(template: Template) -> None:
         kind = str(preference.get("Type", "AllAtOnce"))
         valid = GRADUAL.fullmatch(kind) or kind == "AllAtOnce" or kind.startswith("$")
         assert valid, f"{name}: {kind} is not a type of deployment; use one such as Canary10Percent5Minutes"
+        enabled = str(preference.get("Enabled", True)).lower() != "false"
+        assert enabled, f"{name}: remove Enabled: false from DeploymentPreference, or all traffic moves at once"
         if staged and isinstance((template.functions[name].get("DeploymentPreference") or {}).get("Type"), dict):
             assert kind != "AllAtOnce", f"{name}: let the type be gradual where Stage is production"
             for stage in ("staging", "preview", "development"):
@@ -157,6 +160,9 @@ def test_gradual_deployment(template: Template) -> None:
             soon = seconds <= minutes * 60 or not minutes
             assert soon, f"{alarm}: set Period and EvaluationPeriods to at most {minutes} minutes, or it fires too late"
         role = production.get(str(preference.get("Role")).partition(".")[0][2:].rstrip("}"))
+        attached = str((role or {}).get("Properties", {}))
+        managed = not role or "AWSCodeDeployRoleForLambda" in attached or "codedeploy:" in attached
+        assert managed, f"{preference.get('Role')}: attach the policy AWSCodeDeployRoleForLambdaLimited"
         for statement in mappings((role or {}).get("Properties", {}).get("AssumeRolePolicyDocument")):
             if "Principal" in statement:
                 service = (statement.get("Principal") or {}).get("Service")

@@ -2,8 +2,9 @@
 
 from urllib.parse import urlsplit
 
-from tests.conftest import Template, listed, true
+from tests.conftest import Template, listed, number, true
 
+METHODS = {"*", "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 URL_ACTIONS = {"lambda:InvokeFunctionUrl", "lambda:InvokeFunction"}
 
 
@@ -66,6 +67,10 @@ def test_cors_settings(template: Template) -> None:
             assert exact or template.unknown(origin), (
                 f"{name}: {origin} must be scheme://host[:port], without a path or a pattern; a * stands only alone"
             )
+        unknown = set(map(str, listed(cors.get("AllowMethods")))) - METHODS
+        assert not unknown, f"{name}: {sorted(unknown)} in AllowMethods are not among {sorted(METHODS)}"
+        age = number(cors.get("MaxAge", 0), 0)
+        assert 0 <= age <= 86400, f"{name}: set MaxAge from 0 to 86400 seconds, not {age:g}"
         assert "OPTIONS" not in listed(cors.get("AllowMethods")), (
             f"{name}: remove OPTIONS, which the URL itself answers"
         )

@@ -246,7 +246,7 @@ def test_credential_error_names() -> None:
 
 @pytest.mark.parametrize("code", ["UnrecognizedClientException", "ExpiredTokenException"])
 def test_stand_in_with_invalid_credentials(bedrock: Bedrock, code: str) -> None:
-    bedrock.refuse(403, code, "The security token is no good.")
+    bedrock.refuse(403, code, "The security token is invalid.")
     assert f"stand-in, not a model ({code})" in text_of(ask())
 
 
