@@ -35,7 +35,9 @@ class Adopt(Extension):
         """Refuse answers that would be evaluated: on the command line they could run any code."""
         own = source == _OWN or not re.search(r"\{[{%#]", re.sub(_OWN_IN_HOOK, "", source))
         if name is None and not own:
-            raise FailedHookException(f"An answer must not hold {{{{, {{% or {{#, got {source[:80]!r}. Nothing was changed.")
+            raise FailedHookException(
+                f"An answer must not hold {{{{, {{% or {{#, got {source[:80]!r}. Nothing was changed."
+            )
         return source
 
 
@@ -87,4 +89,3 @@ def _command_line() -> dict[str, Any]:
 def _say(text: str) -> None:
     encoding = sys.stdout.encoding or "utf-8"
     print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
-

@@ -45,9 +45,8 @@ class _Composer(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if not self.check_event(yaml.AliasEvent):
             return super().compose_node(parent, index)
-        event = self.peek_event()
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
         target = super().compose_node(parent, index)
-        assert event is not None
         assert target is not None
         self.aliased[id(target)] = event.anchor
         return Alias(event.anchor, target, event.start_mark, event.end_mark)
@@ -213,7 +212,9 @@ def _to_data(node: yaml.Node, above: tuple[int, ...]) -> Data:
     if isinstance(node, Alias):
         return _to_data(node.target, above)
     if id(node) in above:
-        raise Refusal(f"line {node.start_mark.line + 1}: an anchored value contains itself, which SAM cannot read either")
+        raise Refusal(
+            f"line {node.start_mark.line + 1}: an anchored value contains itself, which SAM cannot read either"
+        )
     above = (*above, id(node))
     if isinstance(node, yaml.MappingNode):
         mapping: dict[Any, Data] = {}

@@ -89,14 +89,15 @@ class Editor:
         """Whether anything is to be inserted."""
         return bool(self.insertions)
 
-    def add(self, path: Path, key: str, value: Any) -> None:
-        """Add an entry to the mapping at `path`, which is made where it is missing.
+    def add(self, path: Path, entries: dict[str, Any]) -> None:
+        """Add entries to the mapping at `path`, which is made where it is missing.
 
         Raises:
             Refusal: The mapping is computed, or shared with another part of the document.
         """
-        self._expected = _with_entry(self._expected, path, key, rendering.to_data(value, self._document.is_json))
-        self._insert(path, key, value)
+        for key, value in entries.items():
+            self._expected = _with_entry(self._expected, path, key, rendering.to_data(value, self._document.is_json))
+        self._insert(path, entries)
 
     def append(self, path: Path, value: rendering.Intrinsic) -> None:
         """Add an item to the end of the sequence at `path`, which is made where it is missing.
@@ -109,19 +110,19 @@ class Editor:
         text = rendering.flow(value, document.is_json)
         node = document.find(*path)
         if node is None:
-            self._insert(path, "", [value])
+            self._insert(path[:-1], {path[-1]: [value]})
         elif is_empty(node):
             self._refuse_shared(path)
             column = self._column(path[:-1]) + self._step(path[:-1])
             self._lines("item", path, text, [f"- {text}"], node, column, -column, anchor=2)
         elif not is_plain(node, yaml.SequenceNode):
             raise Refusal(_computed(path))
-        elif node.flow_style:
+        elif isinstance(node, yaml.SequenceNode) and node.flow_style:
             self._refuse_shared(path)
             self._flow_text("item", path, text, text, 0, node)
         else:
             self._refuse_shared(path)
-            first = node.value[0].start_mark.index
+            first: int = node.value[0].start_mark.index
             dash = document.text.rfind("-", 0, first)
             column = dash - document.line_start(dash)
             self._lines("item", path, text, [f"- {text}"], node, column, -column, anchor=2)
@@ -164,34 +165,32 @@ class Editor:
         _check(text, self._expected, self._document, "add to")
         return text
 
-    def _insert(self, path: Path, key: str, value: Any) -> None:
-        """Insert an entry; with an empty `key`, what is at the end of `path` itself."""
-        path, key, value = (path, key, value) if key else (path[:-1], path[-1], value)
+    def _insert(self, path: Path, entries: dict[str, Any]) -> None:
         existing = self._existing(path)
         self._refuse_shared(existing)
         node = self._document.find(*existing)
         missing = path[len(existing) :]
-        document = self._document
         if isinstance(node, yaml.MappingNode) and node.flow_style:
-            for name in reversed((*missing, key)):
-                value = {name: value}
-            [(name, value)] = value.items()
-            self._flow_entry(existing, name, value, node)
+            for name in reversed(missing):
+                entries = {name: entries}
+            for key, value in entries.items():
+                self._flow_entry(existing, key, value, node)
             return
         assert node is not None
         column, step = self._column(existing), self._step(existing)
         order = -column
         for depth, name in enumerate(missing):
-            at = column + depth * step
-            self._lines("scaffold", path[: len(existing) + depth], name, [f"{name}:"], node, at, order)
+            above = path[: len(existing) + depth]
+            self._lines("scaffold", above, name, [f"{name}:"], node, column + depth * step, order)
         column += len(missing) * step
-        if isinstance(value, list):
-            self._lines("scaffold", path, key, [f"{key}:"], node, column, order)
-            for part in value:
-                text = rendering.flow(part)
-                self._lines("item", (*path, key), text, [f"- {text}"], node, column + step, order, anchor=2)
-        else:
-            self._lines("entry", path, key, rendering.block(key, value, step), node, column, order)
+        for key, value in entries.items():
+            if isinstance(value, list):
+                self._lines("scaffold", path, key, [f"{key}:"], node, column, order)
+                for part in value:
+                    text = rendering.flow(part)
+                    self._lines("item", (*path, key), text, [f"- {text}"], node, column + step, order, anchor=2)
+            else:
+                self._lines("entry", path, key, rendering.block(key, value, step), node, column, order)
 
     def _existing(self, path: Path) -> Path:
         """Return the longest beginning of `path` that leads to a mapping, or to where one can be written."""
@@ -226,7 +225,8 @@ class Editor:
         """Return the column of the keys of the mapping at `path`."""
         node = self._document.find(*path)
         if isinstance(node, yaml.MappingNode) and node.value:
-            return node.value[0][0].start_mark.column
+            column: int = node.value[0][0].start_mark.column
+            return column
         return self._column(path[:-1]) + self._step(path[:-1])
 
     def _step(self, path: Path) -> int:
@@ -468,7 +468,9 @@ def _without(data: Data, insertion: Insertion) -> Data:
         tag, content = container
         key = scalar_data(insertion.key)
         if insertion.kind == "item":
-            item = to_data(yaml.compose(insertion.key, Loader=yaml.SafeLoader))
+            node = yaml.compose(insertion.key, Loader=yaml.SafeLoader)
+            assert node is not None
+            item = to_data(node)
             index = max(index for index, other in enumerate(content) if other == item)
             return tag, [*content[:index], *content[index + 1 :]]
         if insertion.kind == "chain":

@@ -104,12 +104,14 @@ class Folder:
         except FileNotFoundError:
             raise Refusal(
                 f"{path.name}/ exists and is not from this template: it has no {MANIFEST}. If it is yours, choose"
-                " another name, for example folder=streaming-runtime; if it is not, restore the file from version control"
+                " another name, for example folder=streaming-runtime. Otherwise restore that file from version control"
             ) from None
         except NotADirectoryError:
             raise Refusal(f"{path.name} is a file. Choose another name with folder=NAME") from None
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise Refusal(f"{path.name}/{MANIFEST} cannot be read ({error!r}). Restore it from version control") from None
+            raise Refusal(
+                f"{path.name}/{MANIFEST} cannot be read ({error!r}). Restore it from version control"
+            ) from None
 
     def outdated(self, sources: dict[str, Path]) -> list[str]:
         """Return the files that are missing here, differ from their source, or have none any more.

@@ -20,6 +20,15 @@ _TEMPLATES = ("template.yaml", "template.yml", "template.json")
 _FILES_OF_ADOPTION = "{{workspace(cookiecutter)}}"
 _PROJECT = "{{cookiecutter.project_slug}}"
 
+# What an answer may be, as a pattern and for people, and an example.
+_RULES = {
+    "function": (r"[A-Za-z0-9]{0,255}", "the logical ID of a function: letters and digits", "HelloFunction"),
+    "folder": (r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", "a folder's name: letters, digits, _, . and -", "streaming"),
+    "url_auth": ("AWS_IAM|NONE", "AWS_IAM or NONE", "AWS_IAM"),
+    "undo": ("yes|no", "yes or no", "no"),
+    "template_file": (r"[^\0]{1,4096}", "the path of a SAM template", "template.yaml"),
+}
+
 _ADOPTED = """
 {function} streams from its next deployment on: `sam build && sam deploy`, as before.
 
@@ -65,11 +74,8 @@ class Answers:
             Refusal: One of them is not allowed.
         """
         given = {key: str(value) for key, value in context.items()}
-        _match("function", given, r"[A-Za-z0-9]{0,255}", "the logical ID of a function: letters and digits", "HelloFunction")
-        _match("folder", given, r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", "a folder's name: letters, digits, _, . and -", "streaming")
-        _match("url_auth", given, "AWS_IAM|NONE", "AWS_IAM or NONE", "AWS_IAM")
-        _match("undo", given, "yes|no", "yes or no", "no")
-        _match("template_file", given, r"[^\0]{1,4096}", "the path of a SAM template", "template.yaml")
+        for option, (pattern, allowed, example) in _RULES.items():
+            _match(option, given.get(option, ""), pattern, allowed, example)
         return cls(
             function=given["function"],
             template_file=given["template_file"],
@@ -151,7 +157,9 @@ class Job:
         if self.manifest is None:
             self._write_template()
             left = self.folder.remove()
-            return f"\n{self.folder.path.name}/ was kept, since these files are yours: {', '.join(left)}\n" if left else ""
+            return (
+                f"\n{self.folder.path.name}/ was kept, since these files are yours: {', '.join(left)}\n" if left else ""
+            )
         for name, text in self.patches.items():
             write_file(self.folder.path / name, text.encode())
         if self.sources is not None:
@@ -187,12 +195,14 @@ def prepare(answers: Answers, is_new: bool = False) -> Job:
             " template, for example folder=streaming-2"
         )
     document = Document(read_template(template), path)
-    return _prepare_undo(answers, folder, template, document) if answers.undo else _prepare(answers, folder, template, document)
+    prepared = _prepare_undo if answers.undo else _prepare_adoption
+    return prepared(answers, folder, template, document)
 
 
 def workspace_name(answers: Answers, job: Job) -> str:
     """Return the name of the folder that cookiecutter is to make: the real one, unless that is there already."""
-    return answers.folder if job.folder.manifest is None and not answers.undo else f".{answers.folder}-{secrets.token_hex(4)}"
+    is_new = job.folder.manifest is None and not answers.undo
+    return answers.folder if is_new else f".{answers.folder}-{secrets.token_hex(4)}"
 
 
 def read_template(path: Path) -> str:
@@ -215,7 +225,7 @@ def unified_diff(name: str, before: str, after: str) -> str:
     return "".join(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines)
 
 
-def _prepare(answers: Answers, folder: Folder, template: Path, document: Document) -> Job:
+def _prepare_adoption(answers: Answers, folder: Folder, template: Path, document: Document) -> Job:
     project = answers.checkout / _PROJECT
     layer = (answers.application / answers.folder / "runtime").resolve()
     wish = Wish(
@@ -265,10 +275,14 @@ def _prepare_undo(answers: Answers, folder: Folder, template: Path, document: Do
             return Job(template, document.text, document.text, folder, folder.manifest, already=already)
         raise Refusal(f"function = '{function}' was not adopted. Adopted here: {known}. Name one with function=NAME")
     left = [name for name in manifest.adopted if name != function]
-    removed = list(manifest.functions.get(function, [])) if left else [
-        *manifest.functions.get(function, []),
-        *manifest.shared,
-    ]
+    removed = (
+        list(manifest.functions.get(function, []))
+        if left
+        else [
+            *manifest.functions.get(function, []),
+            *manifest.shared,
+        ]
+    )
     after, gone = remove(document, removed, manifest.scaffolds)
     _refuse_dangling(document, after)
     if document.is_json:
@@ -291,8 +305,8 @@ def _refuse_dangling(document: Document, after: str) -> None:
     used = sorted(gone & {*references(now)})
     if used:
         raise Refusal(
-            f"Other parts of {document.name} refer to {', '.join(used)}, which would be removed. Remove these references"
-            " first, then run this again"
+            f"Other parts of {document.name} refer to {', '.join(used)}, which would be removed. Remove these"
+            " references first, then run this again"
         )
 
 
@@ -309,8 +323,8 @@ def _find_template(answers: Answers) -> Path:
         if (answers.application / name).is_file():
             return answers.application / name
     raise Refusal(
-        f"{answers.application} has no {' or '.join(names)}. Run this in the folder of your SAM application, or name its"
-        " template with template_file=PATH"
+        f"{answers.application} has no {' or '.join(names)}. Run this in the folder of your SAM application, or name"
+        " its template with template_file=PATH"
     )
 
 
@@ -328,8 +342,7 @@ def _lines(text: str) -> list[str]:
     return re.findall(r"[^\n]*\n|[^\n]+\Z", text)
 
 
-def _match(option: str, given: dict[str, str], pattern: str, allowed: str, example: str) -> None:
-    value = given.get(option, "")
+def _match(option: str, value: str, pattern: str, allowed: str, example: str) -> None:
     if not re.fullmatch(pattern, value, re.ASCII | re.DOTALL):
         shown = value if len(value) <= 80 else value[:80] + "…"
-        raise Refusal(f"`{option}` must be {allowed}, got {ascii(shown)}. Example: {option}={example}")
+        raise Refusal(f"`{option}` must be {allowed}, got {shown!a}. Example: {option}={example}")

@@ -25,6 +25,7 @@ NESTED = {"AWS::Serverless::Application": "Location", "AWS::CloudFormation::Stac
 WRAPPER = "AWS_LAMBDA_EXEC_WRAPPER"
 BOOTSTRAP = "/opt/bootstrap"
 IN_PACKAGE = "/var/task/bootstrap"
+API_SETTING = "STREAMING_RUNTIME_REST_API"
 STREAM = "RESPONSE_STREAM"
 # The bootstrap uses options of Python 3.11. Managed runtimes that have them:
 OLDEST_PYTHON = (3, 11)
@@ -153,14 +154,14 @@ def make_plan(document: Document, wish: Wish) -> Plan:
     _refuse_properties(template, function)
     plan = Plan(function, Editor(document))
     layer = _add_layer(template, plan, wish)
-    _add_wrapper(template, plan, layer)
+    _add_variables(template, plan, layer)
     _add_url(template, plan, wish)
     plan.notes += _notes(template, plan, wish)
     return plan
 
 
 def references(value: Any) -> Iterator[str]:
-    """Return the names that a part of a template refers to: logical IDs and what CloudFormation calls pseudo parameters."""
+    """Return the names that a part of a template refers to: logical IDs and pseudo parameters."""
     if isinstance(value, dict):
         for key, below in value.items():
             if key in ("Ref", "DependsOn", "Fn::GetAtt"):
@@ -208,7 +209,8 @@ def _refuse_package(template: Template, function: str, wish: Wish) -> None:
     if template.property(function, "PackageType") == "Image" or "ImageUri" in own:
         raise Refusal(
             f"{function} is a container image, and images have no layers. Add the runtime to the image instead:\n"
-            f"  1. Copy it into the image's build context: cp -R '{wish.runtime_source}' CONTEXT/streaming_runtime_files\n"
+            "  1. Copy it into the image's build context:\n"
+            f"       cp -R '{wish.runtime_source}' CONTEXT/streaming_runtime_files\n"
             "  2. Add these two lines to the end of the Dockerfile; its CMD stays:\n"
             "       COPY streaming_runtime_files/ /var/task/\n"
             '       ENTRYPOINT ["/var/task/bootstrap"]\n'
@@ -216,8 +218,8 @@ def _refuse_package(template: Template, function: str, wish: Wish) -> None:
         )
     if own.get("InlineCode") is not None:
         raise Refusal(
-            f"{function} has InlineCode, which `sam build` and local tools cannot run. Move the code to a file, give its"
-            " folder as CodeUri, then run this again"
+            f"{function} has InlineCode, which `sam build` and local tools cannot run. Move the code to a file, give"
+            " its folder as CodeUri, then run this again"
         )
     runtime = template.property(function, "Runtime")
     version = re.fullmatch(r"python(\d+)\.(\d+)", runtime) if isinstance(runtime, str) else None
@@ -232,7 +234,9 @@ def _refuse_package(template: Template, function: str, wish: Wish) -> None:
             remedy = "Node.js streams without this: wrap the handler in awslambda.streamifyResponse"
         raise Refusal(f"{function} has Runtime: {runtime}; {remedy}")
     if version is not None and (int(version[1]), int(version[2])) < OLDEST_PYTHON:
-        raise Refusal(f"{function} has Runtime: {runtime}; streaming needs python3.11 or later. Raise it, then run this again")
+        raise Refusal(
+            f"{function} has Runtime: {runtime}; streaming needs python3.11 or later. Raise it, then run this again"
+        )
 
 
 def _refuse_properties(template: Template, function: str) -> None:
@@ -259,7 +263,7 @@ def _add_layer(template: Template, plan: Plan, wish: Wish) -> str:
     if layer is None:
         layer = _free_name(template, "Resources", "StreamingRuntimeLayer", "StreamingRuntimeLayerVersion")
         properties = {"ContentUri": wish.layer_folder, "CompatibleRuntimes": RUNTIMES, "RetentionPolicy": "Delete"}
-        plan.editor.add(("Resources",), layer, {"Type": LAYER, "Properties": properties})
+        plan.editor.add(("Resources",), {layer: {"Type": LAYER, "Properties": properties}})
         plan.shared.add(("Resources", layer))
     layers = template.layers(function)
     if {"Ref": layer} in layers:
@@ -273,17 +277,17 @@ def _add_layer(template: Template, plan: Plan, wish: Wish) -> str:
     return layer
 
 
-def _add_wrapper(template: Template, plan: Plan, layer: str) -> None:
+def _add_variables(template: Template, plan: Plan, layer: str) -> None:
     function = plan.function
-    path = ("Resources", function, "Properties", "Environment", "Variables")
+    variables: dict[str, Any] = {}
     current = template.variable(function, WRAPPER)
     if current is None:
-        plan.editor.add(path, WRAPPER, BOOTSTRAP)
+        variables[WRAPPER] = BOOTSTRAP
     elif current == BOOTSTRAP:
         if {"Ref": layer} not in template.layers(function):
             raise Refusal(
-                f"{function} already has {WRAPPER}: {BOOTSTRAP}, from another layer, such as that of Lambda Web Adapter."
-                " Remove the variable and that layer, then run this again"
+                f"{function} already has {WRAPPER}: {BOOTSTRAP}, from another layer, such as that of Lambda Web"
+                " Adapter. Remove the variable and that layer, then run this again"
             )
     elif current == IN_PACKAGE:
         raise Refusal(
@@ -295,13 +299,39 @@ def _add_wrapper(template: Template, plan: Plan, layer: str) -> None:
             f"{function} has both {WRAPPER} and {CHAINED}, and only one other wrapper can be started. Remove one of"
             " them, then run this again"
         )
-    elif entry(template.document.find(*path), WRAPPER) is not None:
-        plan.editor.chain(path, WRAPPER, BOOTSTRAP)
-        plan.notes.append(_CHAINED_NOTE.format(wrapper=_shown(current)))
     else:
-        plan.editor.add(path, WRAPPER, BOOTSTRAP)
-        plan.editor.add(path, CHAINED, current)
         plan.notes.append(_CHAINED_NOTE.format(wrapper=_shown(current)))
+        if entry(template.document.find(*_variables(function)), WRAPPER) is not None:
+            plan.editor.chain(_variables(function), WRAPPER, BOOTSTRAP)
+        else:
+            variables |= {WRAPPER: BOOTSTRAP, CHAINED: current}
+    if _has_buffered_api(template, plan) and template.variable(function, API_SETTING) is None:
+        variables[API_SETTING] = "buffered"
+    if variables:
+        plan.editor.add(_variables(function), variables)
+
+
+def _variables(function: str) -> tuple[str, ...]:
+    return ("Resources", function, "Properties", "Environment", "Variables")
+
+
+def _has_buffered_api(template: Template, plan: Plan) -> bool:
+    """Whether REST APIs call the function that buffer, so cannot read the HTTP metadata of a stream.
+
+    Events of a REST API that streams look the same, so the runtime has to be told.
+    """
+    events = _mapping(template.own(plan.function), "Events").values()
+    modes = [_mapping(event, "Properties").get("ResponseTransferMode") for event in events if _is_api(event)]
+    if STREAM in modes and {*modes} != {STREAM}:
+        plan.notes.append(
+            f"{plan.function} has Api events that stream and others that buffer. The runtime answers all of them for"
+            f" one kind, as {API_SETTING} says, so use one kind only."
+        )
+    return any(mode != STREAM for mode in modes)
+
+
+def _is_api(event: Any) -> bool:
+    return isinstance(event, dict) and event.get("Type") == "Api"
 
 
 def _add_url(template: Template, plan: Plan, wish: Wish) -> None:
@@ -321,7 +351,7 @@ def _add_url(template: Template, plan: Plan, wish: Wish) -> None:
 def _add_mode(template: Template, plan: Plan, path: tuple[str, ...], mode: Any, inherited: Any) -> None:
     """Make a URL stream that exists already; its settings and its permissions stay."""
     if mode is None and inherited != STREAM:
-        plan.editor.add(path, "InvokeMode", STREAM)
+        plan.editor.add(path, {"InvokeMode": STREAM})
     elif mode is not None and template.resolve(mode) != STREAM:
         raise Refusal(
             f"{'.'.join(path)} has InvokeMode: {_shown(mode)}, which does not stream. Change it to {STREAM}, then run"
@@ -340,7 +370,7 @@ def _add_new_url(template: Template, plan: Plan, wish: Wish) -> None:
 
     def add(name: str, alternative: str, type_: str, properties: dict[str, Any]) -> str:
         logical_id = _free_name(template, "Resources", name, alternative)
-        plan.editor.add(("Resources",), logical_id, {"Type": type_, **conditional, "Properties": properties})
+        plan.editor.add(("Resources",), {logical_id: {"Type": type_, **conditional, "Properties": properties}})
         return logical_id
 
     url = {"TargetFunctionArn": target, "AuthType": wish.url_auth, "InvokeMode": STREAM}
@@ -354,7 +384,7 @@ def _add_new_url(template: Template, plan: Plan, wish: Wish) -> None:
         add(f"{url_id}InvokePermission", f"{url_id}StreamInvokePermission", PERMISSION, permission)
     output = _free_name(template, "Outputs", f"{function}Url", f"{function}StreamUrl")
     value = Compact(conditional, Value=Intrinsic("GetAtt", f"{url_id}.FunctionUrl"))
-    plan.editor.add(("Outputs",), output, value)
+    plan.editor.add(("Outputs",), {output: value})
 
 
 def _notes(template: Template, plan: Plan, wish: Wish) -> Iterator[str]:

@@ -9,7 +9,9 @@ from typing import Any
 from .document import Data, boolean_data, mapping_data, scalar_data, sequence_data
 
 # What no YAML parser reads as anything but this text; the second form is for block style, where colons are safe too.
-_FLOW_PLAIN = re.compile(r"(?!(?:true|false|yes|no|on|off|null|y|n)\Z)[A-Za-z/][A-Za-z0-9_./-]*", re.IGNORECASE | re.ASCII)
+_FLOW_PLAIN = re.compile(
+    r"(?!(?:true|false|yes|no|on|off|null|y|n)\Z)[A-Za-z/][A-Za-z0-9_./-]*", re.IGNORECASE | re.ASCII
+)
 _BLOCK_PLAIN = re.compile(_FLOW_PLAIN.pattern + r"(:{1,2}[A-Za-z0-9_./-]+)*", re.IGNORECASE | re.ASCII)
 
 

@@ -30,12 +30,12 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         Exit status, where it could not be started.
     """
-    options = _parser().parse_args(arguments)
+    options, more = _parser().parse_known_args(arguments)
     if options.command == "probe":
         if not options.url:
             print("dev.py: give a URL, as in: make probe URL=http://127.0.0.1:3000/", file=sys.stderr)
             return 2
-        return _start([], {}, "local.probe", "--expect-streaming", *options.arguments, options.url)
+        return _start([], {}, "local.probe", "--expect-streaming", *more, options.url)
     manifest = json.loads((HERE / "adopted.json").read_text(encoding="utf-8"))
     adopted = sorted({*manifest["functions"], *manifest["patches"]})
     function = options.function or (adopted[0] if len(adopted) == 1 else "")
@@ -47,17 +47,18 @@ def main(arguments: list[str] | None = None) -> int:
     folders = [path.parent / folder for folder in _code_folders(template, function)]
     given = ("--port", options.port) if options.command == "serve" else ("--event", _event(options.event))
     command = ("local", "--template", str(path), "--function", function, *given)
-    return _start(folders, _variables(folders[1:]), *command, *options.arguments)
+    return _start(folders, _variables(folders[1:]), *command, *more)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description="What else is given goes to `python -m local` as it is.", allow_abbrev=False
+    )
     parser.add_argument("command", choices=("serve", "invoke", "probe"))
     parser.add_argument("--function", default="", help="logical ID (default: the only adopted function)")
     parser.add_argument("--port", default="3000")
     parser.add_argument("--event", default="", help="file with the event, relative to this folder")
     parser.add_argument("--url", default="")
-    parser.add_argument("arguments", nargs="*", help="more arguments of `python -m local`")
     return parser
 
 
