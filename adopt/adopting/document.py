@@ -60,6 +60,7 @@ class Document:
         name: What messages call the file.
         is_json: Whether the text is JSON.
         root: The outermost mapping.
+        data: The same as a value that can be compared.
         line_break: The file's first line break.
     """
 
@@ -67,7 +68,7 @@ class Document:
         """Parse `text`.
 
         Raises:
-            Refusal: It cannot be parsed, or is not one mapping.
+            Refusal: It cannot be parsed, is not one mapping, has a key twice or contains itself.
         """
         self.text = text
         self.name = name
@@ -82,6 +83,7 @@ class Document:
         if not isinstance(root, yaml.MappingNode):
             raise Refusal(f"{name} must hold a mapping with `Resources`, as a SAM template does")
         self.root = root
+        self.data = to_data(root)
         self._aliased = composer.aliased
         first = min((index for index in map(text.find, "\r\n") if index >= 0), default=None)
         self.line_break = "\n" if first is None else "\r\n" if text.startswith("\r\n", first) else text[first]
@@ -212,9 +214,8 @@ def _to_data(node: yaml.Node, above: tuple[int, ...]) -> Data:
     if isinstance(node, Alias):
         return _to_data(node.target, above)
     if id(node) in above:
-        raise Refusal(
-            f"line {node.start_mark.line + 1}: an anchored value contains itself, which SAM cannot read either"
-        )
+        line = node.start_mark.line + 1
+        raise Refusal(f"line {line}: an anchored value contains itself, which SAM cannot read either. Write it out")
     above = (*above, id(node))
     if isinstance(node, yaml.MappingNode):
         mapping: dict[Any, Data] = {}

@@ -14,6 +14,7 @@ import yaml
 
 from . import rendering
 from .document import (
+    BREAKS,
     Alias,
     Data,
     Document,
@@ -81,7 +82,7 @@ class Editor:
     def __init__(self, document: Document) -> None:
         self.insertions: list[Insertion] = []
         self._document = document
-        self._expected = to_data(document.root)
+        self._expected = document.data
         self._places: list[tuple[int, int]] = []  # offset, and a column to order by what is at the same offset
 
     @property
@@ -204,10 +205,10 @@ class Editor:
                         " replace it. Write it out there, then run this again"
                     )
                 return path[: length - 1]
-            if not is_empty(node) and not is_plain(node, yaml.MappingNode) and not isinstance(node, Alias):
-                raise Refusal(_computed(path[:length]))
-            if is_empty(node):
+            if is_empty(node) or isinstance(node, Alias):
                 return path[:length]
+            if not is_plain(node, yaml.MappingNode):
+                raise Refusal(_computed(path[:length]))
         return path
 
     def _refuse_shared(self, path: Path) -> None:
@@ -260,7 +261,7 @@ class Editor:
         anchor: int = 0,
     ) -> None:
         """Insert whole lines at the end of the block `node`, or below its key where it is empty."""
-        offset, behind_text = self._line_place(node, column)
+        offset, behind_text = self._line_place(node, -order)
         line_break, indentation = self._break(offset), " " * column
         text = line_break.join(indentation + line for line in lines)
         if behind_text:
@@ -273,14 +274,28 @@ class Editor:
         """Return where to insert lines after `node`, and whether that is behind text that no line break ends."""
         document = self._document
         end, block_text = content_end(node)
-        if block_text and (end == len(document.text) and document.text[-1] not in "\r\n"):
-            # A line break here would become a part of the text, so go before the last entry.
-            last = node.value[-1]
-            return document.line_start((last[0] if isinstance(last, tuple) else last).start_mark.index), False
-        after = end if block_text else document.next_line(end)
+        whole = end < len(document.text) or document.text[-1] in BREAKS
+        after = (end if whole else None) if block_text else document.next_line(end)
         while after is not None and _is_comment(document.text, after, column):
             after = document.next_line(after)
-        return (len(document.text), True) if after is None else (after, False)
+        if after is not None:
+            return after, False
+        if block_text or isinstance(node, yaml.MappingNode):
+            # Behind the last line it would change that line, and might become a part of its text.
+            return self._before_last(node), False
+        return len(document.text), True
+
+    def _before_last(self, node: Any) -> int:
+        """Return where the line of the last entry or item of a block begins, or the comment that is right above it."""
+        document = self._document
+        *others, last = node.value
+        place = document.line_start((last[0] if isinstance(last, tuple) else last).start_mark.index)
+        if not others:
+            return place
+        bound, _ = content_end(others[-1][1] if isinstance(others[-1], tuple) else others[-1])
+        while (above := document.line_start(place - 1)) >= bound and _is_comment(document.text, above, 0):
+            place = above
+        return place
 
     def _flow_entry(self, path: Path, key: str, value: Any, node: yaml.MappingNode) -> None:
         if not self._document.is_json:
@@ -336,7 +351,7 @@ def remove(document: Document, insertions: list[Insertion], scaffolds: list[Inse
         Refusal: Something has been changed since, so that it cannot be told what was there before.
     """
     spans: list[tuple[int, int]] = []
-    expected = to_data(document.root)
+    expected = document.data
     for insertion in insertions:
         span = _span(document, insertion)
         if span is not None:
@@ -399,7 +414,7 @@ def _conversions(insertion: Insertion) -> list[tuple[str, int]]:
 
 def _check(text: str, expected: Data, document: Document, action: str) -> None:
     try:
-        same = _normal(to_data(Document(text, document.name).root)) == _normal(expected)
+        same = _normal(Document(text, document.name).data) == _normal(expected)
     except Refusal:
         same = False
     if not same:
