@@ -1,0 +1,1 @@
+"""Adds streaming to one function of an existing SAM application, and removes it again."""
