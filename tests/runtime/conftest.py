@@ -323,7 +323,7 @@ class Sandbox:
         api = self.api_type(events, posts, hold)
         variables: dict[str, str | None] = {
             "PATH": os.defpath,
-            "PYTHON": self.python,
+            "STREAMING_RUNTIME_PYTHON": self.python,
             "PYTHONPYCACHEPREFIX": str(self._bytecode),
             "AWS_LAMBDA_RUNTIME_API": "{host}",
             "LAMBDA_TASK_ROOT": str(self.task),

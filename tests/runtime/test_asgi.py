@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.runtime.conftest import PATIENCE
 
-from streaming_runtime import AsgiHandler, StreamingResponse, lifecycle
+from streaming_runtime import AsgiHandler, StreamingResponse
+from streaming_runtime.event_loop import event_loop
 
 pytestmark = pytest.mark.own_interpreter
 
@@ -83,8 +84,8 @@ def rest_api(
 
 @pytest.fixture(autouse=True)
 def _no_hooks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lifecycle, "startup_hooks", [])
-    monkeypatch.setattr(lifecycle, "shutdown_hooks", [])
+    monkeypatch.setattr(event_loop, "startup_hooks", [])
+    monkeypatch.setattr(event_loop, "shutdown_hooks", [])
 
 
 def http_only(app: App) -> App:
@@ -261,7 +262,9 @@ NOT_HTTP: list[Any] = [
 
 @pytest.mark.parametrize("value", NOT_HTTP)
 def test_an_event_that_is_no_http_request_is_refused_with_what_is_taken(value: Any) -> None:
-    message = r"takes the event of a function URL \(payload 2\.0\) or a REST API \(1\.0\), which this is not"
+    message = (
+        r"requires the event of a function URL \(payload 2\.0\) or a REST API \(1\.0\); reading this one failed with"
+    )
     with pytest.raises(ValueError, match=message):
         run(serve(unreachable, value))
 
@@ -374,7 +377,7 @@ WRONG = {
     "status": ([{**START, "status": 101}], ValueError("status code must be an int from 200 to 599, not 101")),
     "header": (
         [{**START, "headers": [(b"x", b"a\r\nb")]}],
-        ValueError("value of header 'x' holds a control character: 'a\\r\\nb'"),
+        ValueError("value of header 'x' contains a control character: 'a\\r\\nb'"),
     ),
 }
 
@@ -584,7 +587,7 @@ def test_tasks_that_an_application_leaves_behind_hear_of_the_disconnect(sent: li
 
 
 def test_an_error_after_the_complete_response_is_raised_when_that_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("streaming_runtime.asgi._GRACE", 0)  # nothing hurries what runs in the background
+    monkeypatch.setattr("streaming_runtime.asgi._GRACE_PERIOD", 0)  # nothing hurries what runs in the background
 
     async def app(scope: Message, receive: Receive, send: Send) -> None:
         await answering({**START, "status": 500}, part(b"sorry", more=False))(scope, receive, send)
@@ -765,10 +768,10 @@ def test_the_runtime_starts_and_ends_the_lifespan_of_each_handler() -> None:
     handlers = [AsgiHandler(app) for app in apps]
 
     async def main() -> None:
-        for hook in lifecycle.startup_hooks:
+        for hook in event_loop.startup_hooks:
             await hook()
         assert [app.log for app in apps] == [["lifespan.startup"]] * 2
-        for hook in [*lifecycle.shutdown_hooks, handlers[0].shutdown]:
+        for hook in [*event_loop.shutdown_hooks, handlers[0].shutdown]:
             await hook()
 
     run(main())

@@ -421,7 +421,7 @@ def test_which_middleware_hides_an_error_in_the_stream_is_as_the_readme_of_a_fas
 def test_an_event_that_is_no_http_request_is_a_clean_error(sandbox: Sandbox) -> None:
     ended = sandbox.run(PLAIN, event(b'{"name": "direct"}'))
     assert [post.target.rpartition("/")[2] for post in ended.posts] == ["error"]
-    assert json.loads(ended.bodies[0])["errorMessage"].startswith("AsgiHandler takes the event of a function URL")
+    assert json.loads(ended.bodies[0])["errorMessage"].startswith("AsgiHandler requires the event of a function URL")
 
 
 def test_a_lifespan_that_fails_to_start_is_an_error_of_init(sandbox: Sandbox) -> None:

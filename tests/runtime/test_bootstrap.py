@@ -35,16 +35,15 @@ STARTS: dict[str, tuple[tuple[str, ...], dict[str, str | None], bytes | None]] =
     "handler as argument": (("app.other",), {"_HANDLER": None}, b'"other"'),
     "argument before _HANDLER": (("app.other",), {"_HANDLER": "nothing.at_all"}, b'"other"'),
     "handler in a folder": (("package/inner.handler",), {}, b'"inner"'),
-    "exec wrapper": ((PYTHON, "/var/runtime/bootstrap.py"), {"PYTHON": "/no/such/python"}, None),
-    "exec wrapper, interpreter alone": ((PYTHON,), {"PYTHON": None, "PATH": "/usr/bin:/bin"}, None),
-    "exec wrapper, interpreter on PATH": (("python3", "/var/runtime/bootstrap.py"), {"PATH": "{bin}"}, None),
-    "python3 on PATH": ((), {"PYTHON": None, "PATH": "{bin}"}, None),
-    "empty PYTHON": ((), {"PYTHON": "", "PATH": "{bin}"}, None),
-    "PYTHON as a name": ((), {"PYTHON": "python3", "PATH": "{bin}"}, None),
-    "PYTHON as an absolute path": ((), {"PYTHON": PYTHON}, None),
-    "PYTHON as a relative path": ((), {"PYTHON": "bin/python3"}, None),
-    "PYTHON as a relative path with a dot": ((), {"PYTHON": "./bin/python3"}, None),
-    "relative folder on PATH": ((), {"PYTHON": None, "PATH": "bin:{bin}"}, None),
+    "exec wrapper": ((PYTHON, "/var/runtime/bootstrap.py"), {"STREAMING_RUNTIME_PYTHON": "/no/such/python"}, None),
+    "exec wrapper, interpreter alone": ((PYTHON,), {"STREAMING_RUNTIME_PYTHON": None, "PATH": "/usr/bin:/bin"}, None),
+    "python3 on PATH": ((), {"STREAMING_RUNTIME_PYTHON": None, "PATH": "{bin}"}, None),
+    "empty PYTHON": ((), {"STREAMING_RUNTIME_PYTHON": "", "PATH": "{bin}"}, None),
+    "PYTHON as a name": ((), {"STREAMING_RUNTIME_PYTHON": "python3", "PATH": "{bin}"}, None),
+    "PYTHON as an absolute path": ((), {"STREAMING_RUNTIME_PYTHON": PYTHON}, None),
+    "PYTHON as a relative path": ((), {"STREAMING_RUNTIME_PYTHON": "bin/python3"}, None),
+    "PYTHON as a relative path with a dot": ((), {"STREAMING_RUNTIME_PYTHON": "./bin/python3"}, None),
+    "relative folder on PATH": ((), {"STREAMING_RUNTIME_PYTHON": None, "PATH": "bin:{bin}"}, None),
     "PYTHONSAFEPATH": ((), {"PYTHONSAFEPATH": "1"}, None),
     "CDPATH": ((), {"CDPATH": "/:{bin}"}, None),
 }
@@ -67,10 +66,10 @@ def test_the_handler_runs_however_bootstrap_is_started(
 
 
 PREFERRED: dict[str, tuple[tuple[str, ...], dict[str, str | None], bool]] = {
-    "beside it": ((), {"PYTHON": None}, True),
-    "before the one on PATH": (("app.handler",), {"PYTHON": None, "PATH": "{bin}"}, True),
-    "not before PYTHON": ((), {"PYTHON": PYTHON}, False),
-    "not before the one of Lambda": ((PYTHON, "/var/runtime/bootstrap.py"), {"PYTHON": None}, False),
+    "beside it": ((), {"STREAMING_RUNTIME_PYTHON": None}, True),
+    "before the one on PATH": (("app.handler",), {"STREAMING_RUNTIME_PYTHON": None, "PATH": "{bin}"}, True),
+    "not before PYTHON": ((), {"STREAMING_RUNTIME_PYTHON": PYTHON}, False),
+    "not before the one of Lambda": ((PYTHON, "/var/runtime/bootstrap.py"), {"STREAMING_RUNTIME_PYTHON": None}, False),
 }
 
 
@@ -94,12 +93,12 @@ def test_the_interpreter_of_the_package_is_preferred(
 
 
 MISSING: dict[str, tuple[tuple[str, ...], dict[str, str | None], str]] = {
-    "absolute": ((), {"PYTHON": "/no/such/python"}, "/no/such/python"),
-    "relative": ((), {"PYTHON": "no/such/python"}, "no/such/python"),
-    "name": ((), {"PYTHON": "no-such-python"}, "no-such-python"),
-    "handler as argument": (("app.handler",), {"PYTHON": "no-such-python"}, "no-such-python"),
+    "absolute": ((), {"STREAMING_RUNTIME_PYTHON": "/no/such/python"}, "/no/such/python"),
+    "relative": ((), {"STREAMING_RUNTIME_PYTHON": "no/such/python"}, "no/such/python"),
+    "name": ((), {"STREAMING_RUNTIME_PYTHON": "no-such-python"}, "no-such-python"),
+    "handler as argument": (("app.handler",), {"STREAMING_RUNTIME_PYTHON": "no-such-python"}, "no-such-python"),
     "exec wrapper": (("/no/such/python", "/var/runtime/bootstrap.py"), {}, "/no/such/python"),
-    "nothing on PATH": ((), {"PYTHON": None, "PATH": "/no/such/folder:{tools}"}, "python3"),
+    "nothing on PATH": ((), {"STREAMING_RUNTIME_PYTHON": None, "PATH": "/no/such/folder:{tools}"}, "python3"),
 }
 
 
@@ -115,13 +114,16 @@ def test_a_missing_interpreter_is_named_and_the_status_is_127(
         environment={name: value and value.replace("{tools}", str(tools)) for name, value in environment.items()},
     )
     assert ended.status == 127
-    assert ended.errors == f"bootstrap: no Python interpreter '{named}'; put python3 on PATH or set PYTHON\n"
+    assert (
+        ended.errors
+        == f"bootstrap: no Python interpreter '{named}'; put python3 on PATH or set STREAMING_RUNTIME_PYTHON\n"
+    )
     assert (ended.requests, ended.output) == ([], "")
 
 
 @pytest.mark.parametrize("shell", ["sh", "bash"])  # the two that are /bin/sh where this runs
 def test_an_interpreter_that_cannot_be_executed_is_named(sandbox: Sandbox, shell: str) -> None:
-    ended = sandbox.run(SHOW, command=(shell, BOOTSTRAP), environment={"PYTHON": "./app.py"})
+    ended = sandbox.run(SHOW, command=(shell, BOOTSTRAP), environment={"STREAMING_RUNTIME_PYTHON": "./app.py"})
     assert ended.status in {126, 127}
     assert "./app.py" in ended.errors
 

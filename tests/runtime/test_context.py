@@ -131,7 +131,9 @@ def test_the_remaining_time_runs_down_to_zero_and_no_further(monkeypatch: pytest
 
 
 def test_a_context_shows_its_attributes_in_awslambdarics_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(context, "_function_attributes", {})  # it is read from the environment once
+    monkeypatch.setattr(
+        context, "_function_attributes", context._FunctionAttributes()
+    )  # it is read from the environment once
     for name, value in FUNCTION.items():
         monkeypatch.setenv(name, value)
     assert repr(LambdaContext("id", 0, ARN, None, {"cognitoIdentityId": "i"}, "blue")) == (

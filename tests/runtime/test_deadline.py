@@ -25,7 +25,7 @@ MARGIN = "STREAMING_RUNTIME_DEADLINE_MARGIN_MS"
 ENOUGH = 20_000_000
 # More than any deadline here: the time is up when half of it is over.
 HUGE = {MARGIN: "3600000"}
-MESSAGE = r"the invocation was not over (\d+) ms before Lambda's deadline"
+MESSAGE = r"the handler was still running (\d+) ms before the Lambda timeout"
 
 
 def check_error(ended: Ended, number: int) -> None:
@@ -658,10 +658,10 @@ def test_a_finally_block_is_not_interrupted_after_a_send_was_broken_off(
 def test_the_report_has_as_much_time_as_any_send() -> None:
     broken_off: list[None] = []
     deadline = Deadline(int(time.time() * 1000) + 1000, lambda: broken_off.append(None))
-    deadline.doing = SENDING
+    deadline.activity = SENDING
     deadline.expire(None)
-    deadline.settle(deadline.exceeded())  # the item was sent after all
-    deadline.doing = SENDING
+    deadline.settle(deadline.error())  # the item was sent after all
+    deadline.activity = SENDING
     deadline.expire(None)
     assert not broken_off
     deadline.expire(None)
@@ -713,15 +713,15 @@ def test_the_deadline_does_not_come_between_the_start_of_a_heartbeat_and_whoever
 
 
 def test_a_signal_that_comes_late_reaches_nobody() -> None:
-    assert deadline._current is None
-    deadline._on_alarm(signal.SIGALRM, None)
+    assert deadline._timer.current is None
+    deadline._timer._on_alarm(signal.SIGALRM, None)
 
 
 def test_a_task_is_cancelled_though_a_call_for_the_one_before_came_too_late() -> None:
     called: list[Callable[[], object]] = []
     loop = cast(asyncio.AbstractEventLoop, SimpleNamespace(call_soon_threadsafe=called.append))
     watched = Deadline(int(time.time() * 1000) + 1000, lambda: None)
-    watched.doing = deadline.HANDLER
+    watched.activity = deadline.HANDLER
     for _ in range(2):
         watched.watch(loop, None)
         watched.expire(None)
@@ -733,7 +733,7 @@ def test_an_event_loop_that_waits_is_not_raised_in() -> None:
     loop = SimpleNamespace(call_soon_threadsafe=called.append)
     watched = Deadline(int(time.time() * 1000) + 1000, lambda: None)
     watched.watch(cast(asyncio.AbstractEventLoop, loop), None)
-    watched.doing = deadline.HANDLER
+    watched.activity = deadline.HANDLER
     # A frame of the event loop's own, as the signal finds it while that waits.
     frame = cast(FrameType, SimpleNamespace(f_globals={"__name__": "selectors"}))
     watched.expire(frame)
@@ -744,14 +744,14 @@ def test_an_event_loop_that_waits_is_not_raised_in() -> None:
 def test_the_deadline_in_the_very_moment_in_which_the_handler_is_done_is_reported(sandbox: Sandbox) -> None:
     code = """
         from streaming_runtime import StreamDeadlineExceeded, invocation
-        leave = invocation._HandlersCode.__exit__
+        leave = invocation._HandlerSection.__exit__
         def late(*arguments):
             leave(*arguments)
-            invocation._HandlersCode.__exit__ = leave
+            invocation._HandlerSection.__exit__ = leave
             raise StreamDeadlineExceeded("late")
         def handler(event, context):
             if event == 1:
-                invocation._HandlersCode.__exit__ = late
+                invocation._HandlerSection.__exit__ = late
             return "served"
         """
     ended = sandbox.run(code, event(b"1"), event(b"2"))

@@ -471,8 +471,8 @@ def test_the_heartbeat_has_ended_when_the_content_is_closed(sandbox: Sandbox, de
 
 
 BROKEN = {
-    "an event": ("yield 'x'", "[ERROR] RuntimeApiError: the response was broken off\r"),
-    "the end": ("return", "[ERROR] RuntimeApiError: the response was broken off\r"),
+    "an event": ("yield 'x'", "[ERROR] RuntimeApiError: the response was aborted\r"),
+    "the end": ("return", "[ERROR] RuntimeApiError: the response was aborted\r"),
     "an error": ("raise ValueError('it broke')", "[ERROR] ValueError: it broke\r"),
 }
 

@@ -38,7 +38,9 @@ def test_a_sync_handler_is_served_without_anything_heavy(sandbox: Sandbox, faili
                 raise ValueError
             yield " ".join(sys.modules)
         """
-    ended = sandbox.run(code, event(b"1"), event(b"2"), environment={"PYTHON": sandbox.python_without_site()})
+    ended = sandbox.run(
+        code, event(b"1"), event(b"2"), environment={"STREAMING_RUNTIME_PYTHON": sandbox.python_without_site()}
+    )
     modules = set(ended.bodies[-1].decode().split())
     assert "streaming_runtime.invocation" in modules
     assert HEAVY & modules <= imported_by(sandbox.python, "import " + ", ".join(sorted(NEEDED)))

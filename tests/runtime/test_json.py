@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tests.runtime.conftest import Sandbox, event, response_head
 
 from streaming_runtime.errors import RuntimeFault
-from streaming_runtime.response import reply_to
+from streaming_runtime.marshalling import reply_to
 
 
 def encoded(value: object) -> str:

@@ -249,7 +249,9 @@ def test_logging_that_was_imported_before_the_runtime_is_set_up_too(sandbox: San
 
 def test_a_handler_that_logs_nothing_never_has_logging_imported(sandbox: Sandbox) -> None:
     code = "import sys\ndef handler(e, c):\n    if e == 1:\n        1 / 0\n    yield str('logging' in sys.modules)\n"
-    ended = sandbox.run(code, event(), event(b"1"), event(), environment={"PYTHON": sandbox.python_without_site()})
+    ended = sandbox.run(
+        code, event(), event(b"1"), event(), environment={"STREAMING_RUNTIME_PYTHON": sandbox.python_without_site()}
+    )
     assert (ended.bodies[0], ended.bodies[2]) == (b"False", b"False")
 
 
@@ -267,7 +269,9 @@ def test_a_module_of_the_functions_called_logging_does_not_stand_in_for_pythons(
 def test_an_error_is_reported_whatever_the_functions_modules_are_called(sandbox: Sandbox, name: str) -> None:
     (sandbox.task / f"{name}.py").write_text("def issue():\n    return 'mine'\n")
     code = "def handler(e, c):\n    if e:\n        yield b'x'\n    raise ValueError('it broke')\n"
-    ended = sandbox.run(code, event(), event(b"1"), event(), environment={"PYTHON": sandbox.python_without_site()})
+    ended = sandbox.run(
+        code, event(), event(b"1"), event(), environment={"STREAMING_RUNTIME_PYTHON": sandbox.python_without_site()}
+    )
     assert [post.target.rpartition("/")[2] for post in ended.posts] == ["error", "response", "error"]
     assert ended.posts[1].trailers["lambda-runtime-function-error-type"] == "ValueError"
     assert ended.output.count("[ERROR] ValueError: it broke") == 3

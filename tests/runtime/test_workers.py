@@ -182,7 +182,7 @@ def test_init_errors_of_all_workers_are_posted_and_a_403_to_the_others_is_no_fai
 def test_an_init_error_that_is_refused_for_another_reason_is_named(instances: Sandbox) -> None:
     ended = instances.start("1 / 0\n", posts=[refusal("500 Oh", b"no")], environment=workers(1)).end()
     assert ended.status == 1
-    assert ended.errors.startswith("streaming_runtime: error not accepted: status 500, b'no'\n")
+    assert ended.errors.startswith("streaming_runtime: the Runtime API rejected the error report: status 500, b'no'\n")
 
 
 @pytest.mark.timeout(60)
@@ -201,9 +201,9 @@ BUSY = refusal("500 Internal Server Error", b"busy")
 def test_a_worker_to_which_next_fails_tries_five_times_and_ends(instances: Sandbox) -> None:
     ended = instances.start(AN_INVOCATION, *[BUSY] * 5, event(), environment=workers(1)).end()
     assert [request.method for request in ended.requests] == ["GET"] * 5
-    what = "streaming_runtime: no next invocation: status 500, b'busy'"
+    what = "streaming_runtime: the request for an invocation failed: status 500, b'busy'"
     *lines, last = ended.errors.splitlines()
-    assert lines == [*(f"{what}; trying again in {delay} s" for delay in (0.1, 0.2, 0.4, 0.8)), what]
+    assert lines == [*(f"{what}; retrying in {delay} s" for delay in (0.1, 0.2, 0.4, 0.8)), what]
     assert last.endswith(" ended with status 64")
 
 
@@ -311,12 +311,12 @@ def test_log_streams_that_cannot_be_had_are_an_error_that_is_named(instances: Sa
 
 SHUTDOWN = """
 import signal
-from streaming_runtime import lifecycle
+from streaming_runtime.event_loop import event_loop
 async def hook():
     tell("stopping")
     wait("gate")
     tell("stopped")
-lifecycle.shutdown_hooks.append(hook)
+event_loop.shutdown_hooks.append(hook)
 """
 
 
@@ -358,7 +358,9 @@ def test_the_parent_ends_after_its_workers_have_run_their_shutdown_hooks(instanc
 def test_a_number_of_workers_that_cannot_be_is_named(instances: Sandbox, value: str) -> None:
     ended = instances.start(AN_INVOCATION, event(), environment=workers(value)).end()
     assert (ended.status, ended.requests, ended.output) == (1, [], "")
-    assert ended.errors == (f"streaming_runtime: AWS_LAMBDA_MAX_CONCURRENCY is no number above 0: {value!r}\n")
+    assert ended.errors == (
+        f"streaming_runtime: AWS_LAMBDA_MAX_CONCURRENCY must be a positive integer, got {value!r}\n"
+    )
 
 
 @pytest.mark.slow
