@@ -11,7 +11,11 @@ from __future__ import annotations
 import os
 import sys
 import time
-from _thread import allocate_lock
+from _json import encode_basestring
+from _thread import RLock
+from io import BufferedWriter, FileIO
+
+from . import wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,22 +50,27 @@ _RESERVED_FIELDS = {
 class _Log:
     """The state of the log: its format and destination, and the invocation that entries belong to.
 
+    Nothing here waits for itself: garbage collection and signal handlers, which may log at any time, even while a frame
+    is written, add their frames to a queue.
+
     Attributes:
         request_id: Id of the current invocation.
         tenant_id: Its tenant, or None.
         json_format: Whether entries are JSON objects.
         level: Name of the lowest level to log; empty if Lambda did not set one.
-        frames: Descriptor that accepts frames, or None.
     """
 
     request_id = ""
     tenant_id: str | None = None
     json_format = False
     level = ""
-    frames: int | None = None
+    _descriptor: int | None = None  # accepts frames
+    _identity: tuple[int, int] | None = None
+    _writing = False
 
     def __init__(self) -> None:
-        self._frame_lock = allocate_lock()
+        self._queue: list[bytes] = []
+        self._lock = RLock()
 
     def configure(self) -> None:
         """Read format, level and descriptor from the environment."""
@@ -70,25 +79,79 @@ class _Log:
         if self.level == "TRACE":
             self.level = "DEBUG"
         descriptor = os.environ.pop(FRAMES_VARIABLE, "")
-        self.frames = int(descriptor) if descriptor.isdecimal() else None
+        self._descriptor = int(descriptor) if descriptor.isdecimal() else None
+        if self._descriptor is not None:
+            self._identity = _identity(self._descriptor)
+            os.register_at_fork(after_in_child=self._reset_in_child)
 
-    def write(self, text: str, frame_type: int) -> None:
-        """Write one entry: as a frame if Lambda accepts frames, else to standard output."""
-        if self.frames is None:
-            print_text(text)
-            return
-        data = text.encode("utf-8", "backslashreplace")
-        head = frame_type.to_bytes(4, "big") + len(data).to_bytes(4, "big")
-        with self._frame_lock:
-            _write_all(self.frames, head + (time.time_ns() // 1000).to_bytes(8, "big") + data)
+    @property
+    def framed(self) -> bool:
+        """Whether entries are written as frames: no longer after the function closed the descriptor.
+
+        Another file of the function's may have its number then, which must not receive frames.
+        """
+        if self._descriptor is not None and (self._identity is None or _identity(self._descriptor) != self._identity):
+            self._descriptor = None
+        return self._descriptor is not None
+
+    def write(self, text: str, frame_type: int, end: str = "") -> None:
+        """Write one entry: as a frame if Lambda accepts frames, else with `end` to standard output."""
+        if self.framed:
+            data = text.encode("utf-8", "backslashreplace")
+            head = frame_type.to_bytes(4, "big") + len(data).to_bytes(4, "big")
+            try:
+                self._write_frame(head + (time.time_ns() // 1000).to_bytes(8, "big") + data)
+                return
+            except OSError:  # nobody reads the frames any more
+                self._descriptor = None
+        print_text(text + end)
 
     def write_record(self, text: str, levelno: int, as_json: bool) -> None:
         """Write a formatted record of `logging`."""
-        if self.frames is None and not text.endswith("\n"):  # made by a formatter of the function
-            text += "\n"
         base = _JSON_FRAME if as_json else _TEXT_FRAME
         # Like awslambdaric: a text entry carries its level only if a level was configured.
-        self.write(text, _frame_type(base, levelno if self.json_format or self.level else 0))
+        frame_type = _frame_type(base, levelno if self.json_format or self.level else 0)
+        # A formatter of the function's may omit the line break.
+        self.write(text, frame_type, "" if text.endswith("\n") else "\n")
+
+    def _write_frame(self, frame: bytes) -> None:
+        self._queue.append(frame)
+        with self._lock:
+            if self._writing:  # by this very thread, further up the stack: it writes the queue to its end
+                return
+            self._writing = True
+            try:
+                self._write_queue()
+            finally:
+                self._writing = False
+
+    def _write_queue(self) -> None:
+        """Write all frames, each completely, whatever a signal handler raises meanwhile; then raise that."""
+        assert self._descriptor is not None
+        interruption: BaseException | None = None
+        while self._queue:
+            frame = self._queue.pop(0)
+            # Its buffer knows how much was written, even if a signal handler raised in between.
+            file = BufferedWriter(FileIO(self._descriptor, "wb", closefd=False), len(frame) + 1)
+            file.write(frame)
+            while True:
+                try:
+                    file.flush()
+                    break
+                except BlockingIOError:  # a child process that shares the descriptor changed its mode
+                    os.set_blocking(self._descriptor, True)
+                except OSError:
+                    raise
+                except BaseException as error:
+                    interruption = error
+        if interruption is not None:
+            raise interruption
+
+    def _reset_in_child(self) -> None:
+        # In a forked child, the thread that held the lock does not exist, and the queue is the parent's.
+        self._lock = RLock()
+        self._queue.clear()
+        self._writing = False
 
     def add_ids(self, record: LogRecord) -> bool:
         """Add the ids of the invocation to `record`. As the first filter, so that the function's filters see them."""
@@ -152,10 +215,9 @@ def flush() -> None:
 
 def error(report: Report) -> None:
     """Log an error report, as made by `errors.report`, in one entry."""
-    framed = _log.frames is not None
     if _log.json_format:
         entry = {"timestamp": time.strftime(_TIME_FORMAT + "Z", time.gmtime()), "level": "ERROR", **report}
-        _log.write(to_json(entry) + ("" if framed else "\n"), _frame_type(_JSON_FRAME, _ERROR))
+        _log.write(wire.plain_json(entry, encode_text=encode_basestring), _frame_type(_JSON_FRAME, _ERROR), "\n")
         return
     head = ": ".join(part for part in (report["errorType"], report["errorMessage"]) if part)
     lines = [f"[ERROR] {head}", "Traceback (most recent call last):"]
@@ -164,8 +226,8 @@ def error(report: Report) -> None:
             # CloudWatch drops ordinary spaces at the start of a line.
             text = line.lstrip(" ")
             lines.append(_NO_BREAK_SPACE * (len(line) - len(text)) + text)
-    if framed:
-        _log.write("\n".join(lines), _frame_type(_TEXT_FRAME, _ERROR))
+    if _log.framed:
+        _log.write("\n".join(lines), _frame_type(_TEXT_FRAME, _ERROR), "\n")
     else:
         # A carriage return breaks the line within a log entry; a line feed would start a new entry.
         _log.write("\r".join(lines).replace("\n", "\r") + "\n", _TEXT_FRAME)
@@ -185,10 +247,13 @@ def _adapt(stream: TextIO) -> None:
         reconfigure(line_buffering=True, errors="backslashreplace")
 
 
-def _write_all(descriptor: int, data: bytes) -> None:
-    rest = memoryview(data)
-    while rest:
-        rest = rest[os.write(descriptor, rest) :]
+def _identity(descriptor: int) -> tuple[int, int] | None:
+    """Return what identifies the file behind `descriptor`; None if it is closed."""
+    try:
+        status = os.fstat(descriptor)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _frame_type(base: int, levelno: int) -> int:
