@@ -163,6 +163,8 @@ class Heartbeat:
         Raises:
             RuntimeApiError: The connection broke.
         """
+        if self._stream.forked:  # the lock may be held forever by a thread that only the parent has
+            raise RuntimeApiError("a forked child of the function cannot respond, only its parent can")
         with self._changed:
             if self._stream.ended:
                 raise RuntimeApiError("the response was aborted")

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .event_stream import Heartbeat
     from .marshalling import Reply
     from .metrics import Metrics
-    from .runtime_api import Invocation, RuntimeApi
+    from .runtime_api import Connection, Invocation, RuntimeApi
 
 
 def serve(api: RuntimeApi, handler: Handler, invocation: Invocation, metrics: Metrics | None = None) -> None:
@@ -58,6 +58,25 @@ def serve(api: RuntimeApi, handler: Handler, invocation: Invocation, metrics: Me
         logs.flush()
 
 
+def exit_child(error: BaseException | None) -> None:
+    """End a forked child that has left the function's code. It is not the runtime, so it must not respond.
+
+    Args:
+        error: What it raised, or None.
+    """
+    status = 0
+    if issubclass(type(error), SystemExit):
+        code = error.code  # type: ignore[union-attr]
+        if code is not None and not isinstance(code, int):
+            logs.print_error(f"{code}\n")
+        status = code & 0xFF if isinstance(code, int) else int(code is not None)
+    elif error is not None:
+        logs.error(errors.report(error))
+        status = 1
+    logs.flush()
+    os._exit(status)
+
+
 class _Exchange:
     """The event and the response to it."""
 
@@ -70,7 +89,7 @@ class _Exchange:
         self.stream = ResponseStream(api, invocation)
         self._invocation = invocation
         self._deadline = Deadline(invocation.deadline_ms, api.connection.abort)
-        self._handler_section = _HandlerSection(self._deadline, self._report)
+        self._handler_section = _HandlerSection(self._deadline, self._report, api.connection)
 
     def run(self, handler: Handler) -> None:
         """Serve the invocation. Raises only what `serve` raises."""
@@ -176,6 +195,8 @@ class _Exchange:
         return event_loop.run(coroutine, self._async_context, self._deadline)
 
     def _end(self) -> None:
+        if self.stream.forked:
+            exit_child(None)
         self._stop_heartbeat()
         if self.stream.ended:
             raise RuntimeApiError("the response was aborted")
@@ -219,17 +240,20 @@ class _Exchange:
 class _HandlerSection:
     """A block that runs the handler's code: the deadline may interrupt it, and what it raises is reported."""
 
-    __slots__ = ("_deadline", "_report")
+    __slots__ = ("_connection", "_deadline", "_report")
 
-    def __init__(self, deadline: Deadline, report: Callable[[BaseException], bool]) -> None:
+    def __init__(self, deadline: Deadline, report: Callable[[BaseException], bool], connection: Connection) -> None:
         self._deadline = deadline
         self._report = report
+        self._connection = connection
 
     def __enter__(self) -> None:
         self._deadline.activity = HANDLER
 
     def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> bool:
         self._deadline.activity = IDLE
+        if self._connection.forked:
+            exit_child(error)
         return error is not None and self._report(error)
 
 

@@ -11,7 +11,7 @@ import sys
 from . import deadline, errors, logs
 from .event_loop import event_loop
 from .importer import configure_sys_path, load_handler
-from .invocation import serve
+from .invocation import exit_child, serve
 from .runtime_api import RuntimeApi, RuntimeApiError
 
 TYPE_CHECKING = False
@@ -63,10 +63,15 @@ def run(api: RuntimeApi, handler_name: str) -> int:
         SystemExit, KeyboardInterrupt: The function ended the process.
     """
     logs.setup()
+    os.register_at_fork(after_in_child=api.connection.leave_to_parent)
     try:
         try:
             handler = _initialize(handler_name)
+            if api.connection.forked:
+                exit_child(None)
         except BaseException as error:
+            if api.connection.forked:
+                exit_child(error)
             report = errors.report(error)
             logs.error(report)
             api.post_init_error(report)

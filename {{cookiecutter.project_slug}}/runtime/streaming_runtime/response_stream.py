@@ -50,6 +50,11 @@ class ResponseStream:
         self._connection = api.connection
         self._invocation = invocation
 
+    @property
+    def forked(self) -> bool:
+        """Whether this process is a forked child, which must leave the response to its parent."""
+        return self._connection.forked
+
     def prepare(self, content_type: str, metadata: bytes | None) -> None:
         """Set what is sent before the body."""
         self._content_type = content_type

@@ -84,7 +84,10 @@ class Connection:
 
     Attributes:
         host: Host and port.
+        forked: Whether this process is a forked child, which must leave the connection to its parent.
     """
+
+    forked = False
 
     def __init__(self, host: str) -> None:
         self.host = host
@@ -154,9 +157,16 @@ class Connection:
 
     def fail(self, error: Exception) -> RuntimeApiError:
         """Close the connection, and return the exception to raise for `error`."""
-        reason = "connection aborted by the deadline" if self._aborted else error
+        reason: object = "connection aborted by the deadline" if self._aborted else error
+        if self.forked:
+            reason = "a forked child of the function cannot respond, only its parent can"
         self.close()
         return RuntimeApiError(f"Runtime API at {self.host}: {reason}")
+
+    def leave_to_parent(self) -> None:
+        """Close this process's copy of the connection after a fork. Nothing more is sent by this process."""
+        self.forked = True
+        self.close()
 
     def close(self) -> None:
         """Close the connection, if it is open."""
@@ -168,6 +178,8 @@ class Connection:
                 return  # the function closed its descriptor
 
     def _connect(self) -> _socket.socket:
+        if self.forked:
+            raise OSError("forked")
         host, _, port = self.host.rpartition(":")
         if not port.isdecimal():
             raise OSError(f"invalid port: {port!r}")
