@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.runtime.conftest import Sandbox, event
 
-from streaming_runtime import wire
+from streaming_runtime import errors, wire
 
 # What awslambdaric has loaded before the function, so that a function's own modules of these names never mattered.
 NAMES = ("collections", "copyreg", "enum", "functools", "json", "keyword", "operator", "re", "reprlib", "types")
 
 
-@pytest.mark.parametrize("body", [b"1", b"2", b"3"], ids=["stream", "error", "metadata"])
+@pytest.mark.parametrize("body", [b"1", b"2", b"3", b"4"], ids=["stream", "error", "metadata", "value"])
 def test_json_is_not_imported(sandbox: Sandbox, body: bytes) -> None:
     code = """
         import sys
@@ -25,6 +25,8 @@ def test_json_is_not_imported(sandbox: Sandbox, body: bytes) -> None:
         def handler(event, context):
             if event == 2:
                 raise ValueError("ä\\n\\ud800")
+            if event == 4:
+                return {"a": [1.5, None, True]}
             names = [*sys.modules]
             return StreamingResponse([" ".join(names)]) if event == 3 else iter(names)
         """
@@ -65,15 +67,25 @@ ANY = st.recursive(
 
 
 @given(ANY)
-def test_scan_json_equals_json(value: Any) -> None:
+def test_from_json_equals_json(value: Any) -> None:
     text = json.dumps(value)
-    scanned, end = wire.scan_json(text, 0)
-    assert (repr(scanned), end) == (repr(json.loads(text)), len(text))
+    for blanks in ("", " \n"):
+        assert repr(wire.from_json((blanks + text + blanks).encode())) == repr(json.loads(text))
+
+
+@given(ANY)
+def test_encode_json_equals_json(value: Any) -> None:
+    assert wire.encode_json(value, str) == json.dumps(value, ensure_ascii=False)
+
+
+@given(st.text(st.characters()))
+def test_type_header_equals_unicode_escape(name: str) -> None:
+    assert errors.type_header(name)[1] == name.encode("unicode_escape").decode()
 
 
 @pytest.mark.parametrize("text", ["NaN", "Infinity", "-Infinity", "1e400", "-0.0"])
-def test_scan_json_constants(text: str) -> None:
-    scanned, _ = wire.scan_json(text, 0)
+def test_from_json_constants(text: str) -> None:
+    scanned = wire.from_json(text.encode())
     assert math.copysign(1, scanned) == math.copysign(1, json.loads(text))
     assert repr(scanned) == repr(json.loads(text))
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 # (python -X importtime, the least of 25 runs on CPython 3.11 and 3.13):
 #
 #   asyncio, logging    50, 9   imported when a handler needs them
-#   json                    9   hence `_json` for events, metadata and error reports: `json` imports `re`
+#   json                    9   hence `_json`, the C module behind it; `json` also imports `re`
 #   typing                  6   hence TYPE_CHECKING = False below, which type checkers read as typing.TYPE_CHECKING
 #   traceback               4   `errors` formats stack traces itself
 #   socket                  4   hence `_socket`, the C module behind it

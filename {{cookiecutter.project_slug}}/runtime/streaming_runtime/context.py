@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 
-from . import logs
+from . import logs, wire
 from .errors import RuntimeFault
 
 TYPE_CHECKING = False
@@ -171,11 +171,9 @@ def make_context(invocation: Invocation) -> LambdaContext:
 def _json_header(name: str, text: str | None) -> dict[str, Any] | None:
     if not text:
         return None
-    import json
-
     try:
         # The header holds UTF-8, which the parser decoded as latin-1.
-        value: dict[str, Any] = json.loads(text.encode("latin-1"))
+        value: dict[str, Any] = wire.from_json(text.encode("latin-1"))
     except (ValueError, RecursionError) as error:
         raise RuntimeFault("Runtime.LambdaContextUnmarshalError", f"Unable to parse {name} JSON: {error}") from error
     return value

@@ -62,7 +62,9 @@ def report(error: BaseException, request_id: str = "") -> Report:
 
 def type_header(kind: str) -> tuple[str, str]:
     """Return the header with an error's type, escaped because a class name may contain any character."""
-    return TYPE_HEADER, kind.encode("unicode_escape").decode()
+    # The codec unicode_escape does the same, but is a module to import: too late when the descriptors are used up.
+    escaped = [character if character in "'\"" else ascii(character)[1:-1] for character in kind]
+    return TYPE_HEADER, "".join(escaped)
 
 
 def trailers(report: Report) -> bytes:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+
+from . import logs
 from .deadline import IDLE
 
 TYPE_CHECKING = False
@@ -48,7 +51,18 @@ class EventLoop:
         if deadline is not None:
             activity, deadline.activity = deadline.activity, IDLE
         if self._runner is None:
-            self._runner = asyncio.Runner()
+            runner = asyncio.Runner()
+            # Log text goes to the descriptors 0 to 2, even after the function closed them.
+            low: list[int] = []
+            try:
+                while logs.is_destination(number := os.open(os.devnull, os.O_RDONLY)):
+                    low.append(number)
+                os.close(number)
+                runner.get_loop()
+            finally:
+                for number in low:
+                    os.close(number)
+            self._runner = runner
 
         async def watched() -> Any:
             if deadline is not None:

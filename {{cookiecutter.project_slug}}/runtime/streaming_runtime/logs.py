@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import sys
 import time
-from _json import encode_basestring
 from _thread import RLock
 from io import BufferedWriter, FileIO
 
@@ -58,13 +57,14 @@ class _Log:
         tenant_id: Its tenant, or None.
         json_format: Whether entries are JSON objects.
         level: Name of the lowest level to log; empty if Lambda did not set one.
+        descriptor: Accepts frames; None if Lambda does not, or if the function closed it.
     """
 
     request_id = ""
     tenant_id: str | None = None
     json_format = False
     level = ""
-    _descriptor: int | None = None  # accepts frames
+    descriptor: int | None = None
     _identity: tuple[int, int] | None = None
     _writing = False
 
@@ -79,9 +79,9 @@ class _Log:
         if self.level == "TRACE":
             self.level = "DEBUG"
         descriptor = os.environ.pop(FRAMES_VARIABLE, "")
-        self._descriptor = int(descriptor) if descriptor.isdecimal() else None
-        if self._descriptor is not None:
-            self._identity = _identity(self._descriptor)
+        self.descriptor = int(descriptor) if descriptor.isdecimal() else None
+        if self.descriptor is not None:
+            self._identity = _identity(self.descriptor)
             os.register_at_fork(after_in_child=self._reset_in_child)
 
     @property
@@ -90,9 +90,9 @@ class _Log:
 
         Another file of the function's may have its number then, which must not receive frames.
         """
-        if self._descriptor is not None and (self._identity is None or _identity(self._descriptor) != self._identity):
-            self._descriptor = None
-        return self._descriptor is not None
+        if self.descriptor is not None and (self._identity is None or _identity(self.descriptor) != self._identity):
+            self.descriptor = None
+        return self.descriptor is not None
 
     def write(self, text: str, frame_type: int, end: str = "") -> None:
         """Write one entry: as a frame if Lambda accepts frames, else with `end` to standard output."""
@@ -103,7 +103,7 @@ class _Log:
                 self._write_frame(head + (time.time_ns() // 1000).to_bytes(8, "big") + data)
                 return
             except OSError:  # nobody reads the frames any more
-                self._descriptor = None
+                self.descriptor = None
         print_text(text + end)
 
     def write_record(self, text: str, levelno: int, as_json: bool) -> None:
@@ -127,19 +127,19 @@ class _Log:
 
     def _write_queue(self) -> None:
         """Write all frames, each completely, whatever a signal handler raises meanwhile; then raise that."""
-        assert self._descriptor is not None
+        assert self.descriptor is not None
         interruption: BaseException | None = None
         while self._queue:
             frame = self._queue.pop(0)
             # Its buffer knows how much was written, even if a signal handler raised in between.
-            file = BufferedWriter(FileIO(self._descriptor, "wb", closefd=False), len(frame) + 1)
+            file = BufferedWriter(FileIO(self.descriptor, "wb", closefd=False), len(frame) + 1)
             file.write(frame)
             while True:
                 try:
                     file.flush()
                     break
                 except BlockingIOError:  # a child process that shares the descriptor changed its mode
-                    os.set_blocking(self._descriptor, True)
+                    os.set_blocking(self.descriptor, True)
                 except OSError:
                     raise
                 except BaseException as error:
@@ -182,6 +182,11 @@ def enter_invocation(request_id: str, tenant_id: str | None) -> None:
     _log.request_id, _log.tenant_id = request_id, tenant_id
 
 
+def is_destination(descriptor: int) -> bool:
+    """Whether log text may be written to this number, even if it is closed now. Nothing else may have it."""
+    return descriptor <= 2 or descriptor == _log.descriptor
+
+
 def write(text: str) -> None:
     """Write `text` to the log unchanged."""
     _log.write(text, _TEXT_FRAME)
@@ -217,7 +222,7 @@ def error(report: Report) -> None:
     """Log an error report, as made by `errors.report`, in one entry."""
     if _log.json_format:
         entry = {"timestamp": time.strftime(_TIME_FORMAT + "Z", time.gmtime()), "level": "ERROR", **report}
-        _log.write(wire.plain_json(entry, encode_text=encode_basestring), _frame_type(_JSON_FRAME, _ERROR), "\n")
+        _log.write(to_json(entry), _frame_type(_JSON_FRAME, _ERROR), "\n")
         return
     head = ": ".join(part for part in (report["errorType"], report["errorMessage"]) if part)
     lines = [f"[ERROR] {head}", "Traceback (most recent call last):"]
@@ -235,9 +240,7 @@ def error(report: Report) -> None:
 
 def to_json(value: dict[str, Any]) -> str:
     """Encode `value` on one line. Values without a JSON form become text."""
-    import json
-
-    return json.dumps(value, ensure_ascii=False, default=str)
+    return wire.encode_json(value, str)
 
 
 def _adapt(stream: TextIO) -> None:

@@ -23,17 +23,7 @@ def decode_event(invocation: Invocation) -> Any:
     if kind != "application/json" and kind.partition(";")[0].strip().lower() != "application/json":
         return invocation.body
     try:
-        text = invocation.body.decode()
-        try:
-            event, end = wire.scan_json(text, 0)
-            if end == len(text):
-                return event
-        except (StopIteration, ValueError, RecursionError, SystemError):  # the last if `json` is missing (Python 3.11)
-            pass
-        # There are blanks around the value, or it is malformed. Both are rare.
-        import json
-
-        return json.loads(invocation.body)
+        return wire.from_json(invocation.body)
     except (ValueError, RecursionError) as error:
         raise RuntimeFault("Runtime.UnmarshalError", f"Unable to unmarshal input: {error}") from error
 

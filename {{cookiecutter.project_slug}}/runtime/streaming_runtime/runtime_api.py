@@ -8,9 +8,10 @@ https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html
 from __future__ import annotations
 
 import _socket  # rather than `socket`, for the cold start: see __init__.py
+import os
 import time
 
-from . import errors, wire
+from . import errors, logs, wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -93,6 +94,9 @@ class Connection:
         self.host = host
         self._socket: _socket.socket | None = None
         self._aborted = False
+        # Given up for a socket when the function has used up all descriptors, so that it can still respond and report.
+        self._spare: int | None = None
+        self._reserve()
 
     @property
     def socket(self) -> _socket.socket:
@@ -176,6 +180,7 @@ class Connection:
                 closing.close()
             except OSError:
                 return  # the function closed its descriptor
+            self._reserve()
 
     def _connect(self) -> _socket.socket:
         if self.forked:
@@ -186,7 +191,7 @@ class Connection:
         failure: OSError | None = None
         # As bytes: a name as text would import the codec for international names.
         for *kind, _, address in _socket.getaddrinfo(host.strip("[]").encode(), int(port), 0, _socket.SOCK_STREAM):
-            connection = _socket.socket(*kind)
+            connection = self._create(*kind)
             try:
                 connection.connect(address)
             except OSError as error:
@@ -199,6 +204,33 @@ class Connection:
             return connection
         assert failure is not None
         raise failure
+
+    def _create(self, *kind: int) -> _socket.socket:
+        """Create a socket. Its number is none that log text is written to, such as 1 after the function closed that."""
+        rejected: list[_socket.socket] = []
+        try:
+            while True:
+                try:
+                    created = _socket.socket(*kind)
+                except OSError:
+                    if self._spare is None:
+                        raise
+                    os.close(self._spare)
+                    self._spare = None
+                    continue
+                if not logs.is_destination(created.fileno()):
+                    return created
+                rejected.append(created)
+        finally:
+            for low in rejected:
+                low.close()
+
+    def _reserve(self) -> None:
+        if self._spare is None:
+            try:
+                self._spare = os.open(os.devnull, os.O_RDONLY)
+            except OSError:
+                return  # none is left
 
 
 class RuntimeApi:

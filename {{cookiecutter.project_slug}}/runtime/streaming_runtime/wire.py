@@ -7,7 +7,9 @@ https://docs.aws.amazon.com/lambda/latest/dg/runtimes-custom.html#runtimes-custo
 from __future__ import annotations
 
 import sys
-from _json import encode_basestring_ascii, make_scanner  # rather than `json`, for the cold start: see __init__.py
+
+# Rather than `json`, for the cold start: see __init__.py.
+from _json import encode_basestring, encode_basestring_ascii, make_encoder, make_scanner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -128,30 +130,56 @@ class _Settings:
         return None
 
 
-#: Parse one JSON value: ``scan_json(text, start)`` returns the value and its end. It raises various
-#: errors, so parse malformed text again with `json.loads` for a message.
-scan_json: Callable[[str, int], tuple[Any, int]] = make_scanner(_Settings())  # type: ignore[arg-type]
+_scan = make_scanner(_Settings())  # type: ignore[arg-type]
+
+
+def from_json(data: bytes) -> Any:
+    """Parse JSON like `json.loads`, which is imported only if there are blanks around the value.
+
+    Raises:
+        ValueError, RecursionError: `data` is not JSON.
+    """
+    try:
+        text = data.decode()
+        value, end = _scan(text, 0)
+        if end == len(text):
+            return value
+    except (StopIteration, ValueError, RecursionError, SystemError):  # the last if `json` is missing (Python 3.11)
+        pass
+    import json
+
+    return json.loads(data)
 
 
 def plain_json(
     value: Any,
     item_separator: str = ", ",
     key_separator: str = ": ",
-    encode_text: Callable[[str], str] = encode_basestring_ascii,
 ) -> str:
     """Encode a dict, list, str, int or None, nested or not, like `json.dumps`, without importing `json`."""
     if isinstance(value, str):
-        return encode_text(value)
+        return encode_basestring_ascii(value)
     if isinstance(value, dict):
         members = [
-            f"{encode_text(name)}{key_separator}{plain_json(member, item_separator, key_separator, encode_text)}"
+            f"{encode_basestring_ascii(name)}{key_separator}{plain_json(member, item_separator, key_separator)}"
             for name, member in value.items()
         ]
         return f"{{{item_separator.join(members)}}}"
     if isinstance(value, list):
-        items = [plain_json(item, item_separator, key_separator, encode_text) for item in value]
+        items = [plain_json(item, item_separator, key_separator) for item in value]
         return f"[{item_separator.join(items)}]"
     return "null" if value is None else int.__repr__(value)
+
+
+def encode_json(value: object, default: Callable[[Any], object], allow_nan: bool = True) -> str:
+    """Encode any JSON value like `json.dumps`, without importing `json`, and characters outside ASCII unescaped.
+
+    Args:
+        value: What to encode.
+        default: Replaces what has no JSON form.
+        allow_nan: Whether to encode floats that are not finite.
+    """
+    return "".join(make_encoder({}, default, encode_basestring, None, ": ", ", ", False, False, allow_nan)(value, 0))
 
 
 def to_json(value: object, allow_nan: bool = True) -> str:
@@ -161,8 +189,6 @@ def to_json(value: object, allow_nan: bool = True) -> str:
         TypeError: A part of it has no JSON form.
         ValueError: It contains itself, or, without `allow_nan`, a float or Decimal that is not finite.
     """
-    import json
-
     decimals: list[str] = []
     mark = ""
 
@@ -185,7 +211,7 @@ def to_json(value: object, allow_nan: bool = True) -> str:
         decimals.append(str(other))
         return mark
 
-    encoded = json.dumps(value, ensure_ascii=False, allow_nan=allow_nan, default=default)
+    encoded = encode_json(value, default, allow_nan)
     first, *others = encoded.split(f'"{mark}"') if mark else [encoded]
     return "".join([first, *(part for pair in zip(decimals, others, strict=True) for part in pair)])
 

@@ -123,5 +123,9 @@ def _redirect_output() -> None:
     for descriptor in (1, 2):
         provider = socket.socket(socket.AF_UNIX)
         provider.connect(path)
-        os.dup2(provider.fileno(), descriptor)
-        provider.close()
+        number = provider.detach()
+        if number == descriptor:  # it was closed
+            os.set_inheritable(number, True)
+        else:
+            os.dup2(number, descriptor)
+            os.close(number)
