@@ -213,7 +213,7 @@ def test_a_worker_goes_on_when_next_works_again_and_has_all_its_attempts_again(i
     answers = [BUSY, Answer((b"HTTP/1.1 2",), close=True), event(), BUSY, BUSY, BUSY, event()]
     ended = instances.start(AN_INVOCATION, *answers, environment=workers(1)).end()
     assert ended.bodies == [b"x", b"x"]
-    delays = re.findall(r"trying again in (\S+) s\n", ended.errors)
+    delays = re.findall(r"retrying in (\S+) s\n", ended.errors)
     assert delays[:5] == ["0.1", "0.2", "0.1", "0.2", "0.4"]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 
 from . import logs
-from .deadline import IDLE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,15 +40,12 @@ class EventLoop:
         Args:
             coroutine: What to run.
             context: The context variables of the task. Default: a copy of the current ones.
-            deadline: The deadline to apply to the task, or None.
+            deadline: The deadline to apply to the task, or None. It must not be in the activity HANDLER yet: before the
+                task runs, the deadline would be raised inside asyncio, and the next invocation would find the task.
         """
         # Imported here: importing asyncio takes longer than starting the runtime, and only async handlers need it.
         import asyncio
 
-        # Until the task runs, the deadline would be raised inside asyncio and leave the task to the next invocation.
-        activity = IDLE
-        if deadline is not None:
-            activity, deadline.activity = deadline.activity, IDLE
         if self._runner is None:
             runner = asyncio.Runner()
             # Log text goes to the descriptors 0 to 2, even after the function closed them.
@@ -67,7 +63,6 @@ class EventLoop:
         async def watched() -> Any:
             if deadline is not None:
                 deadline.watch(asyncio.get_running_loop(), asyncio.current_task())
-                deadline.activity = activity
             return await coroutine
 
         try:

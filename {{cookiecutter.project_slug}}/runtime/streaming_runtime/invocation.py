@@ -84,6 +84,7 @@ class _Exchange:
     _reply: Reply | None = None
     _heartbeat: Heartbeat | None = None
     _async_context: Context | None = None
+    _encode: Callable[[Any], bytes] = staticmethod(StreamingResponse.encode)
 
     def __init__(self, api: RuntimeApi, invocation: Invocation) -> None:
         self.stream = ResponseStream(api, invocation)
@@ -105,29 +106,47 @@ class _Exchange:
         result: Any = None
         with self._handler_section:
             result = handler(decode_event(self._invocation), make_context(self._invocation))
-            if hasattr(type(result), "__await__"):
-                result = self._run_async(_awaited(result))
-            self._reply = reply = reply_to(result)
-            self.stream.prepare(reply.content_type, reply.metadata)
-            if reply.response is not None and reply.response.ping:
+            if not hasattr(type(result), "__await__"):
+                self._prepare(result)
+        if hasattr(type(result), "__await__"):
+            self._run_async(self._serve_async(result))
+        elif self._is_async(result):
+            self._run_async(self._send_async(result))
+        if self._reply is not None and not self.stream.ended:
+            self._send(self._reply.items)
+
+    async def _serve_async(self, awaitable: Awaitable[Any]) -> None:
+        # The handler and its content are a single task, so that the content can leave what the handler entered.
+        result: Any = None
+        with self._handler_section:
+            result = await awaitable
+            self._prepare(result)
+        if self._is_async(result):
+            await self._send_async(result)
+
+    def _prepare(self, result: Any) -> None:
+        reply = reply_to(result)
+        self.stream.prepare(reply.content_type, reply.metadata)
+        if reply.response is not None:
+            self._encode = reply.response.encode
+            if reply.response.ping:
                 from .event_stream import Heartbeat
 
                 self._deadline.activity = IDLE  # a heartbeat that was started must be stored, so that it can be stopped
                 self._heartbeat = Heartbeat(self.stream, reply.response.ping)
-        if self.stream.ended or self._reply is None:
-            # Sync content ends when it is dropped. Async content may be a running task, which must be told.
-            content = result.content if isinstance(result, StreamingResponse) else None
-            if hasattr(type(content), "aclose"):
-                self._run_async(self._close_async([content]))
-            return
-        encode = StreamingResponse.encode if reply.response is None else reply.response.encode
-        if hasattr(type(reply.items), "__aiter__"):
-            self._run_async(self._send_async(reply.items, encode))
-        else:
-            self._send(reply.items, encode)
+        self._reply = reply
 
-    def _send(self, items: Iterable[Any], encode: Callable[[Any], bytes]) -> None:
-        deadline, write = self._deadline, (self._heartbeat or self.stream).write
+    def _is_async(self, result: Any) -> bool:
+        """Whether the content of `result` must be sent, or closed after a failure, on the event loop.
+
+        Sync content that is not sent ends when it is dropped. Async content may be a running task, which must be told.
+        """
+        if self._reply is not None:
+            return hasattr(type(self._reply.items), "__aiter__")
+        return isinstance(result, StreamingResponse) and hasattr(type(result.content), "aclose")
+
+    def _send(self, items: Iterable[Any]) -> None:
+        deadline, encode, write = self._deadline, self._encode, (self._heartbeat or self.stream).write
         opened = [items]
         with self._handler_section:
             iterator = iter(items)
@@ -152,9 +171,12 @@ class _Exchange:
                 if close is not None:
                     close()
 
-    async def _send_async(self, items: AsyncIterable[Any], encode: Callable[[Any], bytes]) -> None:
-        # The stream is a single task, so that cancel scopes and timeouts may span several items.
-        deadline, write = self._deadline, (self._heartbeat or self.stream).write
+    async def _send_async(self, result: Any) -> None:
+        if self._reply is None or self.stream.ended:
+            await self._close_async([result.content if isinstance(result, StreamingResponse) else result])
+            return
+        items: AsyncIterable[Any] = self._reply.items
+        deadline, encode, write = self._deadline, self._encode, (self._heartbeat or self.stream).write
         opened = [items]
         with self._handler_section:
             iterator = aiter(items)
@@ -255,10 +277,6 @@ class _HandlerSection:
         if self._connection.forked:
             exit_child(error)
         return error is not None and self._report(error)
-
-
-async def _awaited(awaitable: Awaitable[Any]) -> Any:
-    return await awaitable
 
 
 def _closes_generator(task: Task[Any]) -> bool:
