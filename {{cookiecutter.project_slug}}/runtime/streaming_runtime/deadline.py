@@ -7,13 +7,15 @@ async code is cancelled. A send is never interrupted halfway, unless the client 
 from __future__ import annotations
 
 import os
+import sys
 import time
+from _weakref import ref
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
     from asyncio import AbstractEventLoop, Task
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import FrameType
     from typing import Any
 else:
@@ -24,6 +26,11 @@ MARGIN_VARIABLE = "STREAMING_RUNTIME_DEADLINE_MARGIN_MS"
 _DEFAULT_MARGIN_MS = "500"
 _REPEAT_INTERVAL = 0.05  # seconds between signals: a send or an event loop that missed one is stuck at the next
 _LONGEST_WAIT = 24 * 60 * 60.0  # seconds: longer than any invocation, and short enough for a timer
+
+_CONTEXT: Any = BaseException.__dict__["__context__"]  # a subclass may define an attribute of this name
+_CHAIN_LIMIT = 20  # errors in a cleanup that followed each other
+# Event loops whose schedulers cannot run again in a process after an exception at any point of theirs. asyncio can.
+_FRAGILE = frozenset({"curio", "gevent", "trio", "twisted"})
 
 # Activities of the main thread:
 #: The handler's code runs.
@@ -54,26 +61,31 @@ class Deadline:
     From the margin on, the timer sends a signal every 50 ms. What it does depends on the activity of the main thread
     and on how much the handler knows already:
 
-    ========== =========================================== ================================ ==========
-    state      activity or event                           action                           next state
-    ========== =========================================== ================================ ==========
-    any        signal: IDLE                                none                             same
-    any        signal: SENDING, for the first time         none                             same
-    any        signal: SENDING, still in the same send     abort the connection             same
-    pending    signal: HANDLER, sync code                  raise in the handler             raised
-    pending    signal: HANDLER, async code                 ask the event loop to cancel     requested
-    requested  signal: HANDLER, and the event loop waits   none                             same
-    requested  signal: HANDLER blocks the event loop       raise in the handler             raised
-    requested  signal: something else blocks the loop      raise there                      same
-    requested  the event loop's turn (`_cancel`)           cancel the handler's task        cancelled
-    requested  `watch`: another task runs the handler      none                             pending
-    raised     signal: HANDLER                             none: it is cleaning up          same
-    cancelled  signal: HANDLER                             none: it is cleaning up          same
-    settled    signal: HANDLER                             none: it is cleaning up          same
-    pending    `settle`: the handler failed in time        none                             same
-    pending    `settle`: it failed after the first signal  none                             settled
-    requested  `settle`                                    none                             settled
-    ========== =========================================== ================================ ==========
+    ========== =========================================== ============================ ==========
+    state      activity or event                           action                       next state
+    ========== =========================================== ============================ ==========
+    any        signal: IDLE                                none                         same
+    any        signal: SENDING, for the first time         none                         same
+    any        signal: SENDING, still in the same send     abort the connection         same
+    pending    signal: HANDLER, sync code                  raise in the handler         raised
+    pending    signal: HANDLER, async code                 ask the event loop to cancel requested
+    requested  signal: HANDLER, and the event loop waits   none                         same
+    requested  signal: HANDLER blocks the event loop       raise in the handler         raised
+    requested  signal: something else blocks the loop      raise there                  same
+    requested  the event loop's turn (`_cancel`)           cancel the handler's task    cancelled
+    requested  `watch`: another task runs the handler      none                         pending
+    raised     signal: HANDLER cleans up                   none                         same
+    raised     signal: HANDLER swallowed it                as in pending                as there
+    cancelled  signal: HANDLER cleans up                   none                         same
+    cancelled  signal: HANDLER swallowed it                as in pending                as there
+    settled    signal: HANDLER cleans up                   none                         same
+    cancelled  `settle`: the handler ended                 none                         same
+    any other  `settle`: it ended after the first signal   none                         settled
+    any        `settle`: it ended in time                  none                         same
+    ========== =========================================== ============================ ==========
+
+    The handler swallowed the exception if that is neither handled nor referenced at two signals in a row. So a handler
+    that catches it has 50 ms for an answer of its own.
 
     Attributes:
         activity: `HANDLER`, `SENDING` or `IDLE`: what may be interrupted, and how.
@@ -85,7 +97,10 @@ class Deadline:
     _state = _PENDING
     _loop: AbstractEventLoop | None = None
     _task: Task[Any] | None = None
-    _raised: StreamDeadlineExceeded | None = None  # in code that blocked the event loop
+    _raised: StreamDeadlineExceeded | None = None  # in other code, which blocked the event loop
+    _delivered: ref[Any] | None = None  # what the handler got: the exception, or the message of its cancellation
+    _cancellations = 0
+    _swallowed = False  # at the last signal, the handler seemed to have swallowed it
     _stalled = False  # the current send was already in progress at the last signal
 
     def __init__(self, deadline_ms: int, abort: Callable[[], None]) -> None:
@@ -126,11 +141,13 @@ class Deadline:
             The error to report: StreamDeadlineExceeded in place of its consequences in async code.
         """
         self._stalled = False
-        if self.passed and self._state in (_PENDING, _REQUESTED):
+        if self.passed and self._state is not _CANCELLED:
             self._state = _SETTLED
-        if self._state is _CANCELLED and _is_cancellation(error):
+        if self._cancellations and _is_cancellation(error):
             assert self._task is not None
-            self._task.uncancel()
+            for _ in range(self._cancellations):
+                self._task.uncancel()
+            self._cancellations = 0
             late = self.error().with_traceback(error.__traceback__)
             late.__context__ = self._raised or error.__context__
             return late
@@ -154,32 +171,71 @@ class Deadline:
             self._stalled = True
         elif self.activity == HANDLER:
             if self._loop is None:
-                self._expire_sync()
+                self._expire_sync(frame)
             else:
                 self._expire_async(self._loop, frame)
 
-    def _expire_sync(self) -> None:
+    def _expire_sync(self, frame: FrameType | None) -> None:
+        if self._state is _RAISED and self._is_swallowed(_is_handled(sys.exception())):
+            self._state = _PENDING
         if self._state in (_PENDING, _REQUESTED):
-            self._state = _RAISED
-            raise self.error()
+            self._raise_in_handler(frame)
 
     def _expire_async(self, loop: AbstractEventLoop, frame: FrameType | None) -> None:
+        if self._state in (_RAISED, _CANCELLED) and self._is_swallowed(self._is_cleaning_up(frame)):
+            self._state = _PENDING
         if self._state is _PENDING:
             self._state = _REQUESTED
             loop.call_soon_threadsafe(self._cancel)
-        elif self._state is _REQUESTED and not _is_event_loop(frame):
-            # The event loop is blocked, so that the cancellation cannot reach the task.
-            from asyncio import current_task
+        elif self._state is _REQUESTED:
+            # If the event loop is blocked, the cancellation cannot reach the task.
+            if self._is_running(frame):
+                self._raise_in_handler(frame)
+            elif not _is_event_loop(frame):
+                self._raised = self.error()
+                raise self._raised
 
-            if current_task(loop) is self._task:
-                self._state = _RAISED
-            self._raised = self.error()
-            raise self._raised
+    def _raise_in_handler(self, frame: FrameType | None) -> None:
+        self._state = _RAISED
+        _timer.note_damage(frame)
+        error = self.error()
+        self._delivered = ref(error)
+        try:
+            raise error
+        finally:
+            del error  # which its traceback would reference by this frame
 
     def _cancel(self) -> None:
-        if self._state is _REQUESTED and self._task is not None and not self._task.done():
+        # A handler may run the event loop itself, as nest_asyncio does, and get a cancellation only after that.
+        if self._state is not _REQUESTED or self._task is None or self._is_running(sys._getframe()):
+            return
+        if not self._task.done():
             self._state = _CANCELLED
-            self._task.cancel()
+            message = _Message(self.error())
+            self._delivered = ref(message)
+            self._cancellations += 1
+            self._task.cancel(message)
+
+    def _is_running(self, frame: FrameType | None) -> bool:
+        """Whether the handler's task is among the callers of `frame`."""
+        own = self._task.get_coro().cr_frame if self._task is not None else None  # type: ignore[union-attr]
+        return own is not None and any(caller is own for caller in _callers(frame))
+
+    def _is_cleaning_up(self, frame: FrameType | None) -> bool:
+        """Whether async code handles the exception that it got; while it waits, whether anything references that."""
+        if self._is_running(frame):
+            return _is_handled(sys.exception())
+        if self._state is _CANCELLED and self._task is not None:
+            self._task._cancel_message = None  # type: ignore[attr-defined]  # this reference is asyncio's
+        return self._delivered is not None and self._delivered() is not None
+
+    def _is_swallowed(self, handled: bool) -> bool:
+        swallowed, self._swallowed = self._swallowed and not handled, not handled
+        return swallowed
+
+
+class _Message(str):
+    """The message of a cancellation. Unlike an ordinary str, it can be referenced weakly."""
 
 
 class _Timer:
@@ -187,9 +243,12 @@ class _Timer:
 
     Attributes:
         current: The deadline in force, or None.
+        damaged: A library that the deadline interrupted and that cannot run again in this process; otherwise
+            empty.
     """
 
     current: Deadline | None = None
+    damaged = ""
     _margin = 0.0  # seconds; 0 turns the timer off
 
     def configure(self) -> None:
@@ -213,6 +272,13 @@ class _Timer:
             self.current = None
             _signal.setitimer(_signal.ITIMER_REAL, 0)
 
+    def note_damage(self, frame: FrameType | None) -> None:
+        """Note a fragile library among the callers of `frame`, in which an exception is about to be raised."""
+        for caller in _callers(frame):
+            package = str(caller.f_globals.get("__name__")).partition(".")[0]
+            if package in _FRAGILE:
+                self.damaged = package
+
     def _on_alarm(self, _signal_number: int, frame: FrameType | None) -> None:
         if self.current is not None:  # a late signal may find none
             self.current.expire(frame)
@@ -231,10 +297,29 @@ def setup() -> None:
 
 
 def _is_cancellation(error: BaseException) -> bool:
-    """Whether `error` is asyncio's CancelledError. Only async code asks, so that asyncio is imported already."""
-    from asyncio import CancelledError
+    """Whether `error` is asyncio's CancelledError, which does not exist before something imports asyncio."""
+    exceptions = sys.modules.get("asyncio.exceptions")
+    return exceptions is not None and issubclass(type(error), exceptions.CancelledError)
 
-    return issubclass(type(error), CancelledError)
+
+def damaged_library() -> str:
+    """Return the name of a library that the deadline damaged, so that the process must be replaced; else nothing."""
+    return _timer.damaged
+
+
+def _callers(frame: FrameType | None) -> Iterator[FrameType]:
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
+def _is_handled(error: BaseException | None) -> bool:
+    """Whether `error`, which is being handled, is the deadline, its cancellation, or an error in the cleanup."""
+    for _ in range(_CHAIN_LIMIT):
+        if error is None or issubclass(type(error), StreamDeadlineExceeded) or _is_cancellation(error):
+            break
+        error = _CONTEXT.__get__(error)
+    return error is not None
 
 
 def _is_event_loop(frame: FrameType | None) -> bool:

@@ -96,6 +96,10 @@ def run(api: RuntimeApi, handler_name: str) -> int:
                 # A handler that ends its process has failed, even if it asked for status 0.
                 succeeded = request.code is None or (isinstance(request.code, int) and request.code % 256 == 0)
                 sys.exit(1 if succeeded else request.code)
+            if library := deadline.damaged_library():
+                problem = f"the deadline interrupted {library}, which cannot run again"
+                logs.print_error(f"streaming_runtime: {problem}; ending the process\n")
+                sys.exit(1)
     except RuntimeApiError as error:
         logs.print_error(f"streaming_runtime: {error}\n")
         return 1
