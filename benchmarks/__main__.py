@@ -1,6 +1,8 @@
 """`make bench`: measures the runtime beside its peers and compares it with its targets.
 
 It runs in the interpreter that the peers are installed for, which is the one that all of them are measured in.
+`python -m benchmarks --against FOLDER` compares two versions of our runtime instead, in one alternating run: FOLDER
+holds the `bootstrap` and `streaming_runtime` of the other, such as a checkout of an earlier commit.
 Exit status: 1 if a target is missed, 2 if a runtime failed.
 """
 
@@ -14,7 +16,7 @@ from types import FrameType
 
 from .figures import Figure, figures, verdicts
 from .measure import QUICK, Rounds, measure
-from .peers import OURS, peers
+from .peers import OURS, peers, versions
 from .server import RuntimeFailed
 
 _ROOT = Path(__file__).parent.parent
@@ -25,11 +27,15 @@ _BUILD = _ROOT / "build" / "bench-src"
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measures the runtime beside its peers.")
     parser.add_argument("--quick", action="store_true", help="take fewer samples: for a first impression")
+    parser.add_argument("--against", metavar="FOLDER", type=Path, help="measure beside the runtime in FOLDER instead")
     parser.add_argument("--chart", metavar="FILE", type=Path, help="draw the figures as SVG")
     options = parser.parse_args()
+    if options.against and options.chart:
+        parser.error("--chart draws the figures of all runtimes: leave out --against")
     signal.signal(signal.SIGTERM, _terminate)
 
-    measured_peers = peers(_PROJECT / "runtime", _BUILD)
+    runtime = _PROJECT / "runtime"
+    measured_peers = versions(runtime, options.against, _BUILD) if options.against else peers(runtime, _BUILD)
     event = json.dumps(json.loads((_PROJECT / "events" / "get.json").read_bytes())).encode()
     try:
         found = figures(measure(measured_peers, event, QUICK if options.quick else Rounds()))

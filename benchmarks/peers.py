@@ -14,6 +14,8 @@ OURS = "streaming_runtime"
 AWSLAMBDARIC = "awslambdaric"
 HAYATE = "hayate"
 FLOOR = "floor"
+#: Another version of our runtime.
+AGAINST = "against"
 
 
 class Peer(NamedTuple):
@@ -39,16 +41,12 @@ class Peer(NamedTuple):
 
 
 def peers(source: Path, build: Path) -> list[Peer]:
-    """All of them, ours first. It runs from a copy of its `source` in the folder `build`.
+    """Return our runtime, a copy of `source` in the folder `build`, and the runtimes of others.
 
     All run in this process's interpreter, and all are compiled before they are measured.
     """
-    shutil.rmtree(build, ignore_errors=True)
-    shutil.copytree(source, build, ignore=shutil.ignore_patterns("__pycache__"))
-    for folder in (build, FUNCTIONS):
-        compileall.compile_dir(folder, quiet=1)
     return [
-        Peer(OURS, "", (str(build / "bootstrap"),), "app.stream"),
+        _ours(OURS, source, build),
         Peer(
             AWSLAMBDARIC,
             version(AWSLAMBDARIC),
@@ -60,3 +58,19 @@ def peers(source: Path, build: Path) -> list[Peer]:
         Peer(HAYATE, version(HAYATE), (sys.executable, "-c", "import hayate_app")),
         Peer(FLOOR, "", (sys.executable, "-c", "import floor")),
     ]
+
+
+def versions(source: Path, other: Path, build: Path) -> list[Peer]:
+    """Return our runtime and another version of it, in the folder `other`."""
+    return [_ours(OURS, source, build), _ours(AGAINST, other, build.with_name(f"{build.name}-{AGAINST}"))]
+
+
+def _ours(name: str, source: Path, build: Path) -> Peer:
+    shutil.rmtree(build, ignore_errors=True)
+    shutil.copytree(
+        source / "streaming_runtime", build / "streaming_runtime", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    shutil.copy(source / "bootstrap", build)
+    for folder in (build, FUNCTIONS):
+        compileall.compile_dir(folder, quiet=1)
+    return Peer(name, "", (str(build / "bootstrap"),), "app.stream")

@@ -47,7 +47,8 @@ class Runtime:
         # Nothing of the shell's: what it happens to hold would make some of them slower.
         environment = {
             "PATH": os.environ["PATH"],
-            "PYTHON": sys.executable,
+            "STREAMING_RUNTIME_PYTHON": sys.executable,
+            "PYTHON": sys.executable,  # for a runtime from before that variable, with --against
             "AWS_LAMBDA_RUNTIME_API": self._api.address,
             "LAMBDA_TASK_ROOT": str(FUNCTIONS),
             "_HANDLER": peer.handler,

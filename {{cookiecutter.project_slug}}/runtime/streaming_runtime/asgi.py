@@ -1,6 +1,6 @@
-"""A Lambda handler made of an ASGI application: FastAPI, Starlette, Litestar, Django, MCP servers and the like.
+"""Turns an ASGI application into a Lambda handler: FastAPI, Starlette, Litestar, Django, MCP servers and others.
 
-The application's side is https://asgi.readthedocs.io/en/latest/specs/www.html; the events are those of
+Applications follow https://asgi.readthedocs.io/en/latest/specs/www.html; the events are those of
 https://docs.aws.amazon.com/lambda/latest/dg/urls-invocation.html (payload 2.0) and
 https://docs.aws.amazon.com/apigateway/latest/developerguide/set-up-lambda-proxy-integrations.html (REST API, 1.0).
 """
@@ -13,74 +13,77 @@ from collections import deque
 from contextlib import suppress
 from urllib.parse import quote, unquote, urlencode
 
-from . import StreamingResponse, lifecycle, wire
+from . import wire
+from .event_loop import event_loop
+from .lifespan import Lifespan
+from .responses import StreamingResponse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from .lifecycle import Application, Message
+    from ._types import Application, Message
 
-_PIECE = 64 * 1024  # bytes of the request's body in one message
+_PIECE_SIZE = 64 * 1024  # bytes of the request body in one message
 _WITHOUT_CONTENT = (204, 304)  # RFC 9110, section 6.4.1
-_GRACE = 0.1  # seconds for an application to end by itself once it was told of a disconnect
+_GRACE_PERIOD = 0.1  # seconds in which an application may end on its own after a disconnect
 
 
 class AsgiHandler:
     """A handler that serves each event as an HTTP request to an ASGI application and streams its response.
 
-    Make it once, as the function's module is imported. The application's lifespan runs once: it starts before the first
-    invocation and ends with the process.
+    Create it once, when the function's module is imported. The application's lifespan runs once: it starts before the
+    first invocation and ends with the process.
     """
 
     def __init__(self, app: Application, root_path: str = "") -> None:
-        """Registers the lifespan with the runtime.
+        """Register the lifespan with the runtime.
 
         Args:
             app: ASGI 3 application.
-            root_path: Path under which clients reach the application, such as ``/api``, whether or not it is still in
-                the events' paths. Without one, it is the stage of a REST API that is called by its own domain.
+            root_path: Path under which clients reach the application, such as ``/api``. The paths of the events may or
+                may not include it. Default: the stage of a REST API that is called by its own domain.
         """
         self._app = app
         self._root_path = f"/{root_path.strip('/')}".rstrip("/")
-        self._lifespan: lifecycle.Lifespan | None = None
-        lifecycle.startup_hooks.append(self.startup)
-        lifecycle.shutdown_hooks.append(self.shutdown)
+        self._lifespan: Lifespan | None = None
+        event_loop.startup_hooks.append(self.startup)
+        event_loop.shutdown_hooks.append(self.shutdown)
 
     async def __call__(self, event: Any, context: object) -> StreamingResponse:
-        """Calls the application and returns once it has started its response.
+        """Call the application, and return once it has started its response.
 
-        The content of the response is to be closed with ``aclose()``; that waits for the application to end, with its
-        background tasks, and raises what it raised after the response was whole.
+        The caller must close the content of the response with ``aclose()``. That waits until the application has ended,
+        with its background tasks, and raises what the application raised after the complete response.
 
         Args:
-            event: From a function URL or a REST API. The application finds it as ``scope["aws.event"]``.
-            context: Lambda's context object, ``scope["aws.context"]``.
+            event: From a function URL or a REST API. The application can read it from ``scope["aws.event"]``.
+            context: Lambda's context object, in ``scope["aws.context"]``.
 
         Raises:
             ValueError: `event` is neither of these.
             RuntimeError: The application's lifespan failed to start, or it ended without a response.
-            Exception: Whatever the application raised before its response.
+            Exception: Anything that the application raised before its response.
         """
         try:
             scope, body = _request(event, self._root_path)
         except (AttributeError, LookupError, TypeError, ValueError) as error:
-            wanted = "the event of a function URL (payload 2.0) or a REST API (1.0)"
-            raise ValueError(f"AsgiHandler takes {wanted}, which this is not: {error!r}") from error
+            expected = "the event of a function URL (payload 2.0) or a REST API (1.0)"
+            raise ValueError(f"AsgiHandler requires {expected}; reading this one failed with {error!r}") from error
         await self.startup()
         assert self._lifespan is not None
         scope |= {"state": self._lifespan.state.copy(), "aws.event": event, "aws.context": context}
         return await _Cycle(self._app, scope, body).response()
 
     async def startup(self) -> None:
-        """Starts the application's lifespan, unless it runs on this event loop already.
+        """Start the application's lifespan, unless it already runs on this event loop.
 
         Raises:
-            RuntimeError: The application says that it failed.
+            RuntimeError: The application reported a failure.
         """
         if self._lifespan is None or self._lifespan.loop is not asyncio.get_running_loop():
-            self._lifespan = lifecycle.Lifespan(self._app)
+            self._lifespan = Lifespan(self._app)
         try:
             await self._lifespan.startup()
         except Exception:
@@ -88,10 +91,10 @@ class AsgiHandler:
             raise
 
     async def shutdown(self) -> None:
-        """Ends the application's lifespan, if it runs on this event loop.
+        """End the application's lifespan, if it runs on this event loop.
 
         Raises:
-            RuntimeError: The application says that it failed.
+            RuntimeError: The application reported a failure.
         """
         lifespan, self._lifespan = self._lifespan, None
         if lifespan is not None and lifespan.loop is asyncio.get_running_loop():
@@ -99,31 +102,31 @@ class AsgiHandler:
 
 
 class _Disconnected(OSError):
-    """What an application gets that sends to nobody."""
+    """Raised in an application that sends after the client has disconnected."""
 
 
 class _Cycle:
-    """One request and the content of its response. The application runs in a task of its own.
+    """One request and the content of its response. The application runs in its own task.
 
-    When the runtime asks for a part of the body, the one before is on the wire. Only then does the application's `send`
-    return: that is the backpressure.
+    When the runtime asks for the next part of the body, the previous one is on the wire. Only then does the
+    application's `send` return: that is the backpressure.
     """
 
     def __init__(self, app: Application, scope: dict[str, Any], body: bytes) -> None:
-        self._request = deque(body[start : start + _PIECE] for start in range(0, len(body) or 1, _PIECE))
+        self._request = deque(body[start : start + _PIECE_SIZE] for start in range(0, len(body) or 1, _PIECE_SIZE))
         self._bodiless = scope["method"] == "HEAD"
         self._response: StreamingResponse | None = None
         self._parts: deque[bytes] = deque()
-        self._sent = self._delivered = 0  # parts of the body that the application has sent, and that are on the wire
+        self._sent = self._delivered = 0  # parts of the body: sent by the application, on the wire
         self._complete = False  # the application has sent the last part
-        self._over = False  # the response is at its end, whole or not
-        self._ended = False  # so is the application
-        self._raised: list[BaseException] = []  # by the application, until it is raised to the runtime
+        self._over = False  # the response has ended, completely or not
+        self._ended = False  # the application has ended
+        self._raised: list[BaseException] = []  # by the application, and not yet raised to the runtime
         self._changed = asyncio.Event()
         self._task = asyncio.create_task(self._run(app, scope))
 
     async def response(self) -> StreamingResponse:
-        """Waits until the application has started its response."""
+        """Wait until the application has started its response."""
         await self._wait(lambda: self._response is not None or self._ended)
         if self._response is None:
             self._finish()
@@ -147,8 +150,8 @@ class _Cycle:
         raise self._failure("completing")
 
     async def aclose(self) -> None:
-        """Waits for the end of the application; one whose response broke off gets cancelled if it does not end."""
-        grace = None if self._over else _GRACE
+        """Wait until the application has ended. If its response was aborted, cancel it after a grace period."""
+        grace = None if self._over else _GRACE_PERIOD
         self._finish()
         with suppress(TimeoutError):
             async with asyncio.timeout(grace):
@@ -160,12 +163,12 @@ class _Cycle:
         try:
             await app(scope, self._receive, self._send)
         except _Disconnected:
-            pass  # of which the runtime knows
-        except StopAsyncIteration as error:  # to whoever iterates this would be the response's end
+            pass  # the runtime knows
+        except StopAsyncIteration as error:  # an iteration would take this for the end of the response
             raised = RuntimeError("ASGI callable raised StopAsyncIteration")
             self._raised.append(raised.with_traceback(error.__traceback__))
         except BaseException as error:
-            # A task would hand SystemExit to the event loop, past all that report it.
+            # A task would raise SystemExit in the event loop, where nothing reports it.
             self._raised.append(error)
         self._ended = True
         self._notify()
@@ -176,7 +179,7 @@ class _Cycle:
             return {"type": "http.request", "body": piece, "more_body": bool(self._request)}
         if not self._over:
             await self._until(lambda: self._over)
-            await asyncio.sleep(0)  # whoever has just sent the end goes on first: a listener might cancel it
+            await asyncio.sleep(0)  # let the sender of the end continue first: a listener might cancel it
         return {"type": "http.disconnect"}
 
     async def _send(self, message: Message) -> None:
@@ -205,7 +208,7 @@ class _Cycle:
             raise _Disconnected("the client has disconnected")
 
     async def _wait(self, condition: Callable[[], bool]) -> None:
-        """Waits, on behalf of the runtime; what cancels that cancels the application, and shows where it was."""
+        """Wait for the runtime. A cancellation is passed on to the application, whose traceback shows where it was."""
         try:
             await self._until(condition)
         except asyncio.CancelledError:
@@ -217,8 +220,8 @@ class _Cycle:
             raise
 
     def _failure(self, missing: str) -> BaseException:
-        silent = RuntimeError(f"ASGI callable returned without {missing} response.")
-        return self._raised.pop() if self._raised else silent
+        failure = RuntimeError(f"ASGI callable returned without {missing} response.")
+        return self._raised.pop() if self._raised else failure
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         while not condition():
@@ -243,13 +246,13 @@ def _response(content: _Cycle, message: Message) -> StreamingResponse:
         elif name not in wire.HOP_BY_HOP:
             headers[name] = f"{headers[name]}, {value}" if name in headers else value
     response = StreamingResponse(content, message["status"], headers, cookies=cookies)
-    if "content-type" not in headers:  # it is the application's to say, as it is with any server
+    if "content-type" not in headers:  # the application decides, as with any server
         del response.headers["content-type"]
     return response
 
 
 def _request(event: Any, root_path: str) -> tuple[dict[str, Any], bytes]:
-    """The scope and the body of the request that `event` tells of."""
+    """Return the scope and the body of the request in `event`."""
     context = event["requestContext"]
     if "http" in context:
         http = context["http"]
@@ -262,7 +265,7 @@ def _request(event: Any, root_path: str) -> tuple[dict[str, Any], bytes]:
         method, protocol, source_ip = event["httpMethod"], context["protocol"], context["identity"]["sourceIp"]
         raw_path = event["path"]
         if not root_path and context["path"].rstrip("/") == f"/{context['stage']}{raw_path}".rstrip("/"):
-            root_path = f"/{context['stage']}"  # which is in the URL unless a custom domain maps to the stage
+            root_path = f"/{context['stage']}"  # part of the URL, unless a custom domain maps to the stage
             raw_path = quote(root_path) + raw_path
         parameters = event.get("multiValueQueryStringParameters") or event.get("queryStringParameters") or {}
         query = urlencode(parameters, doseq=True)

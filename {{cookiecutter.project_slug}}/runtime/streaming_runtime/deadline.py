@@ -1,170 +1,328 @@
-"""Ends a handler in order shortly before Lambda would kill it in the middle of whatever it does.
+"""Ends a handler shortly before the Lambda timeout, while there is time left to clean up and to report the error.
 
-A timer's signal interrupts what the handler waits for: sync code is raised in, async code is cancelled. What is being
-sent is never interrupted halfway, unless the client is too slow to take it.
+A timer sends a signal to the process. It interrupts the handler wherever it is: an exception is raised in sync code,
+async code is cancelled. A send is never interrupted halfway, unless the client does not read what was sent.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 import time
+from _weakref import ref
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
     from asyncio import AbstractEventLoop, Task
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import FrameType
     from typing import Any
 else:
-    import _signal  # the C module: importing `signal` around it takes longer than importing this package
+    import _signal  # rather than `signal`, for the cold start: see __init__.py
 
-#: Environment variable: how long before Lambda's deadline the handler is ended, in milliseconds; 0 turns it off.
+#: Environment variable: how long before the Lambda timeout the handler is ended, in milliseconds; 0 turns this off.
 MARGIN_VARIABLE = "STREAMING_RUNTIME_DEADLINE_MARGIN_MS"
 _DEFAULT_MARGIN_MS = "500"
-_AGAIN = 0.05  # seconds between signals: what did not react to one is treated as stuck at the next
+_REPEAT_INTERVAL = 0.05  # seconds between signals: a send or an event loop that missed one is stuck at the next
+_LONGEST_WAIT = 24 * 60 * 60.0  # seconds: longer than any invocation, and short enough for a timer
 
-_LONGEST = 24 * 60 * 60.0  # seconds; more than Lambda gives, and no more than a timer takes
+_CONTEXT: Any = BaseException.__dict__["__context__"]  # a subclass may define an attribute of this name
+_CHAIN_LIMIT = 20  # errors in a cleanup that followed each other
+# Event loops whose schedulers cannot run again in a process after an exception at any point of theirs. asyncio can.
+_FRAGILE = frozenset({"curio", "gevent", "trio", "twisted"})
 
-#: The handler's code runs: it is interrupted.
+# Activities of the main thread:
+#: The handler's code runs.
 HANDLER = 1
-#: The runtime waits until the other side has taken what is sent: it is broken off if that takes long.
+#: The runtime sends and waits until the other side has read what was sent.
 SENDING = 2
-#: Any other code of the runtime: it goes on.
+#: Any other code of the runtime runs.
 IDLE = 0
 
-_margin = 0.0  # seconds; 0 while it is off
-_current: Deadline | None = None
+# States of a deadline: see `Deadline`.
+_PENDING = "pending"
+_REQUESTED = "requested"
+_RAISED = "raised"
+_CANCELLED = "cancelled"
+_SETTLED = "settled"
 
 
 class StreamDeadlineExceeded(BaseException):
-    """Lambda is about to end the invocation.
+    """The Lambda timeout is about to end the invocation.
 
-    Like `KeyboardInterrupt` it is no `Exception`: a loop that retries on errors must not swallow it.
+    Like `KeyboardInterrupt`, this is not an `Exception`: a loop that retries on errors must not catch it.
     """
-
-
-def setup() -> None:
-    """Reads the margin and takes the timer's signal, once in a process.
-
-    Raises:
-        ValueError: The environment variable does not hold a number.
-    """
-    global _margin
-    value = os.environ.get(MARGIN_VARIABLE, _DEFAULT_MARGIN_MS)
-    if not value.isdecimal():
-        raise ValueError(f"{MARGIN_VARIABLE} must be milliseconds, or 0 for no deadline, not {value!r}")
-    _margin = int(value) / 1000
-    if _margin:
-        _signal.signal(_signal.SIGALRM, _on_alarm)
 
 
 class Deadline:
-    """The deadline of one invocation, which is watched within its ``with`` block.
+    """The deadline of one invocation, in force within its ``with`` block.
+
+    From the margin on, the timer sends a signal every 50 ms. What it does depends on the activity of the main thread
+    and on how much the handler knows already:
+
+    ========== =========================================== ============================ ==========
+    state      activity or event                           action                       next state
+    ========== =========================================== ============================ ==========
+    any        signal: IDLE                                none                         same
+    any        signal: SENDING, for the first time         none                         same
+    any        signal: SENDING, still in the same send     abort the connection         same
+    pending    signal: HANDLER, sync code                  raise in the handler         raised
+    pending    signal: HANDLER, async code                 ask the event loop to cancel requested
+    requested  signal: HANDLER, and the event loop waits   none                         same
+    requested  signal: HANDLER blocks the event loop       raise in the handler         raised
+    requested  signal: something else blocks the loop      raise there                  same
+    requested  the event loop's turn (`_cancel`)           cancel the handler's task    cancelled
+    requested  `watch`: another task runs the handler      none                         pending
+    raised     signal: HANDLER cleans up                   none                         same
+    raised     signal: HANDLER swallowed it                as in pending                as there
+    cancelled  signal: HANDLER cleans up                   none                         same
+    cancelled  signal: HANDLER swallowed it                as in pending                as there
+    settled    signal: HANDLER cleans up                   none                         same
+    cancelled  `settle`: the handler ended                 none                         same
+    any other  `settle`: it ended after the first signal   none                         settled
+    any        `settle`: it ended in time                  none                         same
+    ========== =========================================== ============================ ==========
+
+    The handler swallowed the exception if that is neither handled nor referenced at two signals in a row. So a handler
+    that catches it has 50 ms for an answer of its own.
 
     Attributes:
-        doing: `HANDLER`, `SENDING` or `IDLE`: what may be interrupted, and how.
-        passed: Whether the time is up.
+        activity: `HANDLER`, `SENDING` or `IDLE`: what may be interrupted, and how.
+        passed: Whether there was a signal.
     """
 
-    doing = IDLE
+    activity = IDLE
     passed = False
+    _state = _PENDING
     _loop: AbstractEventLoop | None = None
     _task: Task[Any] | None = None
-    _called = False  # the event loop was asked to cancel the task
-    _cancelled = False  # and did so
-    _raised: StreamDeadlineExceeded | None = None  # in what blocked the event loop
-    _delivered = False  # the handler knows; what it does to end is not interrupted
-    _stuck = False  # what is being sent was so at the last signal
+    _raised: StreamDeadlineExceeded | None = None  # in other code, which blocked the event loop
+    _delivered: ref[Any] | None = None  # what the handler got: the exception, or the message of its cancellation
+    _cancellations = 0
+    _swallowed = False  # at the last signal, the handler seemed to have swallowed it
+    _stalled = False  # the current send was already in progress at the last signal
 
-    def __init__(self, deadline_ms: int, break_off: Callable[[], None]) -> None:
-        """`deadline_ms`: milliseconds since the epoch. `break_off` makes a send that blocks fail."""
+    def __init__(self, deadline_ms: int, abort: Callable[[], None]) -> None:
+        """Prepare the deadline.
+
+        Args:
+            deadline_ms: The Lambda timeout, in milliseconds since the epoch.
+            abort: Makes a blocking send fail.
+        """
         self._deadline_ms = deadline_ms
-        self._break_off = break_off
+        self._abort = abort
 
     def __enter__(self) -> None:
-        global _current
-        left = min(self._deadline_ms / 1000 - time.time(), _LONGEST)
-        # A deadline in the past is an emulator's, not Lambda's. A function with its own use for the signal keeps it.
-        if _margin and left > 0 and _signal.getsignal(_signal.SIGALRM) is _on_alarm:
-            _current = self
-            _signal.setitimer(_signal.ITIMER_REAL, max(left - _margin, left / 2), _AGAIN)
+        _timer.start(self, self._deadline_ms / 1000 - time.time())
 
     def __exit__(self, *_: object) -> None:
-        global _current
-        if _current is self:
-            _current = None
-            _signal.setitimer(_signal.ITIMER_REAL, 0)
+        _timer.stop(self)
 
     def watch(self, loop: AbstractEventLoop, task: Task[Any] | None) -> None:
-        """From here on the handler runs as `task`, which is to be cancelled."""
+        """Switch to async mode: on expiry, cancel `task`, which runs the handler."""
         self._loop, self._task = loop, task
-        self._called = False  # a call for the task before may have come too late for that
+        if self._state is _REQUESTED:  # but the task before ended first
+            self._state = _PENDING
 
     def release(self) -> None:
-        """From here on the handler runs as sync code again, which is to be raised in."""
+        """Switch back to sync mode: on expiry, raise inside the handler."""
         self._loop = None
 
-    def exceeded(self) -> StreamDeadlineExceeded:
-        """The exception to raise, which says how much time is left."""
+    def error(self) -> StreamDeadlineExceeded:
+        """Return the exception to raise, with the time that is left in its message."""
         left = max(0, self._deadline_ms - int(time.time() * 1000))
-        return StreamDeadlineExceeded(f"the invocation was not over {left} ms before Lambda's deadline")
+        return StreamDeadlineExceeded(f"the handler was still running {left} ms before the Lambda timeout")
 
     def settle(self, error: BaseException) -> BaseException:
-        """Takes notice that `error` ended the handler; gives what to report, if that is the deadline in other words."""
-        self._delivered, self._stuck = self.passed, False
-        if self._cancelled and type(error).__name__ == "CancelledError":
+        """Note that `error` ended the handler.
+
+        Returns:
+            The error to report: StreamDeadlineExceeded in place of its consequences in async code.
+        """
+        self._stalled = False
+        if self.passed and self._state is not _CANCELLED:
+            self._state = _SETTLED
+        if self._cancellations and _is_cancellation(error):
             assert self._task is not None
-            self._task.uncancel()
-            late = self.exceeded().with_traceback(error.__traceback__)
+            for _ in range(self._cancellations):
+                self._task.uncancel()
+            self._cancellations = 0
+            late = self.error().with_traceback(error.__traceback__)
             late.__context__ = self._raised or error.__context__
             return late
         group = error if issubclass(type(error), BaseExceptionGroup) else None
         if self.passed and isinstance(group, BaseExceptionGroup) and group.subgroup(StreamDeadlineExceeded) is not None:
-            late = self.exceeded()
+            late = self.error()
             late.__cause__ = error
             return late
         return error
 
     def expire(self, frame: FrameType | None) -> None:
-        """The timer's signal, in the main thread, between any two steps of whatever runs there, which is `frame`.
+        """Handle the timer's signal, which interrupted the main thread in `frame`.
 
         Raises:
             StreamDeadlineExceeded: In the handler's code.
         """
         self.passed = True
-        if self.doing == SENDING:
-            if self._stuck:
-                self._break_off()
-            self._stuck = True
-        elif self.doing == IDLE or self._delivered:
-            pass
-        elif self._loop is None:
-            self._delivered = True
-            raise self.exceeded()
-        elif not self._called:
-            self._called = True
-            self._loop.call_soon_threadsafe(self._cancel)
-        elif not _is_event_loop(frame):
-            # Something blocks the event loop, so that the cancellation cannot reach the task.
-            from asyncio import current_task
+        if self.activity == SENDING:
+            if self._stalled:
+                self._abort()
+            self._stalled = True
+        elif self.activity == HANDLER:
+            if self._loop is None:
+                self._expire_sync(frame)
+            else:
+                self._expire_async(self._loop, frame)
 
-            self._delivered = current_task(self._loop) is self._task
-            self._raised = self.exceeded()
-            raise self._raised
+    def _expire_sync(self, frame: FrameType | None) -> None:
+        if self._state is _RAISED and self._is_swallowed(_is_handled(sys.exception())):
+            self._state = _PENDING
+        if self._state in (_PENDING, _REQUESTED):
+            self._raise_in_handler(frame)
+
+    def _expire_async(self, loop: AbstractEventLoop, frame: FrameType | None) -> None:
+        if self._state in (_RAISED, _CANCELLED) and self._is_swallowed(self._is_cleaning_up(frame)):
+            self._state = _PENDING
+        if self._state is _PENDING:
+            self._state = _REQUESTED
+            loop.call_soon_threadsafe(self._cancel)
+        elif self._state is _REQUESTED:
+            # If the event loop is blocked, the cancellation cannot reach the task.
+            if self._is_running(frame):
+                self._raise_in_handler(frame)
+            elif not _is_event_loop(frame):
+                self._raised = self.error()
+                raise self._raised
+
+    def _raise_in_handler(self, frame: FrameType | None) -> None:
+        self._state = _RAISED
+        _timer.note_damage(frame)
+        error = self.error()
+        self._delivered = ref(error)
+        try:
+            raise error
+        finally:
+            del error  # which its traceback would reference by this frame
 
     def _cancel(self) -> None:
-        if not self._delivered and self._task is not None and not self._task.done():
-            self._delivered = self._cancelled = True
-            self._task.cancel()
+        # A handler may run the event loop itself, as nest_asyncio does, and get a cancellation only after that.
+        if self._state is not _REQUESTED or self._task is None or self._is_running(sys._getframe()):
+            return
+        if not self._task.done():
+            self._state = _CANCELLED
+            message = _Message(self.error())
+            self._delivered = ref(message)
+            self._cancellations += 1
+            self._task.cancel(message)
+
+    def _is_running(self, frame: FrameType | None) -> bool:
+        """Whether the handler's task is among the callers of `frame`."""
+        own = self._task.get_coro().cr_frame if self._task is not None else None  # type: ignore[union-attr]
+        return own is not None and any(caller is own for caller in _callers(frame))
+
+    def _is_cleaning_up(self, frame: FrameType | None) -> bool:
+        """Whether async code handles the exception that it got; while it waits, whether anything references that."""
+        if self._is_running(frame):
+            return _is_handled(sys.exception())
+        if self._state is _CANCELLED and self._task is not None:
+            self._task._cancel_message = None  # type: ignore[attr-defined]  # this reference is asyncio's
+        return self._delivered is not None and self._delivered() is not None
+
+    def _is_swallowed(self, handled: bool) -> bool:
+        swallowed, self._swallowed = self._swallowed and not handled, not handled
+        return swallowed
+
+
+class _Message(str):
+    """The message of a cancellation. Unlike an ordinary str, it can be referenced weakly."""
+
+
+class _Timer:
+    """The process's timer, which has one deadline at most.
+
+    Attributes:
+        current: The deadline in force, or None.
+        damaged: A library that the deadline interrupted and that cannot run again in this process; otherwise
+            empty.
+    """
+
+    current: Deadline | None = None
+    damaged = ""
+    _margin = 0.0  # seconds; 0 turns the timer off
+
+    def configure(self) -> None:
+        value = os.environ.get(MARGIN_VARIABLE, _DEFAULT_MARGIN_MS)
+        if not value.isdecimal():
+            raise ValueError(f"{MARGIN_VARIABLE} must be milliseconds, or 0 for no deadline, not {value!r}")
+        self._margin = int(value) / 1000
+        if self._margin:
+            _signal.signal(_signal.SIGALRM, self._on_alarm)
+
+    def start(self, deadline: Deadline, left: float) -> None:
+        """Put `deadline` in force, `left` seconds before the Lambda timeout."""
+        left = min(left, _LONGEST_WAIT)
+        # Only an emulator sends a deadline in the past. A function that handles the signal itself keeps it.
+        if self._margin and left > 0 and _signal.getsignal(_signal.SIGALRM) == self._on_alarm:
+            self.current = deadline
+            _signal.setitimer(_signal.ITIMER_REAL, max(left - self._margin, left / 2), _REPEAT_INTERVAL)
+
+    def stop(self, deadline: Deadline) -> None:
+        if self.current is deadline:
+            self.current = None
+            _signal.setitimer(_signal.ITIMER_REAL, 0)
+
+    def note_damage(self, frame: FrameType | None) -> None:
+        """Note a fragile library among the callers of `frame`, in which an exception is about to be raised."""
+        for caller in _callers(frame):
+            package = str(caller.f_globals.get("__name__")).partition(".")[0]
+            if package in _FRAGILE:
+                self.damaged = package
+
+    def _on_alarm(self, _signal_number: int, frame: FrameType | None) -> None:
+        if self.current is not None:  # a late signal may find none
+            self.current.expire(frame)
+
+
+_timer = _Timer()
+
+
+def setup() -> None:
+    """Read the margin from the environment and handle the timer's signal. Called once per process.
+
+    Raises:
+        ValueError: The environment variable does not hold a number.
+    """
+    _timer.configure()
+
+
+def _is_cancellation(error: BaseException) -> bool:
+    """Whether `error` is asyncio's CancelledError, which does not exist before something imports asyncio."""
+    exceptions = sys.modules.get("asyncio.exceptions")
+    return exceptions is not None and issubclass(type(error), exceptions.CancelledError)
+
+
+def damaged_library() -> str:
+    """Return the name of a library that the deadline damaged, so that the process must be replaced; else nothing."""
+    return _timer.damaged
+
+
+def _callers(frame: FrameType | None) -> Iterator[FrameType]:
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
+def _is_handled(error: BaseException | None) -> bool:
+    """Whether `error`, which is being handled, is the deadline, its cancellation, or an error in the cleanup."""
+    for _ in range(_CHAIN_LIMIT):
+        if error is None or issubclass(type(error), StreamDeadlineExceeded) or _is_cancellation(error):
+            break
+        error = _CONTEXT.__get__(error)
+    return error is not None
 
 
 def _is_event_loop(frame: FrameType | None) -> bool:
     name = str(frame.f_globals.get("__name__")) if frame is not None else ""
-    # asyncio.events calls what may block.
+    # asyncio.events is left out: it runs callbacks, which may be what blocks.
     return name == "selectors" or (name.startswith("asyncio.") and name != "asyncio.events")
-
-
-def _on_alarm(_signal_number: int, frame: FrameType | None) -> None:
-    if _current is not None:
-        _current.expire(frame)

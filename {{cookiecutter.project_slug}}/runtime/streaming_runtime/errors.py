@@ -1,11 +1,10 @@
-"""What an exception looks like to Lambda: the error object, the trailers that hold it, and the cause for X-Ray.
+"""An exception as Lambda sees it: the error object, the trailers with it, and the cause for X-Ray.
 
 https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html#runtimes-api-invokeerror
 """
 
 from __future__ import annotations
 
-import json
 import os
 from binascii import b2a_base64
 
@@ -15,35 +14,34 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    #: File, line, name of the function.
-    Frame = tuple[str, int | None, str]
+    from ._types import Frame, Report
 
-#: Header of a report of an error, and trailer behind a response that failed midway.
+#: Header of an error report, and trailer of a response that failed midway.
 TYPE_HEADER = "Lambda-Runtime-Function-Error-Type"
-#: Trailer that holds the error object.
+#: Trailer with the error object.
 BODY_TRAILER = "Lambda-Runtime-Function-Error-Body"
 
-# Go's HTTP server, of which Lambda's emulator is made, takes no more trailers than its buffer holds.
+# Lambda's emulator uses Go's HTTP server, which accepts only as many trailers as fit in its buffer.
 _TRAILERS_LIMIT = 4096  # bytes
-_TYPE_LIMIT = 128  # characters of an error's type among them
-_XRAY_LIMIT = 1024 * 1024  # bytes; Lambda refuses a longer header
-_CHAIN_LIMIT = 20  # exceptions that a stack trace tells of
-_REPETITIONS = 3  # of a frame that are written out
+_TYPE_LIMIT = 128  # characters of an error's type in the trailers
+_XRAY_LIMIT = 1024 * 1024  # bytes; Lambda rejects a longer header
+_CHAIN_LIMIT = 20  # exceptions in one stack trace
+_REPETITIONS = 3  # repetitions of a frame that are written out
 _LIBRARY = os.path.dirname(os.__file__)
-# Where the frames are that stand between Lambda and the user's code: this package, the event loop, the import system.
-_MACHINERY = (
+# Files whose frames come between Lambda and the user's code: this package, the event loop, the import system.
+_INTERNAL = (
     os.path.join(os.path.dirname(os.path.abspath(__file__)), ""),
     os.path.join(_LIBRARY, "asyncio", ""),
     os.path.join(_LIBRARY, "importlib", ""),
     "<frozen importlib.",
 )
-# Asked for what an exception holds, since one may have attributes of the same names.
+# Its descriptors read the attributes of an exception: a subclass may define attributes of the same names.
 _BASE: Any = BaseException
 _DEADLINE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "deadline.py")
 
 
 class RuntimeFault(Exception):
-    """An error that Lambda knows by a name of its own, ``Runtime.…``, rather than by its Python class."""
+    """An error that Lambda knows as ``Runtime.…`` rather than by its Python class."""
 
     def __init__(self, error_type: str, message: str, stack_trace: list[str] | None = None) -> None:
         super().__init__(message)
@@ -51,8 +49,8 @@ class RuntimeFault(Exception):
         self.stack_trace = stack_trace or []
 
 
-def report(error: BaseException, request_id: str = "") -> dict[str, Any]:
-    """The error object that Lambda hands to the caller, of JSON values only."""
+def report(error: BaseException, request_id: str = "") -> Report:
+    """Return the error object that Lambda returns to the caller. It consists of JSON values."""
     fault = _fault(error)
     return {
         "errorMessage": _message(error),
@@ -63,35 +61,37 @@ def report(error: BaseException, request_id: str = "") -> dict[str, Any]:
 
 
 def type_header(kind: str) -> tuple[str, str]:
-    """The header that names an error's type. Python allows a class name that no header may hold."""
-    return TYPE_HEADER, kind.encode("unicode_escape").decode()
+    """Return the header with an error's type, escaped because a class name may contain any character."""
+    # The codec unicode_escape does the same, but is a module to import: too late when the descriptors are used up.
+    escaped = [character if character in "'\"" else ascii(character)[1:-1] for character in kind]
+    return TYPE_HEADER, "".join(escaped)
 
 
-def trailers(report: dict[str, Any]) -> bytes:
-    """The end of a response that failed. What is too much of the report is left out; the log has all of it."""
+def trailers(report: Report) -> bytes:
+    """Encode the end of a response that failed. A report that is too long is shortened; the log has all of it."""
     stack, message = report["stackTrace"], report["errorMessage"]
     kind = report["errorType"][:_TYPE_LIMIT]
     while True:
         shown = {**report, "errorType": kind, "errorMessage": message, "stackTrace": stack}
-        body = b2a_base64(json.dumps(shown).encode(), newline=False).decode()
+        body = b2a_base64(wire.plain_json(shown).encode(), newline=False).decode()
         end = wire.last_chunk([type_header(kind), (BODY_TRAILER, body)])
         if len(end) <= _TRAILERS_LIMIT or not (stack or message):
             return end
-        if stack:  # whose last entries say most
+        if stack:  # the last entries are the most useful
             stack = stack[len(stack) // 2 + 1 :]
         else:
             message = message[: len(message) // 2]
 
 
-def xray_cause(error: BaseException, report: dict[str, Any]) -> str | None:
-    """The value of the header ``Lambda-Runtime-Function-XRay-Error-Cause``; None if it would be too long.
+def xray_cause(error: BaseException, report: Report) -> str | None:
+    """Return the value of the header ``Lambda-Runtime-Function-XRay-Error-Cause``; None if it would be too long.
 
-    `report` is what `report` made of `error`: an exception may say another thing each time it is asked.
+    The message comes from `report`, because an exception may return another text each time.
     """
     frames = [] if _fault(error) else _frames(error)
     kind = "LambdaValidationError" if _fault(error) else report["errorType"]
     stack = [{"label": name, "path": path, "line": line} for path, line, name in frames]
-    cause = json.dumps(
+    cause = wire.plain_json(
         {
             "working_directory": _working_directory(),
             "exceptions": [{"message": report["errorMessage"], "type": kind, "stack": stack}],
@@ -102,30 +102,30 @@ def xray_cause(error: BaseException, report: dict[str, Any]) -> str | None:
 
 
 def _fault(error: BaseException) -> RuntimeFault | None:
-    # By its type, since an exception may say of itself what it likes.
+    # Use type(error): an exception can override `__class__`.
     return error if issubclass(type(error), RuntimeFault) else None  # type: ignore[return-value]
 
 
 def _stack_trace(error: BaseException, seen: set[int]) -> list[str]:
-    """The frames of `error`; then, for each exception behind or within it, its name and its frames."""
+    """Return the frames of `error`, then type, message and frames of each cause and of each member of a group."""
     seen.add(id(error))
     entries = _formatted(_frames(error))
-    behind = _BASE.__cause__.__get__(error)
-    if behind is None and not _BASE.__suppress_context__.__get__(error):
-        behind = _BASE.__context__.__get__(error)
-    inner = BaseExceptionGroup.exceptions.__get__(error) if issubclass(type(error), BaseExceptionGroup) else ()
-    for label, other in (("Caused by", behind), *(("Holds", member) for member in inner)):
-        # The chain may lead back to where it came from.
+    cause = _BASE.__cause__.__get__(error)
+    if cause is None and not _BASE.__suppress_context__.__get__(error):
+        cause = _BASE.__context__.__get__(error)
+    members = BaseExceptionGroup.exceptions.__get__(error) if issubclass(type(error), BaseExceptionGroup) else ()
+    for label, other in (("Caused by", cause), *(("Holds", member) for member in members)):
+        # The chain may be a circle.
         if other is not None and id(other) not in seen and len(seen) < _CHAIN_LIMIT:
             entries += [f"{label} {_type_name(other)}: {_message(other)}\n", *_stack_trace(other, seen)]
     return entries
 
 
 def _formatted(frames: list[Frame]) -> list[str]:
-    """The frames as `traceback` formats them for awslambdaric.
+    """Format frames as `traceback` does for awslambdaric.
 
-    Importing that module takes longer than all else that a report takes; and it imports others, by names such as
-    ``token``, that a function may well have given to modules of its own.
+    Importing that module takes longer than the rest of a report. It also imports modules such as ``token``, whose
+    names a function may have used for its own modules.
     """
     entries: list[str] = []
     repeated = 0
@@ -145,7 +145,7 @@ def _source(path: str, line: int | None) -> str:
     try:
         with open(path, "rb") as file:
             return file.read().split(b"\n")[(line or 0) - 1].decode("utf-8", "replace").strip()
-    except (OSError, ValueError, IndexError):  # it came from no file, or from one that has changed
+    except (OSError, ValueError, IndexError):  # not from a file, or the file has changed
         return ""
 
 
@@ -157,7 +157,7 @@ def _type_name(error: BaseException) -> str:
 def _message(error: BaseException) -> str:
     try:
         return str(error)
-    except BaseException as failure:  # an exception of the user's whose __str__ is broken
+    except BaseException as failure:  # the __str__ of a user's exception may raise anything
         return f"<no message: __str__ raised {type(failure).__name__}>"
 
 
@@ -169,7 +169,7 @@ def _working_directory() -> str:
 
 
 def _frames(error: BaseException) -> list[Frame]:
-    """The frames of the user's code: the runtime's own, which come first and last, are left out."""
+    """Return the frames of the user's code, without the frames of the runtime before and after them."""
     frames: list[Frame] = []
     trace = _BASE.__traceback__.__get__(error)
     while trace is not None:
@@ -177,8 +177,8 @@ def _frames(error: BaseException) -> list[Frame]:
         frames.append((code.co_filename, trace.tb_lineno, code.co_name))
         trace = trace.tb_next
     first, last = 0, len(frames)
-    while first < last and frames[first][0].startswith(_MACHINERY):
+    while first < last and frames[first][0].startswith(_INTERNAL):
         first += 1
-    while last > first and frames[last - 1][0] == _DEADLINE:  # which raises in the user's code, not from it
+    while last > first and frames[last - 1][0] == _DEADLINE:  # which raised in the user's code
         last -= 1
     return frames[first:last]

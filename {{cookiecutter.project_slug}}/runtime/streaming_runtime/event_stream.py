@@ -1,6 +1,6 @@
 """Server-sent events with heartbeats: https://html.spec.whatwg.org/multipage/server-sent-events.html
 
-The names are sse-starlette's.
+The names follow sse-starlette.
 """
 
 from __future__ import annotations
@@ -8,7 +8,8 @@ from __future__ import annotations
 import threading
 import time
 
-from . import StreamingResponse, wire
+from . import wire
+from .responses import StreamingResponse
 from .runtime_api import RuntimeApiError
 
 TYPE_CHECKING = False
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
     from typing import Any
 
-    from .response import ResponseStream
+    from ._types import Report
+    from .response_stream import ResponseStream
 
 _PING = b": ping\n\n"
 
@@ -25,11 +27,11 @@ class ServerSentEvent:
     """One event.
 
     Attributes:
-        data: Text is sent as it is, anything else as JSON; None sends no data.
-        event: Type of the event; without one the browser calls it ``message``.
-        id: What a browser that connects again sends back as ``Last-Event-ID``.
-        retry: Milliseconds a browser waits before it connects again.
-        comment: Text that the browser ignores.
+        data: Text is sent unchanged, anything else as JSON; None sends no data.
+        event: Type of the event; without one, browsers use ``message``.
+        id: The browser sends it back as ``Last-Event-ID`` when it reconnects.
+        retry: Milliseconds that the browser waits before it reconnects.
+        comment: Text that browsers ignore.
     """
 
     __slots__ = ("comment", "data", "event", "id", "retry")
@@ -49,12 +51,12 @@ class ServerSentEvent:
         self.comment = comment
 
     def encode(self) -> bytes:
-        """The event as it is sent, with the empty line that ends it.
+        """Encode the event, with the empty line that ends it.
 
         Raises:
-            ValueError: A line break or NUL in `event` or `id`; `retry` is no number of milliseconds; `data` holds a
-                number that is not finite, which a browser's JSON does not have.
-            TypeError: `event` or `comment` is no text, or `data` has no JSON form.
+            ValueError: `event` or `id` contains a line break or NUL, `retry` is not a number of milliseconds, or `data`
+                contains a number that is not finite, which browsers cannot parse.
+            TypeError: `event` or `comment` is not text, or `data` has no JSON form.
         """
         lines = []
         if self.comment is not None:
@@ -79,7 +81,7 @@ class EventSourceResponse(StreamingResponse):
     """A stream of server-sent events, for a browser's ``EventSource``.
 
     Attributes:
-        ping: Seconds without an event after which a comment is sent, so that no one on the way gives the connection up.
+        ping: Seconds without an event after which a comment is sent, so that proxies keep the connection open.
     """
 
     def __init__(
@@ -92,34 +94,34 @@ class EventSourceResponse(StreamingResponse):
         headers: Mapping[str, str] | None = None,
         cookies: Sequence[str] | None = None,
     ) -> None:
-        """Checks all that goes out before the stream.
+        """Check everything that is sent before the stream.
 
         Args:
-            content: Iterable or async iterable of events: a `ServerSentEvent`, a dict of its arguments, or text, which
-                is an event's data.
-            ping: Seconds; None or 0 for no heartbeat. A heartbeat also comes while the first event is still being made:
-                it sends the head, and an error after it can only break the stream.
+            content: Iterable or async iterable of events: each a `ServerSentEvent`, a dict of its arguments, or text,
+                which is the data of an event.
+            ping: Seconds; None or 0 for no heartbeat. A heartbeat may precede the first event. It sends the head, so
+                that a later error can only abort the stream.
             status_code: 200 to 599.
             headers: Headers by name.
-            cookies: Cookies as the ``Set-Cookie`` header has them.
+            cookies: Values of ``Set-Cookie`` headers.
 
         Raises:
-            ValueError: Lambda would not send this status, header or cookie, or `ping` is no time that can be waited.
+            ValueError: Lambda would reject this status, header or cookie, or `ping` is out of range.
         """
         if ping is not None and not 0 <= ping <= threading.TIMEOUT_MAX:
             raise ValueError(f"ping must be seconds, not {ping!r}")
         super().__init__(content, status_code, headers, "text/event-stream", cookies)  # type: ignore[arg-type]
         self.headers.setdefault("cache-control", "no-store")
-        self.headers.setdefault("x-accel-buffering", "no")  # a proxy of nginx's kind would hold events back
+        self.headers.setdefault("x-accel-buffering", "no")  # nginx and others would buffer events otherwise
         self.ping = ping
 
     @staticmethod
     def encode(item: object) -> bytes:
-        """The bytes of one event.
+        """Encode one event.
 
         Raises:
             TypeError: `item` is not an event, or its data has no JSON form.
-            ValueError: A field of the event may not be sent.
+            ValueError: A field of the event is invalid.
         """
         if isinstance(item, ServerSentEvent):
             return item.encode()
@@ -134,8 +136,8 @@ class EventSourceResponse(StreamingResponse):
             )
         return ServerSentEvent(**item).encode()
 
-    def last_words(self, report: dict[str, Any]) -> bytes:
-        """An event of type ``error``, for a stream that is to end by the error of the `report`."""
+    def final_chunk(self, report: Report) -> bytes:
+        """Encode an event of type ``error`` about the error of `report`, which ends the stream."""
         data = {name: report[name] for name in ("errorType", "errorMessage")}
         return ServerSentEvent(data, event="error").encode()
 
@@ -143,7 +145,7 @@ class EventSourceResponse(StreamingResponse):
 class Heartbeat:
     """Sends a comment whenever nothing was sent for `interval` seconds.
 
-    It has a thread of its own, so that it goes on while the handler blocks, in sync and in async code.
+    It runs in its own thread, so that it continues while the handler blocks, in sync and async code alike.
     """
 
     def __init__(self, stream: ResponseStream, interval: float) -> None:
@@ -156,19 +158,21 @@ class Heartbeat:
         self._thread.start()
 
     def write(self, data: bytes) -> None:
-        """Sends `data` in place of the stream's own method, since two threads may not do so at once.
+        """Send `data`, serialized with the heartbeat. Replaces the stream's own method.
 
         Raises:
             RuntimeApiError: The connection broke.
         """
+        if self._stream.forked:  # the lock may be held forever by a thread that only the parent has
+            raise RuntimeApiError("a forked child of the function cannot respond, only its parent can")
         with self._changed:
             if self._stream.ended:
-                raise RuntimeApiError("the response was broken off")
+                raise RuntimeApiError("the response was aborted")
             self._stream.write(data)
             self._last = time.monotonic()
 
     def stop(self) -> None:
-        """Ends the heartbeat; the stream is the caller's alone afterwards."""
+        """Stop the heartbeat. Afterwards only the caller writes to the stream."""
         with self._changed:
             self._stopped = True
             self._changed.notify()
@@ -184,7 +188,7 @@ class Heartbeat:
                 try:
                     self._stream.write(_PING, payload=False)
                 except RuntimeApiError:
-                    return  # the stream tells whoever writes to it next
+                    return  # the next write to the stream reports it
                 self._last = time.monotonic()
 
 
@@ -195,7 +199,7 @@ def _text(name: str, value: object) -> str:
 
 
 def _lines(text: str) -> list[str]:
-    # Only these three end a line of an event stream; str.splitlines knows many more.
+    # Only these three end a line of an event stream. str.splitlines knows many more.
     return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
 
 

@@ -1,41 +1,48 @@
-"""One invocation: the event goes into the handler, what it makes goes out as a stream."""
+"""One invocation from its event to the end of its response."""
 
 from __future__ import annotations
 
 import os
-from _contextvars import copy_context
+from contextvars import copy_context
 
-from . import StreamingResponse, errors, logs
-from .context import context_of, event_of
+from . import errors, logs
+from .context import make_context
 from .deadline import HANDLER, IDLE, SENDING, Deadline, StreamDeadlineExceeded
-from .response import ResponseStream, reply_to
+from .event_loop import event_loop
+from .marshalling import decode_event, reply_to
+from .response_stream import ResponseStream
+from .responses import StreamingResponse
 from .runtime_api import RuntimeApiError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from asyncio import Runner
+    from asyncio import Task
     from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterable
     from contextvars import Context
     from typing import Any
 
-    from .context import Invocation
+    from ._types import Handler, Report
     from .event_stream import Heartbeat
-    from .lifecycle import Handler
-    from .response import Reply
-    from .runtime_api import RuntimeApi
-
-_runner: Runner | None = None
+    from .marshalling import Reply
+    from .metrics import Metrics
+    from .runtime_api import Connection, Invocation, RuntimeApi
 
 
-def serve(api: RuntimeApi, handler: Handler, invocation: Invocation) -> None:
-    """Calls `handler` for one invocation and streams what it returns or yields.
+def serve(api: RuntimeApi, handler: Handler, invocation: Invocation, metrics: Metrics | None = None) -> None:
+    """Call `handler` for one invocation, and stream what it returns or yields.
 
-    Every failure of the handler is logged and reported to Lambda here.
+    Every failure of the handler is logged and reported to Lambda.
+
+    Args:
+        api: Where the response is sent.
+        handler: The function's handler.
+        invocation: The invocation to serve.
+        metrics: Where to write the metrics of the invocation, or None.
 
     Raises:
-        SystemExit, KeyboardInterrupt: The handler asked for the end of the process; this was reported first.
+        SystemExit, KeyboardInterrupt: The handler ended the process, after this was reported.
     """
-    logs.enter_invocation(invocation)
+    logs.enter_invocation(invocation.request_id, invocation.tenant_id)
     if invocation.trace_id is not None:
         os.environ["_X_AMZN_TRACE_ID"] = invocation.trace_id
     else:
@@ -43,171 +50,178 @@ def serve(api: RuntimeApi, handler: Handler, invocation: Invocation) -> None:
 
     exchange = _Exchange(api, invocation)
     try:
-        # In a context of its own: no invocation sees the context variables of another.
+        # In its own context: an invocation must not see the context variables of another.
         copy_context().run(exchange.run, handler)
     finally:
-        logs.metrics(invocation, exchange.stream)
+        if metrics is not None:
+            metrics.write(invocation, exchange.stream)
         logs.flush()
 
 
-def run_coroutine(
-    coroutine: Coroutine[Any, Any, Any], context: Context | None = None, deadline: Deadline | None = None
-) -> Any:
-    """Runs `coroutine` on the event loop of the process.
+def exit_child(error: BaseException | None) -> None:
+    """End a forked child that has left the function's code. It is not the runtime, so it must not respond.
 
-    The loop outlives the invocation, since clients that a module keeps are bound to it.
+    Args:
+        error: What it raised, or None.
     """
-    # Importing asyncio takes longer than starting this runtime, so it waits for a handler that needs it.
-    import asyncio
-
-    global _runner
-    # Until the task runs, a deadline would be raised within asyncio, and leave the task to the next invocation.
-    doing = IDLE
-    if deadline is not None:
-        doing, deadline.doing = deadline.doing, IDLE
-    if _runner is None:
-        _runner = asyncio.Runner()
-
-    async def watched() -> Any:
-        if deadline is not None:
-            deadline.watch(asyncio.get_running_loop(), asyncio.current_task())
-            deadline.doing = doing
-        return await coroutine
-
-    try:
-        return _runner.run(watched(), context=context)
-    finally:
-        if deadline is not None:
-            deadline.release()
-
-
-def close_event_loop() -> None:
-    """Cancels what still runs on the event loop of the process, so that no thread of it keeps the process alive."""
-    assert _runner is not None
-    _runner.close()
+    status = 0
+    if issubclass(type(error), SystemExit):
+        code = error.code  # type: ignore[union-attr]
+        if code is not None and not isinstance(code, int):
+            logs.print_error(f"{code}\n")
+        status = code & 0xFF if isinstance(code, int) else int(code is not None)
+    elif error is not None:
+        logs.error(errors.report(error))
+        status = 1
+    logs.flush()
+    os._exit(status)
 
 
 class _Exchange:
-    """The event and what is sent for it."""
+    """The event and the response to it."""
 
     _reported: BaseException | None = None
     _reply: Reply | None = None
     _heartbeat: Heartbeat | None = None
     _async_context: Context | None = None
+    _encode: Callable[[Any], bytes] = staticmethod(StreamingResponse.encode)
 
     def __init__(self, api: RuntimeApi, invocation: Invocation) -> None:
         self.stream = ResponseStream(api, invocation)
         self._invocation = invocation
-        self._deadline = Deadline(invocation.deadline_ms, api.connection.break_off)
-        self._handlers_code = _HandlersCode(self._deadline, self._report)
+        self._deadline = Deadline(invocation.deadline_ms, api.connection.abort)
+        self._handler_section = _HandlerSection(self._deadline, self._report, api.connection)
 
     def run(self, handler: Handler) -> None:
-        """Serves the invocation; raises no more than `serve` says."""
+        """Serve the invocation. Raises only what `serve` raises."""
         with self._deadline:
             try:
                 self._serve(handler)
             except BaseException as error:
-                # The deadline in the moment in which the handler was done; or what left the event loop past its task.
+                # The deadline passed just as the handler ended, or an exception left the event loop past its task.
                 if error is self._reported or not self._report(error):
                     raise
 
     def _serve(self, handler: Handler) -> None:
         result: Any = None
-        with self._handlers_code:
-            result = handler(event_of(self._invocation), context_of(self._invocation))
-            if hasattr(type(result), "__await__"):
-                result = self._run_async(_awaited(result))
-            self._reply = reply = reply_to(result)
-            self.stream.prepare(reply.content_type, reply.metadata)
-            if reply.response is not None and reply.response.ping:
+        with self._handler_section:
+            result = handler(decode_event(self._invocation), make_context(self._invocation))
+            if not hasattr(type(result), "__await__"):
+                self._prepare(result)
+        if hasattr(type(result), "__await__"):
+            self._run_async(self._serve_async(result))
+        elif self._is_async(result):
+            self._run_async(self._send_async(result))
+        if self._reply is not None and not self.stream.ended:
+            self._send(self._reply.items)
+
+    async def _serve_async(self, awaitable: Awaitable[Any]) -> None:
+        # The handler and its content are a single task, so that the content can leave what the handler entered.
+        result: Any = None
+        with self._handler_section:
+            result = await awaitable
+            self._prepare(result)
+        if self._is_async(result):
+            await self._send_async(result)
+
+    def _prepare(self, result: Any) -> None:
+        reply = reply_to(result)
+        self.stream.prepare(reply.content_type, reply.metadata)
+        if reply.response is not None:
+            self._encode = reply.response.encode
+            if reply.response.ping:
                 from .event_stream import Heartbeat
 
-                self._deadline.doing = IDLE  # one that has started must be known, or nobody would stop it
+                self._deadline.activity = IDLE  # a heartbeat that was started must be stored, so that it can be stopped
                 self._heartbeat = Heartbeat(self.stream, reply.response.ping)
-        if self.stream.ended or self._reply is None:
-            # Sync content ends as it is dropped; async content, which may be a task at work, has to be told.
-            content = result.content if isinstance(result, StreamingResponse) else None
-            if hasattr(type(content), "aclose"):
-                self._run_async(self._close_async([content]))
-            return
-        encode = StreamingResponse.encode if reply.response is None else reply.response.encode
-        if hasattr(type(reply.items), "__aiter__"):
-            self._run_async(self._send_async(reply.items, encode))
-        else:
-            self._send(reply.items, encode)
+        self._reply = reply
 
-    def _send(self, items: Iterable[Any], encode: Callable[[Any], bytes]) -> None:
-        deadline, write = self._deadline, (self._heartbeat or self.stream).write
+    def _is_async(self, result: Any) -> bool:
+        """Whether the content of `result` must be sent, or closed after a failure, on the event loop.
+
+        Sync content that is not sent ends when it is dropped. Async content may be a running task, which must be told.
+        """
+        if self._reply is not None:
+            return hasattr(type(self._reply.items), "__aiter__")
+        return isinstance(result, StreamingResponse) and hasattr(type(result.content), "aclose")
+
+    def _send(self, items: Iterable[Any]) -> None:
+        deadline, encode, write = self._deadline, self._encode, (self._heartbeat or self.stream).write
         opened = [items]
-        with self._handlers_code:
+        with self._handler_section:
             iterator = iter(items)
             if iterator is not items:
                 opened.insert(0, iterator)
             for item in iterator:
                 data = encode(item)
-                deadline.doing = SENDING
+                deadline.activity = SENDING
                 write(data)
                 if deadline.passed:
-                    raise deadline.exceeded()
-                deadline.doing = HANDLER
+                    raise deadline.error()
+                deadline.activity = HANDLER
                 if self._heartbeat is None and self.stream.chunks_sent:
-                    # Nobody else writes: a faster loop takes the rest.
+                    # Nothing else writes: use the faster loop.
                     self.stream.write_rest(iterator, encode, deadline)
                     break
-            deadline.doing = SENDING
+            deadline.activity = SENDING
             self._end()
         for closing in opened:
-            with self._handlers_code:
+            with self._handler_section:
                 close = getattr(closing, "close", None)
                 if close is not None:
                     close()
 
-    async def _send_async(self, items: AsyncIterable[Any], encode: Callable[[Any], bytes]) -> None:
-        # The whole stream is one task: cancel scopes and timeouts may stay open across a yield.
-        deadline, write = self._deadline, (self._heartbeat or self.stream).write
+    async def _send_async(self, result: Any) -> None:
+        if self._reply is None or self.stream.ended:
+            await self._close_async([result.content if isinstance(result, StreamingResponse) else result])
+            return
+        items: AsyncIterable[Any] = self._reply.items
+        deadline, encode, write = self._deadline, self._encode, (self._heartbeat or self.stream).write
         opened = [items]
-        with self._handlers_code:
+        with self._handler_section:
             iterator = aiter(items)
             if iterator is not items:
                 opened.insert(0, iterator)
             async for item in iterator:
                 data = encode(item)
-                deadline.doing = SENDING
+                deadline.activity = SENDING
                 write(data)
                 if deadline.passed:
                     from asyncio import sleep
 
-                    await sleep(0)  # the cancellation may wait for the event loop's turn
-                    raise deadline.exceeded()
-                deadline.doing = HANDLER
-            deadline.doing = SENDING
+                    await sleep(0)  # let the event loop deliver a pending cancellation
+                    raise deadline.error()
+                deadline.activity = HANDLER
+            deadline.activity = SENDING
             self._end()
         await self._close_async(opened)
 
     async def _close_async(self, opened: Iterable[Any]) -> None:
         for closing in opened:
-            with self._handlers_code:
+            with self._handler_section:
                 close = getattr(closing, "aclose", None)
                 if close is not None:
                     await close()
-        with self._handlers_code:
-            # Generators within that were dropped: the event loop closes each in a task of its own.
+        with self._handler_section:
+            # The event loop closes inner generators that were dropped, each in its own task.
             from asyncio import all_tasks, sleep, wait
 
             await sleep(0)
-            while left := [task for task in all_tasks() if type(task.get_coro()).__name__ == "async_generator_athrow"]:
+            while left := [task for task in all_tasks() if _closes_generator(task)]:
                 await wait(left)
 
     def _run_async(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        # All coroutines of an invocation see the same context variables.
+        # All coroutines of an invocation share their context variables.
         if self._async_context is None:
             self._async_context = copy_context()
-        return run_coroutine(coroutine, self._async_context, self._deadline)
+        return event_loop.run(coroutine, self._async_context, self._deadline)
 
     def _end(self) -> None:
+        if self.stream.forked:
+            exit_child(None)
         self._stop_heartbeat()
         if self.stream.ended:
-            raise RuntimeApiError("the response was broken off")
+            raise RuntimeApiError("the response was aborted")
         self.stream.end()
 
     def _stop_heartbeat(self) -> None:
@@ -216,51 +230,59 @@ class _Exchange:
             self._heartbeat = None
 
     def _report(self, error: BaseException) -> bool:
-        """Logs `error` and reports it to Lambda; False if it is to end the process."""
+        """Log `error`, and report it to Lambda. Returns False if it must end the process."""
         self._reported = error
         error = self._deadline.settle(error)
-        # By its type, since an exception may say of itself what it likes.
-        broken = issubclass(type(error), RuntimeApiError)
-        if broken and self._deadline.passed:
-            # The client was so slow that what was being sent had to be broken off.
-            late = self._deadline.exceeded()
+        # Use type(error): an exception can override `__class__`.
+        disconnected = issubclass(type(error), RuntimeApiError)
+        if disconnected and self._deadline.passed:
+            # The client read so slowly that the deadline aborted the send.
+            late = self._deadline.error()
             late.__cause__ = error
             error = late
         report = errors.report(error, self._invocation.request_id)
         logs.error(report)
-        self._deadline.doing = SENDING
+        self._deadline.activity = SENDING
         try:
             self._stop_heartbeat()
-            if not self.stream.ended and not broken:
-                self._say_last_words(error, report)
+            if not self.stream.ended and not disconnected:
+                self._send_final_chunk(error, report)
                 self.stream.fail(error, report)
         except RuntimeApiError as failure:
             logs.error(errors.report(failure, self._invocation.request_id))
-        self._deadline.doing = IDLE
+        self._deadline.activity = IDLE
         return not issubclass(type(error), (SystemExit, KeyboardInterrupt))
 
-    def _say_last_words(self, error: BaseException, report: dict[str, Any]) -> None:
+    def _send_final_chunk(self, error: BaseException, report: Report) -> None:
         response = self._reply.response if self._reply is not None else None
         if response is not None and issubclass(type(error), StreamDeadlineExceeded) and self.stream.started:
-            self.stream.write(response.last_words(report))
+            self.stream.write(response.final_chunk(report))
 
 
-class _HandlersCode:
-    """A block that runs the handler's code: it may be interrupted, and what it raises is reported."""
+class _HandlerSection:
+    """A block that runs the handler's code: the deadline may interrupt it, and what it raises is reported."""
 
-    __slots__ = ("_deadline", "_report")
+    __slots__ = ("_connection", "_deadline", "_report")
 
-    def __init__(self, deadline: Deadline, report: Callable[[BaseException], bool]) -> None:
+    def __init__(self, deadline: Deadline, report: Callable[[BaseException], bool], connection: Connection) -> None:
         self._deadline = deadline
         self._report = report
+        self._connection = connection
 
     def __enter__(self) -> None:
-        self._deadline.doing = HANDLER
+        self._deadline.activity = HANDLER
 
     def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> bool:
-        self._deadline.doing = IDLE
+        self._deadline.activity = IDLE
+        if self._connection.forked:
+            exit_child(error)
         return error is not None and self._report(error)
 
 
-async def _awaited(awaitable: Awaitable[Any]) -> Any:
-    return await awaitable
+def _closes_generator(task: Task[Any]) -> bool:
+    """Whether `task` closes an async generator.
+
+    Python does not export the type of such a task's coroutine, and creating an instance to ask for its type would warn
+    that it was never awaited. Therefore the type is matched by its name.
+    """
+    return type(task.get_coro()).__name__ == "async_generator_athrow"

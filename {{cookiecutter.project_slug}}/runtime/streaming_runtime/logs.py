@@ -1,18 +1,20 @@
-"""Logging in awslambdaric's formats, so that log queries and level filters keep working.
+"""Logging in the formats of awslambdaric, so that log queries and level filters keep working.
 
-Text: ``[LEVEL]<tab>time<tab>request id<tab>message``. JSON: one object a line, with ``timestamp``, ``level``,
-``message``, ``logger`` and ``requestId``. Lambda may give a descriptor that takes entries in frames, which keeps an
-entry of many lines together. The metrics of an invocation are a line of the log too.
+Text: ``[LEVEL]<tab>time<tab>request id<tab>message``. JSON: one object per line, with ``timestamp``, ``level``,
+``message``, ``logger`` and ``requestId``. Lambda may pass a descriptor that accepts framed entries, which keeps an
+entry of several lines together.
 https://docs.aws.amazon.com/lambda/latest/dg/python-logging.html
 """
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
-from _thread import allocate_lock
+from _thread import RLock
+from io import BufferedWriter, FileIO
+
+from . import wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,171 +22,241 @@ if TYPE_CHECKING:
     from logging import LogRecord
     from typing import Any, TextIO
 
-    from .context import Invocation
-    from .response import ResponseStream
+    from ._types import Report
+
+#: Environment variable: a descriptor that accepts log entries in frames.
+FRAMES_VARIABLE = "_LAMBDA_TELEMETRY_LOG_FD"
 
 _NO_BREAK_SPACE = "\u00a0"
-_ERROR = 40  # the level's number in `logging`
-# Types of frames: these, and for a level of 10 and above 4 more, and 4 for each 10.
+_ERROR = 40  # logging.ERROR
+# Types of frames without a level. A level adds 4, and 4 more for each step of 10 from `logging.NOTSET` on.
 _JSON_FRAME, _TEXT_FRAME = 0xA55A0002, 0xA55A0003
-
-#: Environment variable: a descriptor that takes log entries in frames.
-FRAMES_VARIABLE = "_LAMBDA_TELEMETRY_LOG_FD"
-#: Environment variable: the CloudWatch namespace for the metrics. Without it none are written.
-NAMESPACE_VARIABLE = "STREAMING_RUNTIME_METRICS_NAMESPACE"
 
 _TIME_FORMAT = "%Y-%m-%dT%H:%M:%S"  # of both formats, in UTC
 _TEXT_FORMAT = "[%(levelname)s]\t%(asctime)s.%(msecs)03dZ\t%(aws_request_id)s\t%(message)s\n"
-# Attributes of a record that are no fields of a JSON line of their own, beside those that every record has.
-_NO_FIELDS = {"aws_request_id", "tenant_id", "message", "stackTrace", "errorType", "errorMessage", "location"}
+# Attributes of a record that a JSON line does not repeat as fields, besides those that every record has.
+_RESERVED_FIELDS = {
+    "aws_request_id",
+    "tenant_id",
+    "message",
+    "stackTrace",
+    "errorType",
+    "errorMessage",
+    "location",
+}
 
-# Of the invocation that is being served.
-_request_id = ""
-_tenant_id: str | None = None
-# What Lambda wants of `logging`.
-_json_format = False
-_level = ""
-_frames: int | None = None  # descriptor that takes frames
-_frame_lock = allocate_lock()
-_namespace = ""
+
+class _Log:
+    """The state of the log: its format and destination, and the invocation that entries belong to.
+
+    Nothing here waits for itself: garbage collection and signal handlers, which may log at any time, even while a frame
+    is written, add their frames to a queue.
+
+    Attributes:
+        request_id: Id of the current invocation.
+        tenant_id: Its tenant, or None.
+        json_format: Whether entries are JSON objects.
+        level: Name of the lowest level to log; empty if Lambda did not set one.
+        descriptor: Accepts frames; None if Lambda does not, or if the function closed it.
+    """
+
+    request_id = ""
+    tenant_id: str | None = None
+    json_format = False
+    level = ""
+    descriptor: int | None = None
+    _identity: tuple[int, int] | None = None
+    _writing = False
+
+    def __init__(self) -> None:
+        self._queue: list[bytes] = []
+        self._lock = RLock()
+
+    def configure(self) -> None:
+        """Read format, level and descriptor from the environment."""
+        self.json_format = os.environ.get("AWS_LAMBDA_LOG_FORMAT", "").upper() == "JSON"
+        self.level = os.environ.get("AWS_LAMBDA_LOG_LEVEL", "").upper()
+        if self.level == "TRACE":
+            self.level = "DEBUG"
+        descriptor = os.environ.pop(FRAMES_VARIABLE, "")
+        self.descriptor = int(descriptor) if descriptor.isdecimal() else None
+        if self.descriptor is not None:
+            self._identity = _identity(self.descriptor)
+            os.register_at_fork(after_in_child=self._reset_in_child)
+
+    @property
+    def framed(self) -> bool:
+        """Whether entries are written as frames: no longer after the function closed the descriptor.
+
+        Another file of the function's may have its number then, which must not receive frames.
+        """
+        if self.descriptor is not None and (self._identity is None or _identity(self.descriptor) != self._identity):
+            self.descriptor = None
+        return self.descriptor is not None
+
+    def write(self, text: str, frame_type: int, end: str = "") -> None:
+        """Write one entry: as a frame if Lambda accepts frames, else with `end` to standard output."""
+        if self.framed:
+            data = text.encode("utf-8", "backslashreplace")
+            head = frame_type.to_bytes(4, "big") + len(data).to_bytes(4, "big")
+            try:
+                self._write_frame(head + (time.time_ns() // 1000).to_bytes(8, "big") + data)
+                return
+            except OSError:  # nobody reads the frames any more
+                self.descriptor = None
+        print_text(text + end)
+
+    def write_record(self, text: str, levelno: int, as_json: bool) -> None:
+        """Write a formatted record of `logging`."""
+        base = _JSON_FRAME if as_json else _TEXT_FRAME
+        # Like awslambdaric: a text entry carries its level only if a level was configured.
+        frame_type = _frame_type(base, levelno if self.json_format or self.level else 0)
+        # A formatter of the function's may omit the line break.
+        self.write(text, frame_type, "" if text.endswith("\n") else "\n")
+
+    def _write_frame(self, frame: bytes) -> None:
+        self._queue.append(frame)
+        with self._lock:
+            if self._writing:  # by this very thread, further up the stack: it writes the queue to its end
+                return
+            self._writing = True
+            try:
+                self._write_queue()
+            finally:
+                self._writing = False
+
+    def _write_queue(self) -> None:
+        """Write all frames, each completely, whatever a signal handler raises meanwhile; then raise that."""
+        assert self.descriptor is not None
+        interruption: BaseException | None = None
+        while self._queue:
+            frame = self._queue.pop(0)
+            # Its buffer knows how much was written, even if a signal handler raised in between.
+            file = BufferedWriter(FileIO(self.descriptor, "wb", closefd=False), len(frame) + 1)
+            file.write(frame)
+            while True:
+                try:
+                    file.flush()
+                    break
+                except BlockingIOError:  # a child process that shares the descriptor changed its mode
+                    os.set_blocking(self.descriptor, True)
+                except OSError:
+                    raise
+                except BaseException as error:
+                    interruption = error
+        if interruption is not None:
+            raise interruption
+
+    def _reset_in_child(self) -> None:
+        # In a forked child, the thread that held the lock does not exist, and the queue is the parent's.
+        self._lock = RLock()
+        self._queue.clear()
+        self._writing = False
+
+    def add_ids(self, record: LogRecord) -> bool:
+        """Add the ids of the invocation to `record`. As the first filter, so that the function's filters see them."""
+        record.aws_request_id = self.request_id
+        record.tenant_id = self.tenant_id
+        return True
+
+
+_log = _Log()
 
 
 def setup() -> None:
-    """Adapts standard output and error, and `logging` as soon as something imports it.
+    """Adapt standard output and error, and `logging` as soon as something imports it.
 
-    The format is what ``AWS_LAMBDA_LOG_FORMAT`` and ``AWS_LAMBDA_LOG_LEVEL`` say.
+    ``AWS_LAMBDA_LOG_FORMAT`` and ``AWS_LAMBDA_LOG_LEVEL`` determine format and level.
     """
-    global _json_format, _level, _frames, _namespace
-    _json_format = os.environ.get("AWS_LAMBDA_LOG_FORMAT", "").upper() == "JSON"
-    _level = os.environ.get("AWS_LAMBDA_LOG_LEVEL", "").upper()
-    if _level == "TRACE":
-        _level = "DEBUG"
-    descriptor = os.environ.pop(FRAMES_VARIABLE, "")
-    _frames = int(descriptor) if descriptor.isdecimal() else None
-    _namespace = os.environ.get(NAMESPACE_VARIABLE, "")
+    _log.configure()
     for stream in (sys.stdout, sys.stderr):
         _adapt(stream)
     if "logging" in sys.modules:
-        _set_logging_up()
+        _configure_logging()
     else:
         sys.meta_path.insert(0, _LoggingFinder())
 
 
-def enter_invocation(invocation: Invocation) -> None:
-    """From here on, log lines carry the ids of `invocation`."""
-    global _request_id, _tenant_id
-    _request_id, _tenant_id = invocation.request_id, invocation.tenant_id
+def enter_invocation(request_id: str, tenant_id: str | None) -> None:
+    """Add these ids to all log entries from now on."""
+    _log.request_id, _log.tenant_id = request_id, tenant_id
+
+
+def is_destination(descriptor: int) -> bool:
+    """Whether log text may be written to this number, even if it is closed now. Nothing else may have it."""
+    return descriptor <= 2 or descriptor == _log.descriptor
 
 
 def write(text: str) -> None:
-    """Writes `text` to the log as it is."""
-    _write(text, _TEXT_FRAME)
+    """Write `text` to the log unchanged."""
+    _log.write(text, _TEXT_FRAME)
 
 
-def complain(text: str) -> None:
-    """Writes `text` to standard error, if the function has left one."""
+def print_text(text: str) -> None:
+    """Write `text` to standard output, or to standard error if the function closed or replaced that."""
+    try:
+        sys.stdout.write(text)
+    except Exception:
+        print_error(text)
+
+
+def print_error(text: str) -> None:
+    """Write `text` to standard error, if that is still usable."""
     try:
         sys.stderr.write(text)
         sys.stderr.flush()
     except Exception:
-        return  # there is nobody left to tell
+        return  # there is nowhere left to report this
 
 
 def flush() -> None:
-    """Brings out what a handler printed without ending the line, before Lambda may freeze the process."""
+    """Flush what a handler printed without a line break, before Lambda may freeze the process."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except Exception:  # the function has closed or replaced it
+        except Exception:  # the function closed or replaced it
             continue
 
 
-def error(report: dict[str, Any]) -> None:
-    """Logs what `errors.report` made of an exception, as one log entry."""
-    if _json_format:
+def error(report: Report) -> None:
+    """Log an error report, as made by `errors.report`, in one entry."""
+    if _log.json_format:
         entry = {"timestamp": time.strftime(_TIME_FORMAT + "Z", time.gmtime()), "level": "ERROR", **report}
-        _write(_to_json(entry) + ("" if _frames is not None else "\n"), _frame_type(_JSON_FRAME, _ERROR))
+        _log.write(to_json(entry), _frame_type(_JSON_FRAME, _ERROR), "\n")
         return
     head = ": ".join(part for part in (report["errorType"], report["errorMessage"]) if part)
     lines = [f"[ERROR] {head}", "Traceback (most recent call last):"]
     for entry in report["stackTrace"]:
         for line in entry.splitlines():
-            # Spaces at the start of a line would be lost on their way to CloudWatch.
+            # CloudWatch drops ordinary spaces at the start of a line.
             text = line.lstrip(" ")
             lines.append(_NO_BREAK_SPACE * (len(line) - len(text)) + text)
-    if _frames is not None:
-        _write("\n".join(lines), _frame_type(_TEXT_FRAME, _ERROR))
+    if _log.framed:
+        _log.write("\n".join(lines), _frame_type(_TEXT_FRAME, _ERROR), "\n")
     else:
-        # A carriage return breaks the line within a log entry; a line feed would start another entry.
-        _write("\r".join(lines).replace("\n", "\r") + "\n", _TEXT_FRAME)
+        # A carriage return breaks the line within a log entry; a line feed would start a new entry.
+        _log.write("\r".join(lines).replace("\n", "\r") + "\n", _TEXT_FRAME)
 
 
-def metrics(invocation: Invocation, stream: ResponseStream) -> None:
-    """Writes one line of CloudWatch's embedded metric format, if a namespace is set.
-
-    TimeToFirstByte (milliseconds, from the event's arrival to the first byte of the payload; left out where none was
-    sent), BytesStreamed and ChunksStreamed (of the payload), MidStreamErrors (0 or 1).
-    https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
-    """
-    if not _namespace:
-        return
-    values: list[tuple[str, str, float]] = [
-        ("BytesStreamed", "Bytes", stream.bytes_sent),
-        ("ChunksStreamed", "Count", stream.chunks_sent),
-        ("MidStreamErrors", "Count", int(stream.started and stream.failed)),
-    ]
-    if stream.first_byte_at is not None:
-        milliseconds = round((stream.first_byte_at - invocation.received_at) * 1000, 3)
-        values.insert(0, ("TimeToFirstByte", "Milliseconds", milliseconds))
-    definition = {
-        "Namespace": _namespace,
-        "Dimensions": [["FunctionName"]],
-        "Metrics": [{"Name": name, "Unit": unit} for name, unit, _ in values],
-    }
-    entry = {
-        "_aws": {"Timestamp": int(time.time() * 1000), "CloudWatchMetrics": [definition]},
-        "FunctionName": os.environ.get("AWS_LAMBDA_FUNCTION_NAME", ""),
-        "FunctionVersion": os.environ.get("AWS_LAMBDA_FUNCTION_VERSION", ""),
-        "requestId": invocation.request_id,
-        **{name: value for name, _, value in values},
-    }
-    # Not through a frame: CloudWatch looks for metrics in what a function prints.
-    _print(_to_json(entry) + "\n")
-
-
-def _to_json(value: dict[str, Any]) -> str:
-    """`value` on one line; what is no JSON value as text."""
-    return json.dumps(value, ensure_ascii=False, default=str)
+def to_json(value: dict[str, Any]) -> str:
+    """Encode `value` on one line. Values without a JSON form become text."""
+    return wire.encode_json(value, str)
 
 
 def _adapt(stream: TextIO) -> None:
-    # A character that cannot be encoded must not turn the log of an error into an error.
+    # A character that cannot be encoded must not turn the report of an error into another error.
     reconfigure = getattr(stream, "reconfigure", None)
     if reconfigure is not None:
         reconfigure(line_buffering=True, errors="backslashreplace")
 
 
-def _write(text: str, frame_type: int) -> None:
-    if _frames is None:
-        _print(text)
-        return
-    data = text.encode("utf-8", "backslashreplace")
-    head = frame_type.to_bytes(4, "big") + len(data).to_bytes(4, "big")
-    with _frame_lock:
-        _write_all(_frames, head + (time.time_ns() // 1000).to_bytes(8, "big") + data)
-
-
-def _print(text: str) -> None:
+def _identity(descriptor: int) -> tuple[int, int] | None:
+    """Return what identifies the file behind `descriptor`; None if it is closed."""
     try:
-        sys.stdout.write(text)
-    except Exception:  # the function has closed or replaced it
-        complain(text)
-
-
-def _write_all(descriptor: int, data: bytes) -> None:
-    rest = memoryview(data)
-    while rest:
-        rest = rest[os.write(descriptor, rest) :]
+        status = os.fstat(descriptor)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _frame_type(base: int, levelno: int) -> int:
@@ -192,78 +264,64 @@ def _frame_type(base: int, levelno: int) -> int:
 
 
 class _LoggingFinder:
-    """Sets `logging` up when it is imported, since importing it takes longer than starting this runtime."""
+    """Configures `logging` when it is imported: importing it up front would double the cold start."""
 
     def find_spec(self, name: str, _path: object = None, _target: object = None) -> ModuleSpec | None:
         if name != "logging":
             return None
         from importlib.machinery import PathFinder
 
-        # Python's own, even where the function has a module of that name.
+        # The standard library's, even if the function has a module of that name.
         spec = PathFinder.find_spec(name, [os.path.dirname(os.__file__)])
         assert spec is not None
         assert spec.loader is not None
         execute = spec.loader.exec_module
 
-        def execute_and_set_up(module: Any) -> None:
+        def execute_and_configure(module: Any) -> None:
             execute(module)
             sys.meta_path.remove(self)
-            _set_logging_up()
+            _configure_logging()
 
-        spec.loader.exec_module = execute_and_set_up  # type: ignore[method-assign]
+        spec.loader.exec_module = execute_and_configure  # type: ignore[method-assign]
         return spec
 
 
-def _set_logging_up() -> None:
-    """Sends the root logger's records to Lambda's log, from the level that Lambda wants on."""
+def _configure_logging() -> None:
+    """Send the root logger's records to Lambda's log, from the configured level on."""
     import logging
 
-    # awslambdaric does not know of ``taskName``, which there is since Python 3.12, and so it writes it.
-    no_fields = {*vars(logging.makeLogRecord({})), *_NO_FIELDS} - {"taskName"}
+    # Like awslambdaric, which does not reserve the name ``taskName`` (new in Python 3.12) and so logs it.
+    reserved = {*vars(logging.makeLogRecord({})), *_RESERVED_FIELDS} - {"taskName"}
 
     class JsonFormatter(logging.Formatter):
         def format(self, record: LogRecord) -> str:
             timestamp = self.formatTime(record, _TIME_FORMAT + "Z")
             entry = {"timestamp": timestamp, "level": logging.getLevelName(_standard_level(record)), **_fields(record)}
             for name, value in vars(record).items():
-                if name not in no_fields and value is not None:
+                if name not in reserved and value is not None:
                     entry.setdefault(name, value)
-            return _to_json(entry) + "\n"
+            return to_json(entry) + "\n"
 
     class LambdaHandler(logging.Handler):
         def emit(self, record: LogRecord) -> None:
             try:
-                _write_record(self.format(record), _standard_level(record), isinstance(self.formatter, JsonFormatter))
+                as_json = isinstance(self.formatter, JsonFormatter)
+                _log.write_record(self.format(record), _standard_level(record), as_json)
             except Exception:
                 self.handleError(record)
 
     logging.Formatter.converter = time.gmtime
     handler = LambdaHandler()
-    handler.setFormatter(JsonFormatter() if _json_format else logging.Formatter(_TEXT_FORMAT, _TIME_FORMAT))
-    handler.addFilter(_add_ids)
+    handler.setFormatter(JsonFormatter() if _log.json_format else logging.Formatter(_TEXT_FORMAT, _TIME_FORMAT))
+    handler.addFilter(_log.add_ids)
     root = logging.getLogger()
     root.addHandler(handler)
-    if _level in logging.getLevelNamesMapping():
-        root.setLevel(_level)
-
-
-def _add_ids(record: LogRecord) -> bool:
-    """A filter, and the first one, so that the function's own filters see the ids."""
-    record.aws_request_id = _request_id
-    record.tenant_id = _tenant_id
-    return True
-
-
-def _write_record(text: str, levelno: int, as_json: bool) -> None:
-    if _frames is None and not text.endswith("\n"):  # a formatter of the function's made it
-        text += "\n"
-    base = _JSON_FRAME if as_json else _TEXT_FRAME
-    # awslambdaric tells the level of a text only where a level was asked for.
-    _write(text, _frame_type(base, levelno if _json_format or _level else 0))
+    if _log.level in logging.getLevelNamesMapping():
+        root.setLevel(_log.level)
 
 
 def _fields(record: LogRecord) -> dict[str, Any]:
-    """What a JSON line says of `record`, behind its time and level and before its fields of the function's own."""
+    """Return the fields of a JSON line between its level and the fields that the function added to `record`."""
     is_object = isinstance(record.msg, dict) and not record.args
     entry: dict[str, Any] = {"message": record.msg if is_object else record.getMessage(), "logger": record.name}
     if record.exc_info and record.exc_info[0]:
@@ -273,11 +331,11 @@ def _fields(record: LogRecord) -> dict[str, Any]:
         entry["stackTrace"] = traceback.format_tb(trace)
         entry["errorType"] = kind.__name__
         entry["errorMessage"] = str(value)
-    entry["requestId"] = _request_id
+    entry["requestId"] = _log.request_id
     if record.exc_info and record.exc_info[0]:
         entry["location"] = f"{record.pathname}:{record.funcName}:{record.lineno}"
-    if _tenant_id is not None:
-        entry["tenantId"] = _tenant_id
+    if _log.tenant_id is not None:
+        entry["tenantId"] = _log.tenant_id
     return entry
 
 

@@ -1,48 +1,51 @@
-"""What goes over the wire: JSON, HTTP/1.1 and Lambda's response framing. Values in, bytes out, and back; no I/O.
+"""The wire format: JSON, HTTP/1.1 and Lambda's response framing. Values in, bytes out, and back; no I/O.
 
-HTTP/1.1 is RFC 9112, field names and values are RFC 9110. What Lambda adds is described at
+HTTP/1.1 is RFC 9112; header names and values are RFC 9110. Lambda's additions:
 https://docs.aws.amazon.com/lambda/latest/dg/runtimes-custom.html#runtimes-custom-response-streaming
 """
 
 from __future__ import annotations
 
-import json
 import sys
+
+# Rather than `json`, for the cold start: see __init__.py.
+from _json import encode_basestring, encode_basestring_ascii, make_encoder, make_scanner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from typing import Any
 
 #: Content type of a response that starts with HTTP metadata.
 HTTP_INTEGRATION_RESPONSE = "application/vnd.awslambda.http-integration-response"
-#: Content type of bytes of which nothing is known.
+#: Content type of bytes of an unknown kind.
 OCTET_STREAM = "application/octet-stream"
-#: Stands between the HTTP metadata and the payload.
+#: Separates the HTTP metadata from the payload.
 METADATA_DELIMITER = bytes(8)
-#: Metadata and delimiter must fit in this many bytes.
+#: Most bytes of metadata and delimiter together.
 METADATA_LIMIT = 16 * 1024
-#: Ends a chunked body that has no trailers.
+#: Ends a chunked body without trailers.
 LAST_CHUNK = b"0\r\n\r\n"
 
 _HEAD_LIMIT = 256 * 1024
 _TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 _CONTROLS = frozenset(map(chr, [*range(0x20), 0x7F])) - {"\t"}
 _HEX_DIGITS = frozenset(b"0123456789abcdefABCDEF")
-#: Fields that belong to one connection and not to the message (RFC 9110, section 7.6.1).
+#: Headers that belong to a connection rather than to the message (RFC 9110, section 7.6.1).
 HOP_BY_HOP = frozenset(
     ("connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade")
 )
 
 
 class WireError(Exception):
-    """The other side sent something that is not the HTTP/1.1 response that was asked for."""
+    """The other side did not send the HTTP/1.1 response that was expected."""
 
 
 def request_head(method: str, target: str, host: str, headers: Iterable[tuple[str, str]]) -> bytes:
-    """The request line and header section, up to and with the empty line.
+    """Encode the request line and the header section, including the empty line.
 
     Raises:
-        ValueError: A header value holds a control character or a character beyond latin-1.
+        ValueError: A header value contains a control character or a character outside latin-1.
     """
     lines = [f"{method} {target} HTTP/1.1", f"Host: {host}"]
     lines += [f"{name}: {check_header_value(name, value)}" for name, value in headers]
@@ -50,27 +53,27 @@ def request_head(method: str, target: str, host: str, headers: Iterable[tuple[st
 
 
 def chunk(data: bytes) -> bytes:
-    """One chunk of a chunked body (RFC 9112, section 7.1).
+    """Encode one chunk of a chunked body (RFC 9112, section 7.1).
 
     Raises:
-        ValueError: `data` is empty. A chunk of no bytes ends the body; that is `last_chunk`.
+        ValueError: `data` is empty. An empty chunk ends the body; use `last_chunk`.
     """
     if not data:
-        raise ValueError("a chunk must hold at least one byte: an empty one ends the body")
+        raise ValueError("a chunk must have at least one byte: an empty one ends the body")
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
 def last_chunk(trailers: Iterable[tuple[str, str]]) -> bytes:
-    """The end of a chunked body, with a trailer section (RFC 9112, section 7.1.2)."""
+    """Encode the end of a chunked body with a trailer section (RFC 9112, section 7.1.2)."""
     lines = [f"{name}: {check_header_value(name, value)}" for name, value in trailers]
     return "\r\n".join(["0", *lines, "\r\n"]).encode("latin-1")
 
 
 def http_metadata(status_code: int, headers: Mapping[str, str], cookies: Sequence[str]) -> bytes:
-    """The JSON object that starts a response of type `HTTP_INTEGRATION_RESPONSE`, without its delimiter.
+    """Encode the JSON object that starts a response of type `HTTP_INTEGRATION_RESPONSE`, without the delimiter.
 
     Raises:
-        ValueError: A status, header or cookie may not be sent, or all together do not fit in `METADATA_LIMIT` bytes.
+        ValueError: A status, header or cookie is invalid, or together they exceed `METADATA_LIMIT` bytes.
     """
     if not isinstance(status_code, int) or not 200 <= status_code <= 599:
         raise ValueError(f"status code must be an int from 200 to 599, not {status_code!r}")
@@ -78,41 +81,113 @@ def http_metadata(status_code: int, headers: Mapping[str, str], cookies: Sequenc
     metadata: dict[str, object] = {"statusCode": int(status_code), "headers": checked}
     if cookies:
         metadata["cookies"] = [check_header_value("set-cookie", cookie) for cookie in cookies]
-    encoded = json.dumps(metadata, separators=(",", ":")).encode()
+    encoded = plain_json(metadata, ",", ":").encode()
     size = len(encoded) + len(METADATA_DELIMITER)
     if size > METADATA_LIMIT:
-        raise ValueError(f"status, headers and cookies take {size} bytes; Lambda takes at most {METADATA_LIMIT}")
+        raise ValueError(f"status, headers and cookies take {size} bytes; Lambda allows at most {METADATA_LIMIT}")
     return encoded
 
 
 def check_header_name(name: str) -> str:
-    """`name`, if it is a token (RFC 9110, section 5.6.2) and not hop-by-hop (section 7.6.1); else ValueError."""
+    """Return `name` if it is a token (RFC 9110, section 5.6.2) and not hop-by-hop (section 7.6.1).
+
+    Raises:
+        ValueError: It is not.
+    """
     if not isinstance(name, str) or not name or not _TOKEN.issuperset(name):
-        raise ValueError(f"not a header name: {name!r}")
+        raise ValueError(f"invalid header name: {name!r}")
     if name.lower() in HOP_BY_HOP:
-        raise ValueError(f"header {name!r} belongs to the connection, which is Lambda's")
+        raise ValueError(f"hop-by-hop header {name!r} is not allowed: Lambda manages the connection")
     return name
 
 
 def check_header_value(name: str, value: str) -> str:
-    """`value` without blanks around it, if it can stand in a header (RFC 9110, section 5.5); else ValueError."""
+    """Return `value` without surrounding blanks, if a header may contain it (RFC 9110, section 5.5).
+
+    Raises:
+        ValueError: It may not.
+    """
     if not isinstance(value, str):
         raise ValueError(f"value of header {name!r} must be a str, not {value!r}")
     if not _CONTROLS.isdisjoint(value):
-        raise ValueError(f"value of header {name!r} holds a control character: {value!r}")
+        raise ValueError(f"value of header {name!r} contains a control character: {value!r}")
     try:
         value.encode("latin-1")
     except UnicodeEncodeError:
-        raise ValueError(f"value of header {name!r} holds a character beyond latin-1: {value!r}") from None
+        raise ValueError(f"value of header {name!r} contains a character outside latin-1: {value!r}") from None
     return value.strip(" \t")
 
 
+class _Settings:
+    """What the scanner asks a `json.JSONDecoder` for: its default settings, and None for any other hook."""
+
+    strict = True
+    parse_float = float
+    parse_int = int
+    parse_constant = float  # of NaN, Infinity and -Infinity
+
+    def __getattr__(self, name: str) -> None:
+        return None
+
+
+_scan = make_scanner(_Settings())  # type: ignore[arg-type]
+
+
+def from_json(data: bytes) -> Any:
+    """Parse JSON like `json.loads`, which is imported only if there are blanks around the value.
+
+    Raises:
+        ValueError, RecursionError: `data` is not JSON.
+    """
+    try:
+        text = data.decode()
+        value, end = _scan(text, 0)
+        if end == len(text):
+            return value
+    except (StopIteration, ValueError, RecursionError, SystemError):  # the last if `json` is missing (Python 3.11)
+        pass
+    import json
+
+    return json.loads(data)
+
+
+def plain_json(
+    value: Any,
+    item_separator: str = ", ",
+    key_separator: str = ": ",
+) -> str:
+    """Encode a dict, list, str, int or None, nested or not, like `json.dumps`, without importing `json`."""
+    if isinstance(value, str):
+        return encode_basestring_ascii(value)
+    if isinstance(value, dict):
+        members = [
+            f"{encode_basestring_ascii(name)}{key_separator}{plain_json(member, item_separator, key_separator)}"
+            for name, member in value.items()
+        ]
+        return f"{{{item_separator.join(members)}}}"
+    if isinstance(value, list):
+        items = [plain_json(item, item_separator, key_separator) for item in value]
+        return f"[{item_separator.join(items)}]"
+    return "null" if value is None else int.__repr__(value)
+
+
+def encode_json(value: object, default: Callable[[Any], object], allow_nan: bool = True) -> str:
+    """Encode any JSON value like `json.dumps`, without importing `json`, and characters outside ASCII unescaped.
+
+    Args:
+        value: What to encode.
+        default: Replaces what has no JSON form.
+        allow_nan: Whether to encode floats that are not finite.
+    """
+    return "".join(make_encoder({}, default, encode_basestring, None, ": ", ", ", False, False, allow_nan)(value, 0))
+
+
 def to_json(value: object, allow_nan: bool = True) -> str:
-    """`value` as JSON, a `decimal.Decimal` with all of its digits and `bytes` as text, as awslambdaric encodes it.
+    """Encode `value` as JSON like awslambdaric: a `decimal.Decimal` with all of its digits, and `bytes` as text.
 
     Raises:
         TypeError: A part of it has no JSON form.
-        ValueError: It holds itself; or, without `allow_nan`, a float or Decimal that is no finite number.
+        ValueError: It contains itself, or, without `allow_nan`, a float or Decimal that is not finite.
     """
     decimals: list[str] = []
     mark = ""
@@ -129,26 +204,26 @@ def to_json(value: object, allow_nan: bool = True) -> str:
             )
         if not other.is_finite():
             return float("nan") if other.is_nan() else float(other)
-        # The encoder takes no ready-made number. A string that no value can hold keeps its place.
+        # The encoder accepts no number as text. A random string, which no value contains, is the placeholder.
         from os import urandom
 
         mark = mark or urandom(16).hex()
         decimals.append(str(other))
         return mark
 
-    encoded = json.dumps(value, ensure_ascii=False, allow_nan=allow_nan, default=default)
+    encoded = encode_json(value, default, allow_nan)
     first, *others = encoded.split(f'"{mark}"') if mark else [encoded]
     return "".join([first, *(part for pair in zip(decimals, others, strict=True) for part in pair)])
 
 
 class ResponseParser:
-    """Reads one HTTP/1.1 response out of bytes that come in any pieces.
+    """Parses one HTTP/1.1 response from bytes in pieces of any size.
 
     Attributes:
-        status: Status code; 0 until the head has come.
-        headers: Header values by lower-case name; the last of equal names wins.
-        body: The decoded body, whole once `feed` has returned True.
-        keep_alive: Whether the connection can carry another request afterwards.
+        status: Status code; 0 until the head is complete.
+        headers: Header values by lower-case name; of equal names the last.
+        body: The decoded body, once `feed` has returned True.
+        keep_alive: Whether the connection can be used for another request.
     """
 
     status = 0
@@ -165,12 +240,15 @@ class ResponseParser:
         self._decoded = bytearray()
 
     def feed(self, data: bytes) -> bool:
-        """Takes what came next; `b""` says that the peer closed. True once the response is whole.
+        """Parse the next bytes; ``b""`` means that the peer closed the connection.
+
+        Returns:
+            Whether the response is complete.
 
         Raises:
-            WireError: This is not HTTP/1.1, or the peer closed too early.
+            WireError: This is not HTTP/1.1, or the peer closed the connection too early.
         """
-        # Mostly all comes at once; only what comes in pieces is worth a buffer that grows.
+        # Most responses come in one piece. Only others need a buffer that grows.
         if self._buffer:
             self._buffer = bytearray(self._buffer) if isinstance(self._buffer, bytes) else self._buffer
             self._buffer += data
@@ -178,7 +256,7 @@ class ResponseParser:
             self._buffer = data
         if not self.status and not self._read_head():
             if not data:
-                raise WireError("connection closed before the response's head was whole")
+                raise WireError("connection closed before the end of the response head")
             return False
         if self._chunked:
             done = self._read_chunks()
@@ -193,7 +271,7 @@ class ResponseParser:
             if done:
                 self.body = bytes(self._buffer)
         if not done and not data:
-            raise WireError("connection closed before the response's body was whole")
+            raise WireError("connection closed before the end of the response body")
         return done
 
     def _read_head(self) -> bool:
@@ -208,21 +286,21 @@ class ResponseParser:
         is_code = len(code) == 3 and code.isdecimal() and code >= "100" and status_line[12:13] in ("", " ")
         if version not in ("HTTP/1.1 ", "HTTP/1.0 ") or not is_code:
             raise WireError(f"not an HTTP response: {status_line[:80]!r}")
-        if code < "200":  # interim: the response that was asked for is still to come
+        if code < "200":  # interim: the actual response follows
             return self._read_head()
         headers = self.headers
         for line in lines:
             name, colon, value = line.partition(":")
             if not colon:
-                raise WireError(f"not a header: {line[:80]!r}")
+                raise WireError(f"invalid header: {line[:80]!r}")
             headers[name.lower()] = value.strip(" \t")
         self.status = int(code)
-        # RFC 9112, section 6.3, as far as it concerns a client that sends GET and POST.
+        # RFC 9112, section 6.3, for a client that sends GET and POST only.
         length = "0" if code == "204" else headers.get("content-length")
         self._chunked = code != "204" and headers.get("transfer-encoding", "").lower() == "chunked"
         if length is not None and not self._chunked:
             if not (length.isascii() and length.isdigit()):
-                raise WireError(f"not a content length: {length[:80]!r}")
+                raise WireError(f"invalid content length: {length[:80]!r}")
             self._length = int(length)
         framed = self._chunked or self._length is not None
         self.keep_alive = framed and version == "HTTP/1.1 " and headers.get("connection", "").lower() != "close"
@@ -248,13 +326,13 @@ class ResponseParser:
                     self.body = bytes(self._decoded)
                     self.keep_alive = self.keep_alive and not buffer
                     return True
-            elif self._chunk_left == 0:  # the line break behind a chunk's data
+            elif self._chunk_left == 0:  # the line break after the data of a chunk
                 if line:
-                    raise WireError(f"chunk is longer than it said: {line[:80]!r}")
+                    raise WireError(f"chunk is longer than its size: {line[:80]!r}")
                 self._chunk_left = None
             else:
                 size = line.partition(b";")[0].strip(b" \t")
                 if not size or not _HEX_DIGITS.issuperset(size):
-                    raise WireError(f"not a chunk size: {line[:80]!r}")
+                    raise WireError(f"invalid chunk size: {line[:80]!r}")
                 self._chunk_left = int(size, 16)
                 self._in_trailers = self._chunk_left == 0

@@ -1,4 +1,4 @@
-"""Lambda Managed Instances: one execution environment serves many invocations at once, each in a worker process.
+"""Lambda Managed Instances: one execution environment serves several invocations concurrently, in worker processes.
 
 https://docs.aws.amazon.com/lambda/latest/dg/lambda-managed-instances-python-runtime.html
 """
@@ -19,47 +19,47 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
-    from .context import Invocation
+    from .runtime_api import Invocation
 
 _ATTEMPTS = 5
 _FIRST_DELAY = 0.1  # seconds; doubles each time
-_SHORT_LIFE = 1.0  # seconds
+_MIN_LIFETIME = 1.0  # seconds
 _RETURNED = 64  # exit status of a worker whose `work` returned
-_STOPPED = 1  # exit status of one that its handler ended
+_EXITED = 1  # exit status of a worker whose handler ended it
 
 
-class PatientRuntimeApi(RuntimeApi):
-    """Does not give up at once: one worker's trouble must not end what the others serve. Delays are awslambdaric's."""
+class RetryingRuntimeApi(RuntimeApi):
+    """Retries: one worker's failure must not end what the others serve. The delays are awslambdaric's."""
 
     def next_invocation(self) -> Invocation:
-        """Waits for an invocation, for as long as it takes.
+        """Wait for an invocation, without a timeout.
 
         Raises:
-            RuntimeApiError: The Runtime API gave none, five times.
+            RuntimeApiError: Five attempts failed.
         """
         delay = _FIRST_DELAY
         for _ in range(_ATTEMPTS - 1):
             try:
                 return super().next_invocation()
             except RuntimeApiError as error:
-                logs.complain(f"streaming_runtime: {error}; trying again in {delay} s\n")
+                logs.print_error(f"streaming_runtime: {error}; retrying in {delay} s\n")
                 time.sleep(delay)
                 delay *= 2
         return super().next_invocation()
 
     def _error_accepted(self, target: str, status: int) -> bool:
-        # Another worker, which failed in the same way, may have been first.
+        # Another worker may have reported its own error first.
         return (target == "/init/error" and status == 403) or super()._error_accepted(target, status)
 
 
 def supervise(count: int, work: Callable[[], int]) -> int:
-    """Runs `work` in `count` processes until all have ended.
+    """Run `work` in `count` processes until all have ended.
 
-    A worker that was killed, or that its handler ended, is replaced. One whose `work` returned, or that did not live
-    long, is not: the next would fare no better.
+    A worker that was killed, or whose handler ended it, is replaced. A worker whose `work` returned, or that ended
+    soon after its start, is not: a new one would fail in the same way.
 
     Returns:
-        Exit status: not 0, since a worker that ends has failed.
+        Exit status: never 0, because a worker that ends has failed.
     """
     workers: dict[int, float] = {}
     terminated = False
@@ -68,11 +68,11 @@ def supervise(count: int, work: Callable[[], int]) -> int:
         nonlocal terminated
         terminated = True
         for worker in workers:
-            with suppress(ProcessLookupError):  # of one that has just ended by itself
+            with suppress(ProcessLookupError):  # it has just ended on its own
                 os.kill(worker, number)
 
     def start() -> None:
-        # The signal waits until the parent knows of the worker, and the worker has left the parent's handling.
+        # Defer the signal until the parent knows the worker, and the worker has reset the parent's signal handler.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         if not terminated:
             workers[_fork(work)] = time.monotonic()
@@ -84,22 +84,22 @@ def supervise(count: int, work: Callable[[], int]) -> int:
     while workers:
         worker, ended = os.wait()
         started = workers.pop(worker, None)
-        if terminated or started is None:  # a child that a wrapper had before this process was ours is no worker
+        if terminated or started is None:  # an exec wrapper may have left a child of its own
             continue
-        lived = time.monotonic() - started
+        lifetime = time.monotonic() - started
         status = os.waitstatus_to_exitcode(ended)
-        logs.complain(f"streaming_runtime: worker {worker} ended with status {status}\n")
-        if status != _RETURNED and lived > _SHORT_LIFE:
+        logs.print_error(f"streaming_runtime: worker {worker} ended with status {status}\n")
+        if status != _RETURNED and lifetime > _MIN_LIFETIME:
             start()
     return 128 + signal.SIGTERM if terminated else 1
 
 
 def _fork(work: Callable[[], int]) -> int:
-    """Forks a worker; gives its process id."""
+    """Fork a worker, and return its process id."""
     worker = os.fork()
     if worker:
         return worker
-    status = _STOPPED
+    status = _EXITED
     try:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
@@ -107,7 +107,7 @@ def _fork(work: Callable[[], int]) -> int:
         work()
         status = _RETURNED
     except SystemExit:
-        pass  # of the handler's, which was reported
+        pass  # raised by the handler, and reported
     except BaseException as error:
         logs.error(errors.report(error))
     finally:
@@ -116,12 +116,16 @@ def _fork(work: Callable[[], int]) -> int:
 
 
 def _redirect_output() -> None:
-    """Gives the worker log streams of its own, where Lambda provides them."""
+    """Connect the worker to its own log streams, if Lambda provides them."""
     path = os.environ.get("_LAMBDA_TELEMETRY_LOG_FD_PROVIDER_SOCKET")
     if not path:
         return
     for descriptor in (1, 2):
         provider = socket.socket(socket.AF_UNIX)
         provider.connect(path)
-        os.dup2(provider.fileno(), descriptor)
-        provider.close()
+        number = provider.detach()
+        if number == descriptor:  # it was closed
+            os.set_inheritable(number, True)
+        else:
+            os.dup2(number, descriptor)
+            os.close(number)

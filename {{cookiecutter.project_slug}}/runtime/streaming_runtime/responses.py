@@ -1,0 +1,96 @@
+"""A stream with HTTP metadata: the response class that handlers return."""
+
+from __future__ import annotations
+
+from . import wire
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ._types import Content, Item, Report
+
+_BYTES = (bytes, bytearray, memoryview)
+
+
+class StreamingResponse:
+    """A stream with its own status, headers and cookies.
+
+    The name and the order of the arguments are Starlette's; `cookies` is Lambda's.
+
+    Attributes:
+        content: The items to stream.
+        status_code: HTTP status.
+        headers: Header values by name.
+        cookies: Values of the ``Set-Cookie`` headers.
+        ping: Seconds of silence after which a heartbeat is sent, or None. Always None in this class.
+    """
+
+    ping: float | None = None
+
+    def __init__(
+        self,
+        content: Content | Item,
+        status_code: int = 200,
+        headers: Mapping[str, str] | None = None,
+        media_type: str | None = None,
+        cookies: Sequence[str] | None = None,
+    ) -> None:
+        """Check everything that is sent before the stream, so that the traceback of a mistake points to its origin.
+
+        Args:
+            content: Iterable or async iterable of ``bytes`` or ``str``, or a single item. Text is sent as UTF-8.
+            status_code: 200 to 599.
+            headers: Headers by name. A ``Set-Cookie`` header becomes a cookie.
+            media_type: Content type, unless `headers` sets one; ``text/…`` gets a charset.
+                The default is ``application/octet-stream``.
+            cookies: Values of ``Set-Cookie`` headers, such as ``id=1; Path=/; HttpOnly``.
+
+        Raises:
+            ValueError: Lambda would reject this status, header or cookie.
+        """
+        if isinstance(cookies, str):
+            raise ValueError("cookies must be a list of str, one for each cookie")
+        self.content: Content = [content] if isinstance(content, (str, *_BYTES)) else content
+        self.status_code = status_code
+        self.headers = {wire.check_header_name(name).lower(): value for name, value in (headers or {}).items()}
+        self.headers.setdefault("content-type", _content_type(media_type))
+        self.cookies = list(cookies or ())
+        self.metadata()
+
+    def metadata(self) -> bytes:
+        """Encode the current status, headers and cookies the way Lambda expects them.
+
+        Raises:
+            ValueError: Lambda would reject one of them.
+        """
+        headers = {wire.check_header_name(name).lower(): value for name, value in self.headers.items()}
+        cookies = [headers.pop("set-cookie")] if "set-cookie" in headers else []
+        return wire.http_metadata(self.status_code, headers, [*self.cookies, *cookies])
+
+    @staticmethod
+    def encode(item: Item) -> bytes:
+        """Encode one item of the content.
+
+        Raises:
+            TypeError: The item is neither ``bytes`` nor ``str``.
+        """
+        if type(item) is bytes:
+            return item
+        if isinstance(item, str):
+            return item.encode()
+        if isinstance(item, _BYTES):
+            return bytes(item)
+        raise TypeError(f"a stream is made of bytes or str, not {type(item).__name__}")
+
+    def final_chunk(self, report: Report) -> bytes:
+        """Return what is sent before the end of a stream whose deadline has passed. Nothing, in this class."""
+        return b""
+
+
+def _content_type(media_type: str | None) -> str:
+    if media_type is None:
+        return wire.OCTET_STREAM
+    if media_type.startswith("text/") and "charset=" not in media_type.lower():
+        return f"{media_type}; charset=utf-8"
+    return media_type
