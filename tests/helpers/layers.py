@@ -60,3 +60,10 @@ def imports(package: Path, module: str) -> Iterator[str]:
                 yield source.partition(".")[0]
             else:
                 yield from (alias.name if alias.name in names else "" for alias in node.names)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in (
+            "__import__",
+            "import_module",
+        ):
+            for argument in node.args:
+                if isinstance(argument, ast.Constant) and str(argument.value).partition(".")[0] == package.name:
+                    yield str(argument.value).partition(".")[2].partition(".")[0]

@@ -44,6 +44,7 @@ PLANTED = {
     "from package": ({"low": "from package.high import x"}, ["low (base) imports high (top)"]),
     "type checking": ({"low": "if TYPE_CHECKING:\n    from . import high"}, ["low (base) imports high (top)"]),
     "in a function": ({"low": "def f():\n    from .high import x"}, ["low (base) imports high (top)"]),
+    "by call": ({"low": "__import__('package.high')"}, ["low (base) imports high (top)"]),
     "package root": ({"high": "from . import name"}, ["high imports the package root"]),
     "cycle": ({"low": "from .other import x", "other": "from .low import x"}, ["cycle: low <- other <- low"]),
     "unlisted": ({"new": ""}, ["new is in no layer"]),

@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.runtime.conftest import BOOTSTRAP, SOURCE, Sandbox, event
+from tests.helpers.sandbox import BOOTSTRAP, SOURCE, Sandbox
+from tests.helpers.scripted_api import event
 
 PYTHON = os.path.realpath(sys.executable)
 VARIABLE = "STREAMING_RUNTIME_PYTHON"

@@ -11,7 +11,8 @@ import textwrap
 import time
 
 import pytest
-from tests.runtime.conftest import Ended, Sandbox, due, event
+from tests.helpers.sandbox import Ended, Sandbox
+from tests.helpers.scripted_api import due, event
 
 HUGE: dict[str, str | None] = {"STREAMING_RUNTIME_DEADLINE_MARGIN_MS": "3600000"}
 IMPORTS = "import asyncio, contextlib, os, sys, time, weakref\n"

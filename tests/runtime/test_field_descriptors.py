@@ -9,7 +9,8 @@ import json
 import os
 
 import pytest
-from tests.runtime.conftest import BOOTSTRAP, Answer, Sandbox, event, event_head
+from tests.helpers.sandbox import BOOTSTRAP, Sandbox
+from tests.helpers.scripted_api import Answer, event, event_head
 
 CLOSING = {
     "0": "os.close(0)",

@@ -10,7 +10,8 @@ import threading
 from typing import cast
 
 import pytest
-from tests.runtime.conftest import PATIENCE, Sandbox, event
+from tests.helpers.sandbox import Sandbox
+from tests.helpers.scripted_api import LIMIT, event
 
 from streaming_runtime.event_stream import Heartbeat
 from streaming_runtime.response_stream import ResponseStream
@@ -145,7 +146,7 @@ def test_child_does_not_wait_for_heartbeat() -> None:
 
     stream = Stream()
     heartbeat = Heartbeat(cast(ResponseStream, stream), 0.001)
-    assert sending.wait(PATIENCE)
+    assert sending.wait(LIMIT)
     stream.forked = True
     with pytest.raises(RuntimeApiError, match="forked child"):
         heartbeat.write(b"x")

@@ -13,7 +13,8 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from tests.runtime.conftest import BOOTSTRAP, Event, Running, Sandbox, due, event
+from tests.helpers.sandbox import BOOTSTRAP, Running, Sandbox
+from tests.helpers.scripted_api import Event, due, event
 
 from streaming_runtime import logs
 

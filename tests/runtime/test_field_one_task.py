@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from tests.runtime.conftest import Sandbox, due, event
+from tests.helpers.sandbox import Sandbox
+from tests.helpers.scripted_api import due, event
 
 RESPONSES = {
     "raw": "items()",

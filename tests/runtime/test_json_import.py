@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.runtime.conftest import Sandbox, event
+from tests.helpers.sandbox import Sandbox
+from tests.helpers.scripted_api import event
 
 from streaming_runtime import errors, wire
 
