@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from random import Random
 from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-
 from tests.adopt.support import FUNCTION, adopt, expected, parse
 
 Lines = list[str]
@@ -113,7 +113,7 @@ class Writer:
     def others(self, count: int) -> list[Callable[[int], Lines]]:
         """Return entries that nobody looks at."""
         names = [f"Other{number}" for number in range(self.random.randint(0, count))]
-        return [lambda column, name=name: self.entry(name, column) for name in names]
+        return [partial(self.entry, name) for name in names]
 
     def shuffled(self, parts: list[Any]) -> list[Any]:
         return self.random.sample(parts, len(parts))
@@ -188,15 +188,14 @@ class Writer:
     def template(self) -> str:
         names = self.shuffled([FUNCTION, "OtherFunction"])
         resources: list[Callable[[int], Lines]] = [
-            *(lambda column, name=name: self.function(name, column) for name in names),
+            *(partial(self.function, name) for name in names),
             lambda column: self.mapping(
                 "Topic", column, [lambda column: self.entry("Type", column, "AWS::SNS::Topic")]
             ),
         ]
-        wrapper = lambda column: self.entry("AWS_LAMBDA_EXEC_WRAPPER", column, "/opt/global")  # noqa: E731
-        path = [wrapper]
+        path: list[Callable[[int], Lines]] = [partial(self.entry, "AWS_LAMBDA_EXEC_WRAPPER", value="/opt/global")]
         for name in ("Variables", "Environment", "Function"):
-            path = [lambda column, name=name, path=path: self.mapping(name, column, path)]
+            path = [partial(self.mapping, name, parts=path)]
         sections: list[Callable[[int], Lines]] = [
             lambda column: self.entry("Description", column),
             lambda column: self.mapping("Resources", column, self.shuffled(resources)),
@@ -229,9 +228,7 @@ def parsed(text: str) -> dict[str, Any] | None:
 
 @settings(max_examples=300)
 @given(templates)
-@example(
-    "Resources:\n  HelloFunction:\n    Type: AWS::Serverless::Function\n    Properties:\n      Description: |\n        end"
-)
+@example(f"Resources:\n  {FUNCTION}:\n    Type: AWS::Serverless::Function\n    Properties:\n      A: |\n        x")
 def test_adoption_adds_nothing_else(text: str) -> None:
     before = parsed(text)
     if before is None:

@@ -6,15 +6,15 @@ import json
 import os
 import signal
 import subprocess
+import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.helpers.support import ROOT, free_ports, run, user_environment
-
 from tests.adopt.conftest import Adopt, lay_out
 from tests.adopt.starters import FUNCTIONS, STARTERS
+from tests.helpers.support import free_ports, run, user_environment
 
 pytestmark = [
     pytest.mark.slow,
@@ -75,7 +75,9 @@ def test_alias_passes_the_linter(adopt: Adopt, hello: Path, alias: str) -> None:
     adopt(hello, function=HELLO, url_auth="NONE")
     run("sam", "validate", "--lint", "--region", "us-east-1", cwd=hello)
     (hello / "transformed.json").write_text(json.dumps(transformed(hello)))
-    run("cfn-lint", "--regions", "us-east-1", "--", hello / "transformed.json", cwd=hello)
+    # W2001: the transform puts the parameter's value in its place.
+    unused = ("--ignore-checks", "W2001")
+    run("cfn-lint", "--regions", "us-east-1", *unused, "--", hello / "transformed.json", cwd=hello)
 
 
 @pytest.mark.parametrize("starter", STARTERS)

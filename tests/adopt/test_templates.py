@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 from adopt.adopting.errors import Refusal
-
 from tests.adopt.support import adopt, parse
 
 HELLO = """\
