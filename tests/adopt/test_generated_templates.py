@@ -218,6 +218,11 @@ class Writer:
 templates = st.integers(0, 2**32 - 1).map(lambda seed: Writer(seed).template())
 
 
+def without_nulls(mapping: dict[str, Any]) -> dict[str, Any]:
+    """Return a mapping without what CloudFormation refuses in JSON."""
+    return {key: value for key, value in mapping.items() if value is not None}
+
+
 def parsed(text: str) -> dict[str, Any] | None:
     """Return the template, or None where the pieces do not make one."""
     try:
@@ -262,7 +267,7 @@ def test_json_becomes_json(text: str) -> None:
     before = parsed(text)
     if before is None:
         return
-    before = json.loads(json.dumps(before, default=str))
+    before = json.loads(json.dumps(before, default=str), object_hook=without_nulls)
     for indent in (None, 2):
         source = json.dumps(before, indent=indent)
         adoption = adopt(source)
