@@ -6,6 +6,7 @@ YAML can do that is not foreseen here leads to a refusal rather than to a change
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -368,7 +369,7 @@ def remove(document: Document, insertions: list[Insertion], scaffolds: list[Inse
     pieces, end = [], 0
     for start, stop in sorted(spans):
         pieces.append(document.text[end:start])
-        end = stop
+        end = max(end, stop)
     text = "".join([*pieces, document.text[end:]])
     _check(text, expected, document, "remove from")
     return text, gone
@@ -396,7 +397,10 @@ def _span(document: Document, insertion: Insertion) -> tuple[int, int] | None:
     for text, anchor in _conversions(insertion):
         first = start - anchor
         if first >= 0 and document.text.startswith(text, first):
-            return first, first + len(text)
+            stop = first + len(text)
+            # The first one of a flow collection goes with the separator of the next one.
+            separator = re.compile(r",\s*").match(document.text, stop) if text[:1] not in ("", ",", " ", "\n") else None
+            return first, separator.end() if separator and not anchor else stop
     raise Refusal(
         f"{insertion.where} in {document.name} was changed since, so it is not clear what to remove. What was added:\n"
         f"{insertion.text.strip()}\nRestore that or remove all of it by hand, then run this again"
@@ -406,6 +410,8 @@ def _span(document: Document, insertion: Insertion) -> tuple[int, int] | None:
 def _conversions(insertion: Insertion) -> list[tuple[str, int]]:
     variants = [(insertion.text, insertion.anchor)]
     before, after = insertion.text[: insertion.anchor], insertion.text[insertion.anchor :]
+    if before.startswith(","):
+        variants.append((after, 0))  # what was before it in a flow collection is gone
     for line_break in ("\n", "\r\n"):
         start, rest = (part.replace("\r\n", "\n").replace("\n", line_break) for part in (before, after))
         variants.append((start + rest, len(start)))

@@ -7,9 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.helpers.support import run
-
 from tests.adopt.starters import STARTERS
+from tests.helpers.support import run
 
 #: Runs the template in an application's folder with these answers.
 Adopt = Callable[..., subprocess.CompletedProcess[str]]

@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
-from tests.helpers.support import files, run
-
 from tests.adopt.conftest import Adopt, lay_out
 from tests.adopt.starters import FUNCTIONS, STARTERS
+from tests.helpers.support import files, run
 
 HELLO = "HelloWorldFunction"
 
@@ -234,16 +232,7 @@ def test_output_folder(adopt: Adopt, hello: Path, template: Path, tmp_path: Path
 @pytest.mark.slow
 def test_hooks_are_needed(hello: Path, template: Path) -> None:
     before = everything(hello)
-    command = [
-        "cookiecutter",
-        template,
-        "--default-config",
-        "--directory",
-        "adopt",
-        "--no-input",
-        "--accept-hooks",
-        "no",
-    ]
-    refused: subprocess.CompletedProcess[str] = run(*command, f"function={HELLO}", cwd=hello, check=False)
+    options = ("--default-config", "--directory", "adopt", "--no-input", "--accept-hooks", "no")
+    refused = run("cookiecutter", template, *options, f"function={HELLO}", cwd=hello, check=False)
     assert refused.returncode == 1
     assert everything(hello) == before

@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import pytest
 from adopt.adopting.errors import Refusal
-
 from tests.adopt.support import adopt
 from tests.adopt.test_templates import HELLO, replaced, with_property
 
@@ -143,7 +142,7 @@ def test_refusal(case: Case) -> None:
 
 def test_one_of_several_must_be_named() -> None:
     text = replaced(HELLO, FUNCTION, other("Properties:", "  Runtime: python3.13") + FUNCTION)
-    with pytest.raises(Refusal, match="has 2 functions .* It has: OtherFunction, HelloFunction"):
+    with pytest.raises(Refusal, match=r"has 2 functions .* It has: OtherFunction, HelloFunction"):
         adopt(text, function="")
 
 

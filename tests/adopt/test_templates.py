@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 from adopt.adopting.errors import Refusal
-
 from tests.adopt.support import adopt, parse
 
 HELLO = """\
@@ -287,3 +286,16 @@ def test_undo_refuses_what_was_changed_in_between(old: str, new: str) -> None:
     adoption = adopt(HELLO)
     with pytest.raises(Refusal, match=r"was changed since|is written in a way"):
         adoption.undo(replaced(adoption.text, old, new))
+
+
+@pytest.mark.parametrize("last_first", [True, False])
+def test_undo_in_any_order_within_braces(last_first: bool) -> None:
+    text = HELLO[: HELLO.index("Outputs:")] + "  Second:\n    Type: AWS::Serverless::Function\n    Properties:\n"
+    text += "      Runtime: python3.13\nOutputs: {}\n"
+    first = adopt(text)
+    second = adopt(first.text, "Second")
+    assert "Outputs: {HelloFunctionUrl: {" in second.text
+    first.shared, second.shared = ([], first.shared) if not last_first else (first.shared, [])
+    first.scaffolds = second.scaffolds = [*first.scaffolds, *second.scaffolds]
+    one, other = (second, first) if last_first else (first, second)
+    assert other.undo(one.undo(second.text)) == text
