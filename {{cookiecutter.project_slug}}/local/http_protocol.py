@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 
@@ -10,7 +11,6 @@ import h11
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _REQUEST_LINE = re.compile(rb"(%s) ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])\r?\n" % _TOKEN)
 _HEAD_END = re.compile(rb"\n\r?\n")
-_OBSOLETE_FOLD = re.compile(rb"\n[ \t]")
 _INVALID_OCTET = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)")
 _AUTHORITY = re.compile(
     rb"(?:\[([0-9A-Fa-f:.]+)\]|(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+)(?::([0-9]*))?", re.ASCII
@@ -188,10 +188,12 @@ def _check_head(head: bytes) -> bool:
     assert match is not None
     if match[3] != b"1":  # RFC 9110, section 15.6.6
         raise _error(f"HTTP/{match[3].decode()}.{match[4].decode()} is not supported", 505)
-    if _OBSOLETE_FOLD.search(head):  # RFC 9112, section 5.2
+    if b"\n " in head or b"\n\t" in head:  # RFC 9112, section 5.2
         raise _error("a header field is folded onto several lines")
     if _INVALID_OCTET.search(head):  # RFC 9110, section 5.5
         raise _error("a header field contains a control character")
+    if b"transfer-encoding" not in head.lower():
+        return False
     fields = [(name.lower(), value) for name, _, value in (line.partition(b":") for line in head.split(b"\n")[1:])]
     codings = [
         coding.strip(b" \t\r").lower()
@@ -218,13 +220,17 @@ def _checked_request(request: h11.Request) -> h11.Request:
     Raises:
         h11.RemoteProtocolError: Its host or target is malformed, or what it expects is unknown.
     """
-    fields = dict(request.headers)
-    host = fields.get(b"host")
+    host = expected = None
+    for name, value in request.headers:
+        if name == b"host":
+            host = value
+        elif name == b"expect":
+            expected = value.lower()
     if host is None and request.http_version != b"1.0":
         raise _error("the Host header is missing")
     if host is not None and not _is_authority(host):  # RFC 9112, section 3.2
         raise _error("the Host header is malformed")
-    if fields.get(b"expect", b"100-continue").lower() != b"100-continue" and request.http_version != b"1.0":
+    if expected not in (None, b"100-continue") and request.http_version != b"1.0":
         raise _error("100-continue is the only supported expectation", 417)  # RFC 9110, section 10.1.1
     target = request.target
     if b"#" in target:
@@ -243,6 +249,7 @@ def _checked_request(request: h11.Request) -> h11.Request:
     return h11.Request(method=request.method, target=path, headers=headers, http_version=request.http_version)
 
 
+@functools.lru_cache
 def _is_authority(value: bytes) -> bool:
     """Return whether `value` is a host with an optional port (RFC 3986, section 3.2)."""
     match = _AUTHORITY.fullmatch(value)

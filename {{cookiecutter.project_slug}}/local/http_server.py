@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import math
 import socket
 import struct
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from email.utils import formatdate
 from http.client import responses
@@ -287,12 +289,18 @@ def response_head(status: int, headers: list[tuple[str, str]]) -> h11.Response:
         h11.LocalProtocolError: HTTP does not allow the status or a header.
     """
     if not any(name == "date" for name, _ in headers):
-        headers = [*headers, ("date", formatdate(usegmt=True))]
+        headers = [*headers, ("date", _date(int(time.time())))]
     return h11.Response(
         status_code=status,
         reason=responses.get(status, "").encode(),
         headers=[(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers],
     )
+
+
+@functools.lru_cache(maxsize=1)
+def _date(seconds: int) -> str:
+    """Return the value of a `date` header. Cached, because formatting it costs as much as a small chunk."""
+    return formatdate(seconds, usegmt=True)
 
 
 def url_of(host: str, port: int) -> str:
