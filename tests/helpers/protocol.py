@@ -11,7 +11,7 @@ from tests.helpers.scripted_api import REQUEST_ID, Request
 
 ERROR_TYPE = "lambda-runtime-function-error-type"
 #: The message of the deadline's error; the group is the number of milliseconds that were left.
-DEADLINE_MESSAGE = r"the invocation was not over (\d+) ms before Lambda's deadline"
+DEADLINE_MESSAGE = r"the handler was still running (\d+) ms before the Lambda timeout"
 #: How the message ends for a value that has no JSON form.
 JSON_REMEDY = "; make it a JSON value first, such as a date by isoformat()"
 

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from streaming_runtime.event_loop import event_loop
 from tests.helpers.http_events import HOST, Message, function_url, rest_api
 from tests.helpers.scripted_api import LIMIT
 
-from streaming_runtime import AsgiHandler, StreamingResponse, lifecycle
+from streaming_runtime import AsgiHandler, StreamingResponse
 
 pytestmark = pytest.mark.own_interpreter
 
@@ -34,8 +35,8 @@ def part(body: object, more: bool = True) -> Message:
 
 @pytest.fixture(autouse=True)
 def _no_hooks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lifecycle, "startup_hooks", [])
-    monkeypatch.setattr(lifecycle, "shutdown_hooks", [])
+    monkeypatch.setattr(event_loop, "startup_hooks", [])
+    monkeypatch.setattr(event_loop, "shutdown_hooks", [])
 
 
 def http_only(app: App) -> App:
@@ -212,7 +213,9 @@ NOT_HTTP: list[Any] = [
 
 @pytest.mark.parametrize("value", NOT_HTTP)
 def test_non_http_event_is_refused(value: Any) -> None:
-    message = r"takes the event of a function URL \(payload 2\.0\) or a REST API \(1\.0\), which this is not"
+    message = (
+        r"requires the event of a function URL \(payload 2\.0\) or a REST API \(1\.0\); reading this one failed with"
+    )
     with pytest.raises(ValueError, match=message):
         run(serve(unreachable, value))
 
@@ -330,7 +333,7 @@ WRONG = {
     "status": ([{**START, "status": 101}], ValueError("status code must be an int from 200 to 599, not 101")),
     "header": (
         [{**START, "headers": [(b"x", b"a\r\nb")]}],
-        ValueError("value of header 'x' holds a control character: 'a\\r\\nb'"),
+        ValueError("value of header 'x' contains a control character: 'a\\r\\nb'"),
     ),
 }
 
@@ -533,7 +536,7 @@ def test_leftover_task_gets_disconnect(sent: list[Message]) -> None:
 
 
 def test_background_error_raised_on_close(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("streaming_runtime.asgi._GRACE", 0)  # the background code is not cancelled
+    monkeypatch.setattr("streaming_runtime.asgi._GRACE_PERIOD", 0)  # the background code is not cancelled
 
     async def app(scope: Message, receive: Receive, send: Send) -> None:
         await answering({**START, "status": 500}, part(b"sorry", more=False))(scope, receive, send)
@@ -714,10 +717,10 @@ def test_runtime_runs_every_lifespan() -> None:
     handlers = [AsgiHandler(app) for app in apps]
 
     async def main() -> None:
-        for hook in lifecycle.startup_hooks:
+        for hook in event_loop.startup_hooks:
             await hook()
         assert [app.log for app in apps] == [["lifespan.startup"]] * 2
-        for hook in [*lifecycle.shutdown_hooks, handlers[0].shutdown]:
+        for hook in [*event_loop.shutdown_hooks, handlers[0].shutdown]:
             await hook()
 
     run(main())

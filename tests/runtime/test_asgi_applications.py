@@ -416,7 +416,7 @@ def test_middleware_that_hides_stream_errors(sandbox: Sandbox, middleware: str, 
 def test_direct_invocation_is_a_clean_error(sandbox: Sandbox) -> None:
     ended = sandbox.run(PLAIN, event(b'{"name": "direct"}'))
     assert [post.target.rpartition("/")[2] for post in ended.posts] == ["error"]
-    assert json.loads(ended.bodies[0])["errorMessage"].startswith("AsgiHandler takes the event of a function URL")
+    assert json.loads(ended.bodies[0])["errorMessage"].startswith("AsgiHandler requires the event of a function URL")
 
 
 def test_failed_startup_is_an_init_error(sandbox: Sandbox) -> None:

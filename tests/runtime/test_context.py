@@ -132,7 +132,7 @@ def test_remaining_time_stops_at_zero(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_context_repr_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(context, "_function_attributes", {})  # the environment is read once
+    monkeypatch.setattr(context, "_function_attributes", context._FunctionAttributes())  # read once
     for name, value in FUNCTION.items():
         monkeypatch.setenv(name, value)
     assert repr(LambdaContext("id", 0, ARN, None, {"cognitoIdentityId": "i"}, "blue")) == (

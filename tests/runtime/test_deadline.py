@@ -611,10 +611,10 @@ def test_report_gets_full_send_time() -> None:
     """A send that ended late does not count against the report that follows it."""
     aborted: list[None] = []
     deadline = Deadline(int(time.time() * 1000) + 1000, lambda: aborted.append(None))
-    deadline.doing = SENDING
+    deadline.activity = SENDING
     deadline.expire(None)
-    deadline.settle(deadline.exceeded())  # the item was sent after all
-    deadline.doing = SENDING
+    deadline.settle(deadline.error())  # the item was sent after all
+    deadline.activity = SENDING
     deadline.expire(None)
     assert not aborted
     deadline.expire(None)
@@ -665,15 +665,15 @@ def test_deadline_while_heartbeat_starts(sandbox: Sandbox) -> None:
 
 
 def test_late_signal_is_ignored() -> None:
-    assert deadline._current is None
-    deadline._on_alarm(signal.SIGALRM, None)
+    assert deadline._timer.current is None
+    deadline._timer._on_alarm(signal.SIGALRM, None)
 
 
 def test_late_cancel_call_does_not_block_next() -> None:
     called: list[Callable[[], object]] = []
     loop = cast(asyncio.AbstractEventLoop, SimpleNamespace(call_soon_threadsafe=called.append))
     watched = Deadline(int(time.time() * 1000) + 1000, lambda: None)
-    watched.doing = deadline.HANDLER
+    watched.activity = deadline.HANDLER
     for _ in range(2):
         watched.watch(loop, None)
         watched.expire(None)
@@ -685,7 +685,7 @@ def test_waiting_loop_is_not_raised_in() -> None:
     loop = SimpleNamespace(call_soon_threadsafe=called.append)
     watched = Deadline(int(time.time() * 1000) + 1000, lambda: None)
     watched.watch(cast(asyncio.AbstractEventLoop, loop), None)
-    watched.doing = deadline.HANDLER
+    watched.activity = deadline.HANDLER
     # A frame of the event loop itself, in which the signal arrives while the loop waits.
     frame = cast(FrameType, SimpleNamespace(f_globals={"__name__": "selectors"}))
     watched.expire(frame)
@@ -696,14 +696,14 @@ def test_waiting_loop_is_not_raised_in() -> None:
 def test_deadline_as_handler_returns(sandbox: Sandbox) -> None:
     code = """
         from streaming_runtime import StreamDeadlineExceeded, invocation
-        leave = invocation._HandlersCode.__exit__
+        leave = invocation._HandlerSection.__exit__
         def late(*arguments):
             leave(*arguments)
-            invocation._HandlersCode.__exit__ = leave
+            invocation._HandlerSection.__exit__ = leave
             raise StreamDeadlineExceeded("late")
         def handler(event, context):
             if event == 1:
-                invocation._HandlersCode.__exit__ = late
+                invocation._HandlerSection.__exit__ = late
             return "served"
         """
     ended = sandbox.run(code, event(b"1"), event(b"2"))

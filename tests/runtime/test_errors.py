@@ -72,7 +72,7 @@ BEFORE = {
     "header name of the wrong type": (
         "def handler(e, c):\n    return {'statusCode': 200, 'headers': {1: 'x'}}\n",
         "ValueError",
-        "not a header name: 1",
+        "invalid header name: 1",
     ),
     "cookies as one str": (
         "def handler(e, c):\n    return {'statusCode': 200, 'cookies': 'a=1'}\n",
@@ -82,7 +82,7 @@ BEFORE = {
     "line break in a multi-value cookie": (
         "def handler(e, c):\n    return {'statusCode': 200, 'multiValueHeaders': {'set-cookie': ['a\\n']}}\n",
         "ValueError",
-        "value of header 'set-cookie' holds a control character: 'a\\n'",
+        "value of header 'set-cookie' contains a control character: 'a\\n'",
     ),
     "bad base64": (
         "def handler(e, c):\n    return {'statusCode': 200, 'isBase64Encoded': True, 'body': 'a'}\n",
@@ -341,14 +341,18 @@ def test_refused_init_error_ends_process(sandbox: Sandbox) -> None:
     ended = sandbox.run("1 / 0\n", posts=[refusal("403 Forbidden", b"no")])
     assert len(ended.requests) == 1
     assert ended.status == 1
-    assert ended.errors == "streaming_runtime: error not accepted: status 403, b'no'\n"
+    assert ended.errors == "streaming_runtime: the Runtime API rejected the error report: status 403, b'no'\n"
 
 
 @pytest.mark.parametrize(
     ("code", "event_body", "message"),
     [
-        ("def handler(e, c):\n    yield b'x'\n", b"{}", "response not accepted: status 413, b'too big'"),
-        ("def handler(e, c):\n    1 / 0\n", b"{}", "error not accepted: status 413, b'too big'"),
+        (
+            "def handler(e, c):\n    yield b'x'\n",
+            b"{}",
+            "the Runtime API rejected the response: status 413, b'too big'",
+        ),
+        ("def handler(e, c):\n    1 / 0\n", b"{}", "the Runtime API rejected the error report: status 413, b'too big'"),
     ],
     ids=["response", "error"],
 )

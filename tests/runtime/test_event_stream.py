@@ -449,8 +449,8 @@ def test_heartbeat_ends_before_close(sandbox: Sandbox, definition: str, body: st
 
 
 BROKEN = {
-    "event": ("yield 'x'", "[ERROR] RuntimeApiError: the response was broken off\r"),
-    "end": ("return", "[ERROR] RuntimeApiError: the response was broken off\r"),
+    "event": ("yield 'x'", "[ERROR] RuntimeApiError: the response was aborted\r"),
+    "end": ("return", "[ERROR] RuntimeApiError: the response was aborted\r"),
     "error": ("raise ValueError('it broke')", "[ERROR] ValueError: it broke\r"),
 }
 

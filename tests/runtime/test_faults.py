@@ -153,10 +153,18 @@ BREAKS: dict[str, tuple[bytes, Reset | Answer, str]] = {
     "reset at the last chunk": (b"{}", Reset(at=b"\r\n0\r\n\r\n"), "Runtime API at "),
     "reset at the trailers": (b'"broken"', Reset(at=b"Error-Body: "), "Runtime API at "),
     "reset at the error": (b'"fail"', Reset(at=b"POST"), "Runtime API at "),
-    "400": (b"{}", refusal("400 Bad Request", b"no"), "response not accepted: status 400, b'no'"),
-    "500": (b"{}", refusal("500 Internal Server Error", b""), "response not accepted: status 500, b''"),
-    "500 to an error": (b'"fail"', refusal("500 Oh", b"no"), "error not accepted: status 500, b'no'"),
-    "500 to a broken response": (b'"broken"', refusal("500 Oh", b"no"), "response not accepted: status 500"),
+    "400": (b"{}", refusal("400 Bad Request", b"no"), "the Runtime API rejected the response: status 400, b'no'"),
+    "500": (b"{}", refusal("500 Internal Server Error", b""), "the Runtime API rejected the response: status 500, b''"),
+    "500 to an error": (
+        b'"fail"',
+        refusal("500 Oh", b"no"),
+        "the Runtime API rejected the error report: status 500, b'no'",
+    ),
+    "500 to a broken response": (
+        b'"broken"',
+        refusal("500 Oh", b"no"),
+        "the Runtime API rejected the response: status 500",
+    ),
     "garbage": (b"{}", Answer((b"\x15\x03\x01\r\n\r\n",)), "Runtime API at "),
     "garbage to an error": (b'"fail"', Answer((b"\x15\x03\x01\r\n\r\n",)), "Runtime API at "),
     "closed without an answer": (b"{}", Answer((), close=True), "Runtime API at "),
@@ -228,7 +236,10 @@ def test_refused_next_after_broken_response(sandbox: Sandbox, close: bool) -> No
     ended = sandbox.run(STREAM, event(), forbidden, SERVED, posts=[Reset(at=b"first")])
     assert ended.methods == ["GET", "POST", "GET"]
     assert ended.status == 1
-    assert ended.errors == "streaming_runtime: no next invocation: status 403, b'InvalidStateTransition'\n"
+    assert (
+        ended.errors
+        == "streaming_runtime: the request for an invocation failed: status 403, b'InvalidStateTransition'\n"
+    )
 
 
 @pytest.mark.slow
@@ -240,7 +251,7 @@ def test_endless_answer_times_out(sandbox: Sandbox) -> None:
         SERVED,
         posts=[Answer((b"HTTP/1.1 202 Accepted\r\nContent-Length: 9\r\n\r\n{",)), ACCEPTED],
     )
-    assert "[ERROR] StreamDeadlineExceeded: the invocation was not over " in ended.output
+    assert "[ERROR] StreamDeadlineExceeded: the handler was still running " in ended.output
     assert ended.posts[-1].body == b"served"
 
 
@@ -319,7 +330,7 @@ def test_deadline_header_of_any_size(sandbox: Sandbox, deadline: str) -> None:
     ended = sandbox.run(STREAM, event(b'"serve"', Lambda_Runtime_Deadline_Ms=deadline))
     served = len(deadline) <= 20
     assert ended.bodies == ([b"served"] if served else [])
-    assert ended.errors.startswith("streaming_runtime: invocation with a deadline") is not served
+    assert ended.errors.startswith("streaming_runtime: invocation with an invalid deadline") is not served
 
 
 @pytest.mark.parametrize(
@@ -339,9 +350,18 @@ RESPONSES = {
     "status below": ("StreamingResponse([b'x'], 199)", "status code must be an int from 200 to 599, not 199"),
     "status None": ("StreamingResponse([], None)", "status code must be an int from 200 to 599, not None"),
     "status set later": ("later('status_code', 600)", "status code must be an int from 200 to 599, not 600"),
-    "header set later": ("later('headers', {'x': 'a\\r\\nb: c'})", "value of header 'x' holds a control character: "),
-    "cookie set later": ("later('cookies', ['ü€'])", "value of header 'set-cookie' holds a character beyond latin-1: "),
-    "hop-by-hop header set later": ("later('headers', {'TE': 'x'})", "header 'TE' belongs to the connection, "),
+    "header set later": (
+        "later('headers', {'x': 'a\\r\\nb: c'})",
+        "value of header 'x' contains a control character: ",
+    ),
+    "cookie set later": (
+        "later('cookies', ['ü€'])",
+        "value of header 'set-cookie' contains a character outside latin-1: ",
+    ),
+    "hop-by-hop header set later": (
+        "later('headers', {'TE': 'x'})",
+        "hop-by-hop header 'TE' is not allowed: Lambda manages the connection",
+    ),
     "too large": ("later('cookies', ['x' * 16_384])", "status, headers and cookies take "),
 }
 

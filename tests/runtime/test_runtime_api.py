@@ -79,24 +79,27 @@ def test_large_event(sandbox: Sandbox) -> None:
 
 
 FATAL = {
-    "403": (refusal("403 Forbidden", b"InvalidStateTransition"), "no next invocation: status 403, b'InvalidStateTran"),
-    "500": (refusal("500 Internal Server Error", b""), "no next invocation: status 500, b''"),
-    "204": (Answer((b"HTTP/1.1 204 No Content\r\n\r\n",)), "no next invocation: status 204, b''"),
+    "403": (
+        refusal("403 Forbidden", b"InvalidStateTransition"),
+        "the request for an invocation failed: status 403, b'InvalidStateTran",
+    ),
+    "500": (refusal("500 Internal Server Error", b""), "the request for an invocation failed: status 500, b''"),
+    "204": (Answer((b"HTTP/1.1 204 No Content\r\n\r\n",)), "the request for an invocation failed: status 204, b''"),
     "garbage": (Answer((b"\x16\x03\x01\r\n\r\n",)), "Runtime API at {host}: not an HTTP response: "),
     "HTTP/2": (Answer((b"HTTP/2 200\r\n\r\n",)), "Runtime API at {host}: not an HTTP response: 'HTTP/2 200'"),
-    "no colon": (Answer((b"HTTP/1.1 200 OK\r\noops\r\n\r\n",)), "Runtime API at {host}: not a header: 'oops'"),
+    "no colon": (Answer((b"HTTP/1.1 200 OK\r\noops\r\n\r\n",)), "Runtime API at {host}: invalid header: 'oops'"),
     "bad length": (
         Answer((b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",)),
-        "Runtime API at {host}: not a content length: '-1'",
+        "Runtime API at {host}: invalid content length: '-1'",
     ),
     "bad chunk": (
         Answer((HEAD + b"Transfer-Encoding: chunked\r\n\r\nx\r\n",)),
-        "Runtime API at {host}: not a chunk size: b'x'",
+        "Runtime API at {host}: invalid chunk size: b'x'",
     ),
     "closed in the head": (Answer((b"HTTP/1.1 200",), close=True), "Runtime API at {host}: connection closed "),
     "closed in the body": (
         Answer((HEAD + b"Content-Length: 9\r\n\r\n{",), close=True),
-        "Runtime API at {host}: connection closed before the response's body was whole",
+        "Runtime API at {host}: connection closed before the end of the response body",
     ),
     "endless head": (Answer((b"x" * 300 * 1024,)), "Runtime API at {host}: response head is longer than 262144 bytes"),
     "no request id": (
@@ -105,7 +108,7 @@ FATAL = {
     ),
     "odd deadline": (
         Answer((HEAD.replace(b"1700000000000", b"\xb2") + b"Content-Length: 2\r\n\r\n{}",)),
-        "invocation with a deadline that is no number: '²'",
+        "invocation with an invalid deadline: '²'",
     ),
 }
 
@@ -154,7 +157,7 @@ def test_refused_connection_is_named(sandbox: Sandbox) -> None:
 def test_unset_variable_is_named(sandbox: Sandbox, name: str) -> None:
     ended = sandbox.run(ECHO, environment={name: None})
     assert (ended.status, ended.requests) == (1, [])
-    assert ended.errors == (f"streaming_runtime: '{name}' is not set; Lambda or an emulator of it must start this\n")
+    assert ended.errors == (f"streaming_runtime: '{name}' is not set; start the runtime with Lambda or an emulator\n")
 
 
 def test_ended_connection_without_tcp_info(
@@ -163,18 +166,18 @@ def test_ended_connection_without_tcp_info(
     monkeypatch.setattr(runtime_api, "_TCP_INFO", None)  # as on macOS
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        assert not runtime_api._ended(ours)
+        assert not runtime_api._closed_by_peer(ours)
         theirs.close()
-        assert runtime_api._ended(ours)
+        assert runtime_api._closed_by_peer(ours)
         ours.close()
-        assert runtime_api._ended(ours)
+        assert runtime_api._closed_by_peer(ours)
 
 
 def test_break_off_without_connection() -> None:
     ours = runtime_api.Connection("127.0.0.1:1")
-    ours.break_off()
+    ours.abort()
     ours._socket = socket.socket()  # not connected, like a socket that the other side has reset
-    ours.break_off()
+    ours.abort()
     assert ours._socket.fileno() == -1
 
 

@@ -158,13 +158,13 @@ def test_failing_hook_ends_process(snap_start: Sandbox, side: str, statement: st
 
 
 NO_RESTORE: dict[str, tuple[Answer, str]] = {
-    "refused": (refusal("403 Forbidden", b"no"), "no restore: status 403, b'no'"),
-    "failed": (refusal("500 Internal Server Error", b""), "no restore: status 500, b''"),
-    "accepted only": (refusal("202 Accepted", b""), "no restore: status 202, b''"),
+    "refused": (refusal("403 Forbidden", b"no"), "the request for a restore failed: status 403, b'no'"),
+    "failed": (refusal("500 Internal Server Error", b""), "the request for a restore failed: status 500, b''"),
+    "accepted only": (refusal("202 Accepted", b""), "the request for a restore failed: status 202, b''"),
     "garbage": (Answer((b"SSH-2.0-x\r\n\r\n",)), "Runtime API at {host}: not an HTTP response: 'SSH-2.0-x'"),
     "cut": (
         Answer((b"HTTP/1.1 2",), close=True),
-        "Runtime API at {host}: connection closed before the response's head was whole",
+        "Runtime API at {host}: connection closed before the end of the response head",
     ),
 }
 

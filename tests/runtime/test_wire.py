@@ -101,7 +101,7 @@ def test_metadata_size_limit() -> None:
     room = wire.METADATA_LIMIT - len(wire.http_metadata(200, {"a": ""}, [])) - len(wire.METADATA_DELIMITER)
     fitting = wire.http_metadata(200, {"a": "x" * room}, [])
     assert len(fitting + wire.METADATA_DELIMITER) == 16 * 1024
-    with pytest.raises(ValueError, match="take 16385 bytes; Lambda takes at most 16384"):
+    with pytest.raises(ValueError, match="take 16385 bytes; Lambda allows at most 16384"):
         wire.http_metadata(200, {"a": "x" * (room + 1)}, [])
 
 
@@ -126,33 +126,39 @@ def test_text_content_is_one_item(content: str | bytes | list[str | bytes], item
 
 
 BROKEN: dict[str, tuple[bytes, str]] = {
-    "nothing": (b"", "connection closed before the response's head was whole"),
-    "half a head": (b"HTTP/1.1 200 OK\r\nA: 1\r\n", "connection closed before the response's head was whole"),
-    "only an interim response": (b"HTTP/1.1 100 Continue\r\n\r\n", "connection closed before the response's head"),
-    "half a body": (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nx", "connection closed before the response's body"),
+    "nothing": (b"", "connection closed before the end of the response head"),
+    "half a head": (b"HTTP/1.1 200 OK\r\nA: 1\r\n", "connection closed before the end of the response head"),
+    "only an interim response": (
+        b"HTTP/1.1 100 Continue\r\n\r\n",
+        "connection closed before the end of the response head",
+    ),
+    "half a body": (
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nx",
+        "connection closed before the end of the response body",
+    ),
     "half a chunk": (
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nx",
-        "connection closed before the response's body was whole",
+        "connection closed before the end of the response body",
     ),
     "no last chunk": (
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n",
-        "connection closed before the response's body was whole",
+        "connection closed before the end of the response body",
     ),
     "chunk too long": (
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nxy\r\n0\r\n\r\n",
-        "chunk is longer than it said: b'y'",
+        "chunk is longer than its size: b'y'",
     ),
-    "chunk without a size": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n;\r\n", "not a chunk size: b';'"),
-    "chunk with a sign": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n+1\r\n", "not a chunk size: b'+1'"),
+    "chunk without a size": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n;\r\n", "invalid chunk size: b';'"),
+    "chunk with a sign": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n+1\r\n", "invalid chunk size: b'+1'"),
     "another protocol": (b"SSH-2.0-OpenSSH\r\n\r\n", "not an HTTP response: 'SSH-2.0-OpenSSH'"),
     "HTTP/0.9": (b"<html>\r\n\r\n", "not an HTTP response: '<html>'"),
     "no status": (b"HTTP/1.1 \r\n\r\n", "not an HTTP response: 'HTTP/1.1 '"),
     "status of four digits": (b"HTTP/1.1 2000 OK\r\n\r\n", "not an HTTP response: 'HTTP/1.1 2000 OK'"),
     "status zero": (b"HTTP/1.1 000 OK\r\n\r\n", "not an HTTP response: 'HTTP/1.1 000 OK'"),
     "status of other digits": (b"HTTP/1.1 \xb2\xb2\xb2 OK\r\n\r\n", "not an HTTP response: 'HTTP/1.1 ²²² OK'"),
-    "length with a sign": (b"HTTP/1.1 200 OK\r\nContent-Length: +1\r\n\r\n", "not a content length: '+1'"),
-    "length of other digits": (b"HTTP/1.1 200 OK\r\nContent-Length: \xb2\r\n\r\n", "not a content length: '²'"),
-    "length twice": (b"HTTP/1.1 200 OK\r\nContent-Length: 1, 1\r\n\r\n", "not a content length: '1, 1'"),
+    "length with a sign": (b"HTTP/1.1 200 OK\r\nContent-Length: +1\r\n\r\n", "invalid content length: '+1'"),
+    "length of other digits": (b"HTTP/1.1 200 OK\r\nContent-Length: \xb2\r\n\r\n", "invalid content length: '²'"),
+    "length twice": (b"HTTP/1.1 200 OK\r\nContent-Length: 1, 1\r\n\r\n", "invalid content length: '1, 1'"),
 }
 
 

@@ -160,7 +160,7 @@ def test_init_errors_of_all_workers(instances: Sandbox) -> None:
 def test_refused_init_error_is_named(instances: Sandbox) -> None:
     ended = instances.start("1 / 0\n", posts=[refusal("500 Oh", b"no")], environment=workers(1)).end()
     assert ended.status == 1
-    assert ended.errors.startswith("streaming_runtime: error not accepted: status 500, b'no'\n")
+    assert ended.errors.startswith("streaming_runtime: the Runtime API rejected the error report: status 500, b'no'\n")
 
 
 @pytest.mark.parametrize("statement", ["raise KeyboardInterrupt('odd')", "raise BaseException('odd')"])
@@ -177,9 +177,9 @@ BUSY = refusal("500 Internal Server Error", b"busy")
 def test_failing_next_is_retried_five_times(instances: Sandbox) -> None:
     ended = instances.start(AN_INVOCATION, *[BUSY] * 5, event(), environment=workers(1)).end()
     assert ended.methods == ["GET"] * 5
-    what = "streaming_runtime: no next invocation: status 500, b'busy'"
+    what = "streaming_runtime: the request for an invocation failed: status 500, b'busy'"
     *lines, last = ended.errors.splitlines()
-    assert lines == [*(f"{what}; trying again in {delay} s" for delay in (0.1, 0.2, 0.4, 0.8)), what]
+    assert lines == [*(f"{what}; retrying in {delay} s" for delay in (0.1, 0.2, 0.4, 0.8)), what]
     assert last.endswith(" ended with status 64")
 
 
@@ -188,7 +188,7 @@ def test_retries_start_over_after_success(instances: Sandbox) -> None:
     answers = [BUSY, Answer((b"HTTP/1.1 2",), close=True), event(), BUSY, BUSY, BUSY, event()]
     ended = instances.start(AN_INVOCATION, *answers, environment=workers(1)).end()
     assert ended.bodies == [b"x", b"x"]
-    delays = re.findall(r"trying again in (\S+) s\n", ended.errors)
+    delays = re.findall(r"retrying in (\S+) s\n", ended.errors)
     assert delays[:5] == ["0.1", "0.2", "0.1", "0.2", "0.4"]
 
 
@@ -282,12 +282,12 @@ def test_missing_log_provider_is_named(instances: Sandbox) -> None:
 
 SHUTDOWN = """
 import signal
-from streaming_runtime import lifecycle
+from streaming_runtime.event_loop import event_loop
 async def hook():
     tell("stopping")
     wait("gate")
     tell("stopped")
-lifecycle.shutdown_hooks.append(hook)
+event_loop.shutdown_hooks.append(hook)
 """
 
 
@@ -327,7 +327,9 @@ def test_parent_waits_for_shutdown_hooks(instances: Sandbox, line: Fifo) -> None
 def test_invalid_concurrency_is_named(instances: Sandbox, value: str) -> None:
     ended = instances.start(AN_INVOCATION, event(), environment=workers(value)).end()
     assert (ended.status, ended.requests, ended.output) == (1, [], "")
-    assert ended.errors == (f"streaming_runtime: AWS_LAMBDA_MAX_CONCURRENCY is no number above 0: {value!r}\n")
+    assert ended.errors == (
+        f"streaming_runtime: AWS_LAMBDA_MAX_CONCURRENCY must be a positive integer, got {value!r}\n"
+    )
 
 
 @pytest.mark.slow
