@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -10,11 +11,12 @@ from pathlib import Path
 
 import pytest
 from tests.helpers.sandbox import BOOTSTRAP, SOURCE, Sandbox
-from tests.helpers.scripted_api import event
+from tests.helpers.scripted_api import INIT_ERROR, event
 
 pytestmark = pytest.mark.own_interpreter
 
 Variables = dict[str, str | None]
+INTERPRETER = "STREAMING_RUNTIME_PYTHON"
 SHOW = """
     import os, sys
     def handler(event, context):
@@ -42,16 +44,17 @@ STARTS: dict[str, tuple[tuple[str, ...], Variables, bytes | None]] = {
     "handler as argument": (("app.other",), {"_HANDLER": None}, b'"other"'),
     "argument before _HANDLER": (("app.other",), {"_HANDLER": "nothing.at_all"}, b'"other"'),
     "handler in a folder": (("package/inner.handler",), {}, b'"inner"'),
-    "exec wrapper": ((PYTHON, "/var/runtime/bootstrap.py"), {"PYTHON": "/no/such/python"}, None),
-    "exec wrapper without a script": ((PYTHON,), {"PYTHON": None, "PATH": "/usr/bin:/bin"}, None),
-    "exec wrapper, interpreter on PATH": (("python3", "/var/runtime/bootstrap.py"), {"PATH": "{bin}"}, None),
-    "python3 on PATH": ((), {"PYTHON": None, "PATH": "{bin}"}, None),
-    "empty PYTHON": ((), {"PYTHON": "", "PATH": "{bin}"}, None),
-    "PYTHON as a name": ((), {"PYTHON": "python3", "PATH": "{bin}"}, None),
-    "PYTHON as an absolute path": ((), {"PYTHON": PYTHON}, None),
-    "PYTHON as a relative path": ((), {"PYTHON": "bin/python3"}, None),
-    "PYTHON as a relative path with a dot": ((), {"PYTHON": "./bin/python3"}, None),
-    "relative PATH entry": ((), {"PYTHON": None, "PATH": "bin:{bin}"}, None),
+    "exec wrapper": ((PYTHON, "/var/runtime/bootstrap.py"), {INTERPRETER: "/no/such/python"}, None),
+    "exec wrapper without a script": ((PYTHON,), {INTERPRETER: None, "PATH": "/usr/bin:/bin"}, None),
+    "handler and another argument": (("app.other", "/var/runtime/bootstrap.py"), {}, b'"other"'),
+    "PYTHON is ignored": ((), {"PYTHON": "/no/such/python"}, None),
+    "python3 on PATH": ((), {INTERPRETER: None, "PATH": "{bin}"}, None),
+    "empty variable": ((), {INTERPRETER: "", "PATH": "{bin}"}, None),
+    "variable with a name": ((), {INTERPRETER: "python3", "PATH": "{bin}"}, None),
+    "variable with an absolute path": ((), {INTERPRETER: PYTHON}, None),
+    "variable with a relative path": ((), {INTERPRETER: "bin/python3"}, None),
+    "variable with a relative path with a dot": ((), {INTERPRETER: "./bin/python3"}, None),
+    "relative PATH entry": ((), {INTERPRETER: None, "PATH": "bin:{bin}"}, None),
     "PYTHONSAFEPATH": ((), {"PYTHONSAFEPATH": "1"}, None),
     "CDPATH": ((), {"CDPATH": "/:{bin}"}, None),
 }
@@ -73,11 +76,23 @@ def test_start_finds_the_handler(
     assert ended.bodies == [body or shown(sandbox)]
 
 
+@pytest.mark.parametrize("name", ["python3", "./python3", "bin/python3"])
+def test_relative_argument_is_the_handler(sandbox: Sandbox, name: str) -> None:
+    """Only an absolute path is the interpreter that an exec wrapper gets."""
+    path = _python_on_path(sandbox.task)
+    ended = sandbox.run(
+        SHOW, event(), command=(BOOTSTRAP, name, "/var/runtime/bootstrap.py"), environment={"PATH": path}
+    )
+    assert ended.targets == [INIT_ERROR]
+    assert f"'{name}'" in json.loads(ended.bodies[0])["errorMessage"]
+
+
 PREFERRED: dict[str, tuple[tuple[str, ...], Variables, bool]] = {
-    "in the package": ((), {"PYTHON": None}, True),
-    "before PATH": (("app.handler",), {"PYTHON": None, "PATH": "{bin}"}, True),
-    "after PYTHON": ((), {"PYTHON": PYTHON}, False),
-    "after Lambda's own": ((PYTHON, "/var/runtime/bootstrap.py"), {"PYTHON": None}, False),
+    "in the package": ((), {INTERPRETER: None}, True),
+    "before a general PYTHON": ((), {INTERPRETER: None, "PYTHON": PYTHON}, True),
+    "before PATH": (("app.handler",), {INTERPRETER: None, "PATH": "{bin}"}, True),
+    "after the variable": ((), {INTERPRETER: PYTHON}, False),
+    "after Lambda's own": ((PYTHON, "/var/runtime/bootstrap.py"), {INTERPRETER: None}, False),
 }
 
 
@@ -101,12 +116,12 @@ def test_bundled_interpreter_is_preferred(
 
 
 MISSING: dict[str, tuple[tuple[str, ...], Variables, str]] = {
-    "absolute": ((), {"PYTHON": "/no/such/python"}, "/no/such/python"),
-    "relative": ((), {"PYTHON": "no/such/python"}, "no/such/python"),
-    "name": ((), {"PYTHON": "no-such-python"}, "no-such-python"),
-    "handler as argument": (("app.handler",), {"PYTHON": "no-such-python"}, "no-such-python"),
+    "absolute": ((), {INTERPRETER: "/no/such/python"}, "/no/such/python"),
+    "relative": ((), {INTERPRETER: "no/such/python"}, "no/such/python"),
+    "name": ((), {INTERPRETER: "no-such-python"}, "no-such-python"),
+    "handler as argument": (("app.handler",), {INTERPRETER: "no-such-python"}, "no-such-python"),
     "exec wrapper": (("/no/such/python", "/var/runtime/bootstrap.py"), {}, "/no/such/python"),
-    "empty PATH": ((), {"PYTHON": None, "PATH": "/no/such/folder:{tools}"}, "python3"),
+    "empty PATH": ((), {INTERPRETER: None, "PATH": "/no/such/folder:{tools}"}, "python3"),
 }
 
 
@@ -122,13 +137,13 @@ def test_missing_interpreter_exits_127(
         environment=filled(environment, tools=str(tools)),
     )
     assert ended.status == 127
-    assert ended.errors == f"bootstrap: no Python interpreter '{named}'; put python3 on PATH or set PYTHON\n"
+    assert ended.errors == f"bootstrap: no Python interpreter '{named}'; put python3 on PATH or set {INTERPRETER}\n"
     assert (ended.requests, ended.output) == ([], "")
 
 
 @pytest.mark.parametrize("shell", ["sh", "bash"])  # on Lambda, /bin/sh is bash
 def test_non_executable_interpreter_is_named(sandbox: Sandbox, shell: str) -> None:
-    ended = sandbox.run(SHOW, command=(shell, BOOTSTRAP), environment={"PYTHON": "./app.py"})
+    ended = sandbox.run(SHOW, command=(shell, BOOTSTRAP), environment={INTERPRETER: "./app.py"})
     assert ended.status in {126, 127}
     assert "./app.py" in ended.errors
 
