@@ -68,16 +68,16 @@ class Questions:
 
     def _wrap(self, ask: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(ask)
-        def asked(name: str, default: Any, prompts: Any = None, prefix: str = "") -> Any:
+        def asked(name: str, default: Any, prompts: Any = None, *prefix: str) -> Any:  # none before cookiecutter 2.3
             # Other templates have other prompts.
             if not isinstance(prompts, dict) or prompts.keys() != OPTIONS.keys() or name not in OPTIONS:
-                return ask(name, default, prompts, prefix)
+                return ask(name, default, prompts, *prefix)
             if not self._applies(name):
                 answer = default[0] if isinstance(default, list) else default
             else:
                 if not any(map(self._applies, self.answers)):
                     print(INTRODUCTION)
-                answer = ask(name, default, prompts, self._numbered(name, prefix))
+                answer = ask(name, default, prompts, *(self._numbered(name, text) for text in prefix))
             self.answers[name] = answer
             return answer
 
