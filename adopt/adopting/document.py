@@ -94,7 +94,7 @@ class Document:
 
     def line_start(self, index: int) -> int:
         """Return where the line begins that holds the character at `index`."""
-        while index and self.text[index - 1] not in BREAKS:
+        while index and (self.text[index - 1] not in BREAKS or self.text.startswith("\r\n", index - 1)):
             index -= 1
         return index
 

@@ -283,10 +283,10 @@ class Editor:
             return after, False
         if block_text or isinstance(node, yaml.MappingNode):
             # Behind the last line it would change that line, and might become a part of its text.
-            return self._before_last(node), False
+            return self._before_last(node, column), False
         return len(document.text), True
 
-    def _before_last(self, node: Any) -> int:
+    def _before_last(self, node: Any, column: int) -> int:
         """Return where the line of the last entry or item of a block begins, or the comment that is right above it."""
         document = self._document
         *others, last = node.value
@@ -294,7 +294,10 @@ class Editor:
         if not others:
             return place
         bound, _ = content_end(others[-1][1] if isinstance(others[-1], tuple) else others[-1])
-        while (above := document.line_start(place - 1)) >= bound and _is_comment(document.text, above, 0):
+        # Comments further right are about the entry before.
+        while (above := document.line_start(place - 1)) >= bound and _is_comment(document.text, above, column):
+            if _is_comment(document.text, above, column + 1):
+                break
             place = above
         return place
 
@@ -394,7 +397,14 @@ def _span(document: Document, insertion: Insertion) -> tuple[int, int] | None:
     if start is None:
         return None
     # A tool may have converted the line breaks of the whole file since.
-    for text, anchor in _conversions(insertion):
+    variants = _conversions(insertion)
+    bare = insertion.text.rstrip("\r\n")
+    if insertion.text != bare:
+        # The last line of a file without a last break, since what was inserted behind it is gone.
+        line_break = insertion.text[len(bare) :]
+        if document.text.endswith(line_break + bare):
+            variants.append((line_break + bare, insertion.anchor + len(line_break)))
+    for text, anchor in variants:
         first = start - anchor
         if first >= 0 and document.text.startswith(text, first):
             stop = first + len(text)

@@ -105,6 +105,16 @@ def test_no_outputs_and_no_last_break() -> None:
     assert adoption.undo() == text
 
 
+@pytest.mark.parametrize("line_break", ["\n", "\r\n"])
+def test_comments_before_the_last_section(line_break: str) -> None:
+    """Comments further right are about the section before, where more is added behind them."""
+    text = HELLO[: HELLO.index("Outputs:")] + "  # about resources\n# about the description\nDescription: x\n  y"
+    added(text.replace("\n", line_break))
+    resources = "  # about resources\n" + LAYER + URL
+    outputs = "Outputs:\n" + OUTPUT + "# about the description\nDescription:"
+    assert (resources + outputs).replace("\n", line_break) in adopt(text.replace("\n", line_break)).text
+
+
 def test_crlf() -> None:
     text = HELLO.replace("\n", "\r\n")
     adoption = adopt(text)
@@ -289,12 +299,12 @@ def test_undo_refuses_what_was_changed_in_between(old: str, new: str) -> None:
 
 
 @pytest.mark.parametrize("last_first", [True, False])
-def test_undo_in_any_order_within_braces(last_first: bool) -> None:
+@pytest.mark.parametrize("outputs", ["Outputs: {}\n", "Outputs:", "Outputs:\n", ""])
+def test_undo_in_any_order(outputs: str, last_first: bool) -> None:
     text = HELLO[: HELLO.index("Outputs:")] + "  Second:\n    Type: AWS::Serverless::Function\n    Properties:\n"
-    text += "      Runtime: python3.13\nOutputs: {}\n"
+    text += "      Runtime: python3.13\n" + outputs
     first = adopt(text)
     second = adopt(first.text, "Second")
-    assert "Outputs: {HelloFunctionUrl: {" in second.text
     first.shared, second.shared = ([], first.shared) if not last_first else (first.shared, [])
     first.scaffolds = second.scaffolds = [*first.scaffolds, *second.scaffolds]
     one, other = (second, first) if last_first else (first, second)
