@@ -23,7 +23,7 @@ from streaming_runtime.event_stream import Heartbeat
 HTTP = "application/vnd.awslambda.http-integration-response"
 METADATA = (
     b'{"statusCode":200,"headers":{"content-type":"text/event-stream; charset=utf-8",'
-    b'"cache-control":"no-store","x-accel-buffering":"no"}}'
+    b'"cache-control":"no-store","x-accel-buffering":"no"},"cookies":[]}'
 )
 PING = b": ping\n\n"
 

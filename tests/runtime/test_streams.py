@@ -89,7 +89,7 @@ def test_an_empty_stream_with_metadata_still_ends(sandbox: Sandbox) -> None:
         "from streaming_runtime import StreamingResponse\ndef handler(e, c):\n    return StreamingResponse([], 204)\n",
         event(),
     )
-    metadata = b'{"statusCode":204,"headers":{"content-type":"application/octet-stream"}}'
+    metadata = b'{"statusCode":204,"headers":{"content-type":"application/octet-stream"},"cookies":[]}'
     expected = response_head(ended.host, HTTP) + b"48\r\n%b\r\n%b0\r\n\r\n" % (metadata, NULS)
     assert [post.raw for post in ended.posts] == [expected]
 
@@ -177,20 +177,20 @@ def test_a_response_sends_metadata_and_delimiter_as_chunks_of_their_own(sandbox:
 
 
 BUFFERED = {
-    "status only": ("{'statusCode': 204}", b'{"statusCode":204,"headers":{"content-type":"application/json"}}', b""),
+    "status only": ("{'statusCode': 204}", b'{"statusCode":204,"headers":{"content-type":"application/json"},"cookies":[]}', b""),
     "status as text": (
         "{'statusCode': '404', 'body': None}",
-        b'{"statusCode":404,"headers":{"content-type":"application/json"}}',
+        b'{"statusCode":404,"headers":{"content-type":"application/json"},"cookies":[]}',
         b"",
     ),
     "plain": (
         "{'statusCode': 200, 'headers': {'X-One': 1, 'Content-Type': 'text/html'}, 'body': 'zwölf'}",
-        b'{"statusCode":200,"headers":{"x-one":"1","content-type":"text/html"}}',
+        b'{"statusCode":200,"headers":{"x-one":"1","content-type":"text/html"},"cookies":[]}',
         "zwölf".encode(),
     ),
     "base64": (
         "{'statusCode': 200, 'isBase64Encoded': True, 'headers': {'content-type': 'image/png'}, 'body': '/wD/'}",
-        b'{"statusCode":200,"headers":{"content-type":"image/png"}}',
+        b'{"statusCode":200,"headers":{"content-type":"image/png"},"cookies":[]}',
         b"\xff\x00\xff",
     ),
     "cookies": (
@@ -200,7 +200,7 @@ BUFFERED = {
     ),
     "multi-value headers": (
         "{'statusCode': 200, 'headers': {'x-a': '0'}, 'multiValueHeaders': {'x-a': [1, 2], 'X-B': ['3']}}",
-        b'{"statusCode":200,"headers":{"x-a":"1, 2","x-b":"3","content-type":"application/json"}}',
+        b'{"statusCode":200,"headers":{"x-a":"1, 2","x-b":"3","content-type":"application/json"},"cookies":[]}',
         b"",
     ),
     "multi-value cookies": (
@@ -210,7 +210,7 @@ BUFFERED = {
     ),
     "nulls": (
         "{'statusCode': 200, 'headers': None, 'multiValueHeaders': None, 'cookies': None, 'isBase64Encoded': None}",
-        b'{"statusCode":200,"headers":{"content-type":"application/json"}}',
+        b'{"statusCode":200,"headers":{"content-type":"application/json"},"cookies":[]}',
         b"",
     ),
 }
