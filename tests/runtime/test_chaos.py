@@ -86,7 +86,7 @@ def test_wherever_the_deadline_comes_nothing_of_an_invocation_is_left_in_the_nex
             failed.add(kind)
         if post.target.endswith("/response"):
             payload = post.body.rpartition(bytes(8))[2].partition(b"event: error")[0]
-            for event_streams in (b": ping\n\n", b"data: ", b"\n\n"):
+            for event_streams in (b": ping\n", b"data: ", b"\n\n"):
                 payload = payload.replace(event_streams, b"")
             parts = payload.count(b";")
             assert payload == b"%b;" % number.encode() * parts

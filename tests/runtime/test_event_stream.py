@@ -25,7 +25,7 @@ METADATA = (
     b'{"statusCode":200,"headers":{"content-type":"text/event-stream; charset=utf-8",'
     b'"cache-control":"no-store","x-accel-buffering":"no"},"cookies":[]}'
 )
-PING = b": ping\n\n"
+PING = b": ping\n"
 
 
 def chunk(data: bytes) -> bytes:
@@ -88,7 +88,7 @@ def interpret(stream: bytes) -> Stream:
 
 
 ENCODED: dict[str, tuple[ServerSentEvent, bytes]] = {
-    "nothing": (ServerSentEvent(), b"\n"),
+    "nothing": (ServerSentEvent(), b""),
     "text": (ServerSentEvent("a"), b"data: a\n\n"),
     "no text": (ServerSentEvent(""), b"data: \n\n"),
     "text that begins with a space": (ServerSentEvent(" a:b"), b"data:  a:b\n\n"),
@@ -116,9 +116,9 @@ ENCODED: dict[str, tuple[ServerSentEvent, bytes]] = {
     "id that is a number": (ServerSentEvent(id=0), b"id: 0\n\n"),
     "empty id": (ServerSentEvent(id=""), b"id: \n\n"),
     "id with an odd line break": (ServerSentEvent(id="a\u2028b\x85"), "id: a\u2028b\x85\n\n".encode()),
-    "retry": (ServerSentEvent(retry=0), b"retry: 0\n\n"),
-    "comment": (ServerSentEvent(comment="a\r\nb\rc\nd"), b": a\n: b\n: c\n: d\n\n"),
-    "empty comment": (ServerSentEvent(comment=""), b": \n\n"),
+    "retry": (ServerSentEvent(retry=1), b"retry: 1\n"),
+    "comment": (ServerSentEvent(comment="a\r\nb\rc\nd"), b": a\n: b\n: c\n: d\n"),
+    "empty comment": (ServerSentEvent(comment=""), b": \n"),
     "all": (
         ServerSentEvent("a\nb", "add", 7, 3000, "zwölf"),
         ": zwölf\nid: 7\nevent: add\ndata: a\ndata: b\nretry: 3000\n\n".encode(),
@@ -142,8 +142,12 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         for break_ in ("\n", "\r", "\r\n", "\0")
     },
     **{
-        f"retry {retry!r}": ({"retry": retry}, ValueError, f"retry must be milliseconds, not {retry!r}")
-        for retry in (True, False, -1, 1.5, "1000")
+        f"retry {retry!r}": (
+            {"retry": retry},
+            ValueError,
+            f"retry must be a whole number of milliseconds, at least 1, got {retry!r}",
+        )
+        for retry in (True, False, 0, -1, 1.5, "1000")
     },
     "data that is no JSON value": ({"data": {1}}, TypeError, f"Object of type set is not JSON serializable{REMEDY}"),
     "bytes": ({"data": b"a"}, TypeError, "data of an event must be a str or a JSON value, not bytes"),
@@ -171,7 +175,7 @@ EVENTS = st.builds(
     data=st.none() | st.text(CHARACTERS),
     event=st.none() | ONE_LINE,
     id=st.none() | ONE_LINE | st.integers(),
-    retry=st.none() | st.integers(min_value=0),
+    retry=st.none() | st.integers(min_value=1),
     comment=st.none() | st.text(CHARACTERS),
 )
 
@@ -240,7 +244,6 @@ def test_each_item_is_a_chunk_behind_the_headers_of_an_event_stream(sandbox: San
         'id: 1\ndata: {"a": "ö"}\n\n'.encode(),
         b"event: add\ndata: x\nretry: 5\n\n",
         b"data: two\ndata: lines\n\n",
-        b"\n",
     ]
     assert [post.raw for post in ended.posts] == [
         head(ended.host) + b"".join(map(chunk, expected)) + b"0\r\n\r\n",
@@ -294,7 +297,7 @@ WRONG: dict[str, tuple[str, str, str]] = {
         "ValueError",
         "id of an event must be one line without NUL, not 'a\\nb'",
     ),
-    "retry": ("{'retry': True}", "ValueError", "retry must be milliseconds, not True"),
+    "retry": ("{'retry': True}", "ValueError", "retry must be a whole number of milliseconds, at least 1, got True"),
     "event that is no text": ("{'event': 5}", "TypeError", "event of an event must be a str, not int"),
     "comment that is no text": ("{'comment': 5}", "TypeError", "comment of an event must be a str, not int"),
 }
@@ -324,9 +327,10 @@ def test_a_wrong_item_is_an_error_before_the_first_event_and_in_trailers_behind_
     report = json.loads(error.body)
     assert error.target.endswith("/error")
     assert (report["errorType"], report["errorMessage"]) == (kind, message)
-    assert response.body == METADATA + bytes(8) + b"data: one\n\n"
+    last = b'event: error\ndata: {"errorType": "%b"}\n\n' % kind.encode()
+    assert response.body == METADATA + bytes(8) + b"data: one\n\n" + last
     report = error_report(kind, message, *report["stackTrace"])
-    assert response.raw == head(ended.host) + chunk(b"data: one\n\n") + trailers(report)
+    assert response.raw == head(ended.host) + chunk(b"data: one\n\n") + chunk(last) + trailers(report)
     assert ended.output.count("\nclosed\n") == 2
 
 
@@ -377,7 +381,7 @@ def test_a_comment_comes_while_the_handler_waits(sandbox: Sandbox, definition: s
     running = sandbox.start(waiting(definition, wait), event(json.dumps(where).encode()), event(b'"threads"'))
     with fifo.open("wb", buffering=0) as gate:
         # The handler waits at the gate: what is sent meanwhile is the heartbeat's.
-        running.api.wait_until((PING if where == "first" else b"data: one\n\n\r\n8\r\n" + PING), request=1)
+        running.api.wait_until((PING if where == "first" else b"data: one\n\n\r\n7\r\n" + PING), request=1)
         gate.write(b".")
         ended = running.end()
     sent = chunks(ended.host, ended.posts[0].raw)
@@ -403,7 +407,8 @@ def test_the_head_goes_out_with_a_ping_so_that_an_error_behind_it_goes_into_trai
         ended = running.end()
     response, threads = ended.posts
     assert response.raw.startswith(head(ended.host) + chunk(PING))
-    assert response.body.replace(PING, b"") == METADATA + bytes(8)
+    last = b'event: error\ndata: {"errorType": "ValueError"}\n\n'
+    assert response.body.replace(PING, b"") == METADATA + bytes(8) + last
     assert response.trailers["lambda-runtime-function-error-type"] == "ValueError"
     assert json.loads(threads.body) == ["MainThread"]
 

@@ -9,7 +9,7 @@ from http import HTTPStatus
 from typing import Any
 
 import pytest
-from tests.runtime.conftest import Sandbox, event
+from tests.runtime.conftest import Reset, Sandbox, event
 from tests.runtime.test_asgi import function_url, rest_api
 from tests.runtime.test_parity import Case, run_both
 
@@ -392,3 +392,27 @@ def test_error_event_after_a_heartbeat(sandbox: Sandbox) -> None:
         """
     body = sandbox.run(code, event()).posts[0].body.rpartition(bytes(8))[2]
     assert body.endswith(b': ping\nevent: error\ndata: {"errorType": "KeyError"}\n\n')
+
+
+@pytest.mark.parametrize("definition", ["def", "async def"])
+def test_connection_that_breaks_before_the_first_item(sandbox: Sandbox, definition: str) -> None:
+    """A heartbeat finds it out while the content is not even asked for its first item. It is reported all the same."""
+    code = f"""
+        import threading
+        from streaming_runtime import EventSourceResponse
+        {definition} events():
+            yield "x"
+        import streaming_runtime.invocation as invocation
+        prepare = invocation._Exchange._prepare
+        def prepare_slowly(exchange, result):
+            prepare(exchange, result)
+            for thread in threading.enumerate():
+                if thread.name == "heartbeat":
+                    thread.join()  # it ends when a ping has failed
+        invocation._Exchange._prepare = prepare_slowly
+        def handler(event, context):
+            return EventSourceResponse(events(), ping=0.01) if event == 1 else "served"
+        """
+    ended = sandbox.run(code, event(b"1"), event(b"2"), posts=[Reset(at=b": ping\n")])
+    assert ended.bodies[1] == b'"served"'
+    assert ended.output.startswith("[ERROR] RuntimeApiError: the response was aborted\r")

@@ -112,7 +112,7 @@ class _Exchange:
             self._run_async(self._serve_async(result))
         elif self._is_async(result):
             self._run_async(self._send_async(result))
-        if self._reply is not None and not self.stream.ended:
+        if self._reply is not None and self._reported is None and not self._is_async(result):
             self._send(self._reply.items)
 
     async def _serve_async(self, awaitable: Awaitable[Any]) -> None:
@@ -174,7 +174,7 @@ class _Exchange:
                     close()
 
     async def _send_async(self, result: Any) -> None:
-        if self._reply is None or self.stream.ended:
+        if self._reply is None or self._reported is not None:
             await self._close_async([result.content if isinstance(result, StreamingResponse) else result])
             return
         items: AsyncIterable[Any] = self._reply.items
