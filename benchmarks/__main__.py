@@ -1,6 +1,6 @@
-"""`make bench`: measures the runtime beside its peers and compares it with its targets.
+"""`make bench`: measures the runtime and its peers, and compares the figures with the targets.
 
-It runs in the interpreter that the peers are installed for, which is the one that all of them are measured in.
+Run it with the interpreter that has the peers installed. All of them are measured in this interpreter.
 `python -m benchmarks --against FOLDER` compares two versions of our runtime instead, in one alternating run: FOLDER
 holds the `bootstrap` and `streaming_runtime` of the other, such as a checkout of an earlier commit.
 Exit status: 1 if a target is missed, 2 if a runtime failed.
@@ -25,9 +25,9 @@ _BUILD = _ROOT / "build" / "bench-src"
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measures the runtime beside its peers.")
-    parser.add_argument("--quick", action="store_true", help="take fewer samples: for a first impression")
-    parser.add_argument("--against", metavar="FOLDER", type=Path, help="measure beside the runtime in FOLDER instead")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure the runtime and its peers.")
+    parser.add_argument("--quick", action="store_true", help="take fewer samples, for a first impression")
+    parser.add_argument("--against", metavar="FOLDER", type=Path, help="compare with the runtime in FOLDER instead")
     parser.add_argument("--chart", metavar="FILE", type=Path, help="draw the figures as SVG")
     options = parser.parse_args()
     if options.against and options.chart:
@@ -55,7 +55,7 @@ def main() -> int:
 
 
 def table(found: list[Figure], titles: dict[str, str]) -> list[str]:
-    """The figures as lines of text: our median, and the ratio to each peer's beside its target."""
+    """Return the figures as lines of text: our median, the ratio to each peer's, and its target."""
     row = "{:34} {:>10}  {:20} {:>10} {:>7}  {:8} {}".format
     lines = [f"CPython {platform.python_version()}; medians, and the ratio of ours to the peer's"]
     lines.append(row("", "ours", "peer", "peer's", "ratio", "target", "").rstrip())

@@ -1,10 +1,10 @@
-"""`python -m benchmarks.bake`: what it takes to generate a project, beside a template of as many empty files.
+"""`python -m benchmarks.bake`: the time to generate a project, compared with a template of as many empty files.
 
-Both templates are generated in turn by the command that a user types, start of Python and all, and within a process
-that has cookiecutter at hand, as tools do that call its API. The empty template comes twice: bare, and with two hooks
-that do nothing, since to run a hook cookiecutter starts Python. The target holds for the command beside the bare one.
-Times are of the processor, with all processes that were started, since a bake does not wait for anything but them: so
-other work on the machine changes little. Exit status: 1 if the target is missed.
+Both templates are generated in turn: with the command that a user types, including the start of Python, and through
+the API within one process. There are two empty templates: a bare one, and one with two hooks that do nothing, because
+cookiecutter starts Python for each hook. The target applies to the command and the bare template.
+Times are processor times of all processes, because a bake waits for nothing else. Other work on the machine hardly
+affects them. Exit status: 1 if the target is missed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MOST = 1.5
 
 
 def _empty(folder: Path, files: Iterable[Path], hooks: bool) -> Path:
-    """A template of these files, which are empty, and perhaps of hooks, which are too."""
+    """Create a template of these files, all empty, and optionally with empty hooks."""
     for file in files:
         path = folder / "{{cookiecutter.project_slug}}" / file
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,7 +52,7 @@ def _in_process(template: Path, out: Path) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Within it neither this process nor those that it starts print anything."""
+    """Discard the output of this process and its children."""
     sys.stdout.flush()
     kept = os.dup(1)
     with open(os.devnull, "wb") as nowhere:
@@ -65,14 +65,14 @@ def _quiet() -> Iterator[None]:
 
 
 def _processor() -> float:
-    """Seconds of the processor that this process and those that it waited for have had."""
+    """Return the processor time of this process and its finished children, in seconds."""
     return sum(os.times()[:4])
 
 
 def _medians(
     bake: Callable[[Path, Path], None], templates: dict[str, Path], work: Path, rounds: int
 ) -> dict[str, float]:
-    """The seconds that each template takes, one after the other in every round."""
+    """Return the median seconds for each template. They take turns in every round."""
     times: dict[str, list[float]] = {name: [] for name in templates}
     for number in range(rounds + 1):
         for name, template in templates.items():
@@ -86,7 +86,7 @@ def _medians(
 
 
 def main(rounds: int = ROUNDS) -> int:
-    """Prints the figures; gives the exit status."""
+    """Print the figures, and return the exit status."""
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         ours = copy_sources(work / "ours")

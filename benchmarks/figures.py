@@ -1,4 +1,4 @@
-"""The figures that the samples give, and the target of each: how our runtime has to stand beside its peers."""
+"""The figures from the samples, and the target of each in comparison with the peers."""
 
 from statistics import median
 from typing import NamedTuple
@@ -10,15 +10,15 @@ _TOLERANCE = 0.02  # by which a figure may be worse than that of another version
 
 
 class Figure(NamedTuple):
-    """One thing that was measured.
+    """A measured quantity.
 
     Attributes:
-        name: What it is.
-        unit: Of the values.
-        values: The median by the name of the peer.
-        targets: The ratio of our value to the peer's that is wanted, by the name of the peer.
-        more_is_better: Whether the ratio has to be at least the target, rather than at most.
-        limit: What our own value may be at most, or None.
+        name: What was measured.
+        unit: Unit of the values.
+        values: The median by name of the peer.
+        targets: The targeted ratio of our value to the peer's, by name of the peer.
+        more_is_better: Whether the target is a minimum rather than a maximum.
+        limit: The maximum of our own value, or None.
     """
 
     name: str
@@ -30,7 +30,7 @@ class Figure(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """A figure's ratio to one peer's, beside its target; of a figure with a limit, the value beside that."""
+    """The ratio to one peer's figure and its target. For a figure with a limit: the value and the limit."""
 
     peer: str
     ratio: float
@@ -43,7 +43,7 @@ class Verdict(NamedTuple):
 
 
 def figures(measured: Measurements) -> list[Figure]:
-    """All figures; those of memory only where the system tells it."""
+    """Return all figures. Those of memory are missing if the system does not report it."""
     found = [
         Figure(
             "cold start",
@@ -90,7 +90,7 @@ def _against(figure: Figure) -> Figure:
 
 
 def verdicts(figure: Figure) -> list[Verdict]:
-    """How our value stands beside each peer's that there is a target for."""
+    """Compare our value with each peer's for which there is a target."""
     ours = figure.values[OURS]
     if figure.limit is not None:
         return [Verdict("", ours, figure.limit, figure.more_is_better)]

@@ -154,7 +154,7 @@ def _receive(client: socket.socket) -> bytes:
 
 @contextmanager
 def _url() -> Iterator[int]:
-    """`python -m local`, as `make dev` runs it; gives the port."""
+    """Run `python -m local` like `make dev`, and yield the port."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "measured.py").write_text(_HANDLER, encoding="utf-8")
         (Path(folder) / "template.yaml").write_text(_TEMPLATE, encoding="utf-8")
@@ -166,7 +166,7 @@ def _url() -> Iterator[int]:
 
 @contextmanager
 def _bare() -> Iterator[int]:
-    """The bare proxy in front of the program that sends the same; gives the port."""
+    """Run the bare proxy in front of a program that sends the same, and yield the port."""
     with (
         _started([sys.executable, "-c", _ORIGIN]) as origin,
         _started([sys.executable, "-c", _PROXY, origin]) as proxy,
@@ -176,7 +176,7 @@ def _bare() -> Iterator[int]:
 
 @contextmanager
 def _started(command: list[str], environment: dict[str, str] | None = None) -> Iterator[str]:
-    """Runs a program until the block is left; gives the first line that it prints."""
+    """Run a program until the block ends, and yield the first line that it prints."""
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:

@@ -1,4 +1,4 @@
-"""Takes the samples: one peer after the other in each round, so that what disturbs the machine disturbs them all."""
+"""Takes the samples. The peers take turns in each round, so that disturbances of the machine affect all of them."""
 
 import gc
 import sys
@@ -10,7 +10,7 @@ from typing import NamedTuple
 from .peers import Peer
 from .process import Payload, Runtime
 
-#: Samples by the name of the peer they are of.
+#: Samples by name of the peer.
 Samples = dict[str, list[int]]
 
 ONE_SMALL = Payload(1, 100)
@@ -20,7 +20,7 @@ HUGE = Payload(3052, 64 * 1024)  # 200 MB
 
 
 class Rounds(NamedTuple):
-    """How much is measured."""
+    """How many samples to take."""
 
     cold_starts: int = 25
     processes: int = 5
@@ -45,7 +45,7 @@ class Measurements(NamedTuple):
 
 
 def measure(peers: Sequence[Peer], event: bytes, rounds: Rounds) -> Measurements:
-    """Measures all `peers`; one that cannot stream is left out where streams are the subject."""
+    """Measure all `peers`. Peers that cannot stream are left out of the measurements of streams."""
     gc.disable()  # the server is a part of this process
     streaming = [peer for peer in peers if peer.streams]
     cold_start = _cold_starts(peers, event, rounds.cold_starts)
@@ -62,7 +62,7 @@ def _cold_starts(peers: Sequence[Peer], event: bytes, count: int) -> Samples:
     for round_ in range(count + 1):
         for peer in peers:
             with Runtime(peer, ONE_SMALL, event) as runtime:
-                if round_:  # the first one brings the files into the system's cache
+                if round_:  # the first round fills the system's file cache
                     samples[peer.name].append(runtime.cold_start)
     return samples
 
@@ -70,9 +70,9 @@ def _cold_starts(peers: Sequence[Peer], event: bytes, count: int) -> Samples:
 def _invocations(
     peers: Sequence[Peer], payload: Payload, event: bytes, processes: int, count: int, block: int = 1
 ) -> tuple[Samples, Samples]:
-    """Times of `count` invocations by each of `processes` of each peer, and the peak memory of these processes.
+    """Measure `count` invocations by each of `processes` processes of each peer, and their peak memory.
 
-    The peers take turns with `block` invocations each. One that is not at work waits for its next event.
+    The peers take turns with `block` invocations each. The others wait for their next event.
     """
     _say(f"{payload}: {processes} processes of each, {count:,} invocations by each")
     times: Samples = defaultdict(list)

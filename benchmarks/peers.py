@@ -7,7 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
-#: Where the function lies that they all serve.
+#: The folder of the function that all of them serve.
 FUNCTIONS = Path(__file__).parent / "functions"
 
 OURS = "streaming_runtime"
@@ -22,11 +22,11 @@ class Peer(NamedTuple):
     """A runtime to be measured.
 
     Attributes:
-        name: As its project calls it.
-        version: What was installed; empty for what is no package.
+        name: The name of its project.
+        version: The installed version; empty if it is not a package.
         command: Starts it.
         handler: The value of ``_HANDLER``.
-        streams: Whether each chunk goes out by itself.
+        streams: Whether each chunk is sent separately.
     """
 
     name: str
@@ -54,7 +54,7 @@ def peers(source: Path, build: Path) -> list[Peer]:
             "app.whole",
             streams=False,
         ),
-        # Imported, since a file that is run would be compiled at each start.
+        # Imported, because Python compiles a script at each start.
         Peer(HAYATE, version(HAYATE), (sys.executable, "-c", "import hayate_app")),
         Peer(FLOOR, "", (sys.executable, "-c", "import floor")),
     ]

@@ -1,4 +1,4 @@
-"""A runtime at work: the process of a peer, and the Runtime API that gives it invocations."""
+"""A running runtime: the process of a peer, and the Runtime API that serves it."""
 
 import os
 import subprocess
@@ -34,7 +34,7 @@ class Payload:
 
 
 class Runtime:
-    """The process of `peer`, whose function responds with `payload`. It is ended with the ``with`` block.
+    """The process of `peer`, whose function responds with `payload`. The ``with`` block ends it.
 
     Attributes:
         cold_start: Nanoseconds from the start of the process to its first ``/next``.
@@ -44,7 +44,7 @@ class Runtime:
         self._peer = peer
         self._payload = payload
         self._api = RuntimeApi(event)
-        # Nothing of the shell's: what it happens to hold would make some of them slower.
+        # Not the shell's environment: its variables would slow down some of the runtimes.
         environment = {
             "PATH": os.environ["PATH"],
             "STREAMING_RUNTIME_PYTHON": sys.executable,
@@ -63,7 +63,7 @@ class Runtime:
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            start_new_session=True,  # a Ctrl-C is for the benchmark, which then ends the process
+            start_new_session=True,  # Ctrl-C must reach the benchmark only, which then ends the process
         )
         _use_processor(_SERVER)
         try:
@@ -84,14 +84,14 @@ class Runtime:
         self.close()
 
     def invoke(self) -> int:
-        """Has one invocation served; gives the nanoseconds from the event to the end of the response."""
+        """Run one invocation, and return the nanoseconds from the event to the end of the response."""
         return self._api.invoke()
 
     def check(self) -> None:
-        """Has one invocation served, and compares the response with what it should be.
+        """Run one invocation, and compare the response with the expected one.
 
         Raises:
-            RuntimeFailed: It is not the payload, or not in the chunks that the function made.
+            RuntimeFailed: The payload or its chunks are wrong.
         """
         record: list[bytes] = []
         self._api.invoke(record)
@@ -105,7 +105,7 @@ class Runtime:
             raise RuntimeFailed(f"{self._peer.name} sent {len(chunks)} chunks, {sum(map(len, chunks))} bytes")
 
     def peak_memory(self) -> int | None:
-        """The most bytes of memory that the process ever held; None where the system does not tell."""
+        """Return the peak memory of the process in bytes; None if the system does not report it."""
         try:
             status = Path(f"/proc/{self._process.pid}/status").read_text(encoding="ascii")
         except FileNotFoundError:
@@ -113,20 +113,20 @@ class Runtime:
         return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
     def close(self) -> None:
-        """Ends the process."""
+        """End the process."""
         self._process.kill()
         self._process.wait()
         self._api.close()
 
 
 def _use_processor(which: int) -> None:
-    """Keeps the server and the runtimes apart: whether they share a processor is chance else, and decides much."""
+    """Pin this process to one processor. Whether server and runtime share one affects the figures a lot."""
     if sys.platform == "linux" and len(_PROCESSORS) > 1:
         os.sched_setaffinity(0, {_PROCESSORS[which]})
 
 
 def _chunks(body: bytes) -> list[bytes]:
-    """The chunks of a chunked body."""
+    """Return the chunks of a chunked body."""
     chunks: list[bytes] = []
     start = 0
     while True:

@@ -1,6 +1,6 @@
-"""The server's side of Lambda's Runtime API, for one runtime at a time, as fast as Python can make it.
+"""A server for Lambda's Runtime API, for one runtime at a time, as fast as Python allows.
 
-It parses no more than it takes to know where a request ends, so that what is measured is the runtime.
+It parses only what is needed to find the end of a request, so that the figures are those of the runtime.
 https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html
 """
 
@@ -9,7 +9,7 @@ import socket
 import struct
 import time
 
-_TIMEOUT = 10  # seconds until a runtime that neither asks nor answers is given up
+_TIMEOUT = 10  # seconds without any request from a runtime
 _BUFFER_SIZE = 256 * 1024
 _END_OF_HEAD = b"\r\n\r\n"
 _LAST_CHUNK = b"0\r\n\r\n"
@@ -18,11 +18,11 @@ _ACCEPTED = b'HTTP/1.1 202 Accepted\r\nContent-Type: application/json\r\nContent
 
 
 class RuntimeFailed(Exception):
-    """A runtime did not do its part."""
+    """A runtime failed or did not respond as expected."""
 
 
 class RuntimeApi:
-    """Gives one runtime the same event again and again.
+    """Sends one runtime the same event repeatedly.
 
     Attributes:
         address: The value of ``AWS_LAMBDA_RUNTIME_API``.
@@ -41,7 +41,7 @@ class RuntimeApi:
         self._view = memoryview(self._buffer)
 
     def wait(self) -> int:
-        """Waits until the runtime asks for its next invocation. Until `invoke` it gets no answer, and is idle.
+        """Wait until the runtime asks for its next invocation. It stays idle until `invoke` answers.
 
         Returns:
             When it asked, by `time.perf_counter_ns`.
@@ -53,10 +53,10 @@ class RuntimeApi:
         return asked
 
     def invoke(self, record: list[bytes] | None = None) -> int:
-        """Has the runtime serve one invocation, and waits until it asks for the next one.
+        """Run one invocation, and wait until the runtime asks for the next one.
 
         Args:
-            record: Takes what the runtime sent, from the first byte of its response to the last.
+            record: Receives what the runtime sent, from the first byte of its response to the last.
 
         Returns:
             Nanoseconds from the answer to its ``/next`` to the last byte of its response.
@@ -74,12 +74,12 @@ class RuntimeApi:
         return ended - started
 
     def close(self) -> None:
-        """Ends every connection."""
+        """Close all connections."""
         for connection in (self._listener, *self._connections.values()):
             connection.close()
 
     def _receive(self) -> tuple[socket.socket, int]:
-        """Waits for a request, on a new connection or on one that is open; tells how much of it has come."""
+        """Wait for a request on any connection, and return the connection and the size of what arrived."""
         while True:
             ready = self._poll.poll(_TIMEOUT * 1000)
             if not ready:
@@ -95,9 +95,9 @@ class RuntimeApi:
                 self._drop(connection)
 
     def _receive_response(self, connection: socket.socket, size: int, record: list[bytes] | None) -> bool:
-        """Receives the rest of a response of which the buffer holds `size` bytes; tells whether to keep the connection.
+        """Receive the rest of a response, `size` bytes of which are in the buffer. Return whether to keep the connection.
 
-        The body's end is looked for at the end of what has come, which takes a payload that cannot look like it.
+        The end of the body is searched at the end of the received bytes, so the payload must not look like it.
         """
         while (end := self._buffer.find(_END_OF_HEAD, 0, size)) < 0:
             size += self._more(connection, self._view[size:])
@@ -137,7 +137,7 @@ class RuntimeApi:
     def _accept(self) -> socket.socket:
         connection, _ = self._listener.accept()
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        # Python's own timeout would cost a system call more at each turn.
+        # Python's own timeout would need one more system call each time.
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", _TIMEOUT, 0))
         self._connections[connection.fileno()] = connection
         self._poll.register(connection, select.POLLIN)

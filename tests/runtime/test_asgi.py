@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from streaming_runtime.event_loop import event_loop
 from tests.helpers.http_events import HOST, Message, function_url, rest_api
 from tests.helpers.scripted_api import LIMIT
 

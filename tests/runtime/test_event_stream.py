@@ -22,9 +22,9 @@ from streaming_runtime.event_stream import Heartbeat
 
 METADATA = (
     b'{"statusCode":200,"headers":{"content-type":"text/event-stream; charset=utf-8",'
-    b'"cache-control":"no-store","x-accel-buffering":"no"}}'
+    b'"cache-control":"no-store","x-accel-buffering":"no"},"cookies":[]}'
 )
-PING = b": ping\n\n"
+PING = b": ping\n"
 
 
 def head(host: str, metadata: bytes = METADATA) -> bytes:
@@ -77,7 +77,7 @@ def interpret(stream: bytes) -> Stream:
 
 
 ENCODED: dict[str, tuple[ServerSentEvent, bytes]] = {
-    "no field": (ServerSentEvent(), b"\n"),
+    "no field": (ServerSentEvent(), b""),
     "text": (ServerSentEvent("a"), b"data: a\n\n"),
     "empty text": (ServerSentEvent(""), b"data: \n\n"),
     "text that begins with a space": (ServerSentEvent(" a:b"), b"data:  a:b\n\n"),
@@ -105,9 +105,9 @@ ENCODED: dict[str, tuple[ServerSentEvent, bytes]] = {
     "numeric id": (ServerSentEvent(id=0), b"id: 0\n\n"),
     "empty id": (ServerSentEvent(id=""), b"id: \n\n"),
     "id with a line break of Unicode": (ServerSentEvent(id="a\u2028b\x85"), "id: a\u2028b\x85\n\n".encode()),
-    "retry": (ServerSentEvent(retry=0), b"retry: 0\n\n"),
-    "comment": (ServerSentEvent(comment="a\r\nb\rc\nd"), b": a\n: b\n: c\n: d\n\n"),
-    "empty comment": (ServerSentEvent(comment=""), b": \n\n"),
+    "retry": (ServerSentEvent(retry=1), b"retry: 1\n"),
+    "comment": (ServerSentEvent(comment="a\r\nb\rc\nd"), b": a\n: b\n: c\n: d\n"),
+    "empty comment": (ServerSentEvent(comment=""), b": \n"),
     "all": (
         ServerSentEvent("a\nb", "add", 7, 3000, "zwölf"),
         ": zwölf\nid: 7\nevent: add\ndata: a\ndata: b\nretry: 3000\n\n".encode(),
@@ -131,8 +131,12 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         for break_ in ("\n", "\r", "\r\n", "\0")
     },
     **{
-        f"retry {retry!r}": ({"retry": retry}, ValueError, f"retry must be milliseconds, not {retry!r}")
-        for retry in (True, False, -1, 1.5, "1000")
+        f"retry {retry!r}": (
+            {"retry": retry},
+            ValueError,
+            f"retry must be a whole number of milliseconds, at least 1, got {retry!r}",
+        )
+        for retry in (True, False, 0, -1, 1.5, "1000")
     },
     "data without JSON form": ({"data": {1}}, TypeError, f"Object of type set is not JSON serializable{JSON_REMEDY}"),
     "bytes": ({"data": b"a"}, TypeError, "data of an event must be a str or a JSON value, not bytes"),
@@ -159,7 +163,7 @@ EVENTS = st.builds(
     data=st.none() | st.text(CHARACTERS),
     event=st.none() | ONE_LINE,
     id=st.none() | ONE_LINE | st.integers(),
-    retry=st.none() | st.integers(min_value=0),
+    retry=st.none() | st.integers(min_value=1),
     comment=st.none() | st.text(CHARACTERS),
 )
 
@@ -222,7 +226,6 @@ def test_event_stream_bytes(sandbox: Sandbox, inner: str, outer: str) -> None:
         'id: 1\ndata: {"a": "ö"}\n\n'.encode(),
         b"event: add\ndata: x\nretry: 5\n\n",
         b"data: two\ndata: lines\n\n",
-        b"\n",
     ]
     assert [post.raw for post in ended.posts] == [head(ended.host) + chunked(*expected)]
     assert ended.output == ""
@@ -278,7 +281,7 @@ WRONG: dict[str, tuple[str, str, str]] = {
         "ValueError",
         "id of an event must be one line without NUL, not 'a\\nb'",
     ),
-    "retry": ("{'retry': True}", "ValueError", "retry must be milliseconds, not True"),
+    "retry": ("{'retry': True}", "ValueError", "retry must be a whole number of milliseconds, at least 1, got True"),
     "event of another type": ("{'event': 5}", "TypeError", "event of an event must be a str, not int"),
     "comment of another type": ("{'comment': 5}", "TypeError", "comment of an event must be a str, not int"),
 }
@@ -308,9 +311,10 @@ def test_wrong_event_before_and_after_first(
     report = json.loads(error.body)
     assert error.target.endswith("/error")
     assert (report["errorType"], report["errorMessage"]) == (kind, message)
-    assert response.body == METADATA + DELIMITER + b"data: one\n\n"
+    last = b'event: error\ndata: {"errorType": "%b"}\n\n' % kind.encode()
+    assert response.body == METADATA + DELIMITER + b"data: one\n\n" + last
     report = error_report(kind, message, *report["stackTrace"])
-    assert response.raw == head(ended.host) + chunk(b"data: one\n\n") + error_trailers(report)
+    assert response.raw == head(ended.host) + chunk(b"data: one\n\n") + chunk(last) + error_trailers(report)
     assert ended.output.count("\nclosed\n") == 2
 
 
@@ -363,7 +367,7 @@ def test_ping_while_handler_waits(sandbox: Sandbox, definition: str, wait: str, 
     running = sandbox.start(waiting(definition, wait), event(json.dumps(where).encode()), event(b'"threads"'))
     with gate:
         # The handler waits at the gate: only the heartbeat sends anything.
-        running.api.wait_until((PING if where == "first" else b"data: one\n\n\r\n8\r\n" + PING), request=1)
+        running.api.wait_until((PING if where == "first" else b"data: one\n\n\r\n7\r\n" + PING), request=1)
         gate.write(b".")
         ended = running.end()
     sent = payload_chunks(ended.host, ended.posts[0].raw)
@@ -386,7 +390,8 @@ def test_error_after_ping_goes_into_trailers(sandbox: Sandbox, definition: str, 
         ended = running.end()
     response, threads = ended.posts
     assert response.raw.startswith(head(ended.host) + chunk(PING))
-    assert response.body.replace(PING, b"") == METADATA + DELIMITER
+    last = b'event: error\ndata: {"errorType": "ValueError"}\n\n'
+    assert response.body.replace(PING, b"") == METADATA + DELIMITER + last
     assert response.trailers[ERROR_TYPE] == "ValueError"
     assert json.loads(threads.body) == ["MainThread"]
 

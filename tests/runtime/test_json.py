@@ -13,7 +13,6 @@ from uuid import UUID
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from streaming_runtime.marshalling import reply_to
 from tests.helpers.protocol import JSON_REMEDY
 from tests.helpers.sandbox import Sandbox
 from tests.helpers.scripted_api import event, response_head

@@ -250,7 +250,7 @@ DIFFERENCES: dict[str, tuple[Case, list[object], list[object]]] = {
     "dict with statusCode": (
         Case("def handler(e, c):\n    return {'statusCode': 201, 'body': 'b'}\n"),
         [{"statusCode": 201, "body": "b"}],
-        ['{"statusCode":201,"headers":{"content-type":"application/json"}}' + "\0" * 8 + "b"],
+        ['{"statusCode":201,"headers":{"content-type":"application/json"},"cookies":[]}' + "\0" * 8 + "b"],
     ),
     "async": (Case("async def handler(e, c):\n    return 1\n"), ["Runtime.MarshalError"], [1]),
     "named tuple": (

@@ -93,8 +93,7 @@ def test_empty_stream_with_metadata_bytes(sandbox: Sandbox) -> None:
     code = (
         "from streaming_runtime import StreamingResponse\ndef handler(e, c):\n    return StreamingResponse([], 204)\n"
     )
-    metadata = b'{"statusCode":204,"headers":{"content-type":"application/octet-stream"}}'
-    check_bytes(sandbox.run(code, event()), metadata)
+    check_bytes(sandbox.run(code, event()), b'{"statusCode":204,"headers":{},"cookies":[]}')
 
 
 RESPONSES = {
@@ -173,20 +172,20 @@ def test_metadata_bytes(sandbox: Sandbox, code: str) -> None:
 
 
 BUFFERED = {
-    "status only": ("{'statusCode': 204}", b'{"statusCode":204,"headers":{"content-type":"application/json"}}', b""),
+    "status only": ("{'statusCode': 204}", b'{"statusCode":204,"headers":{},"cookies":[]}', b""),
     "status as str": (
         "{'statusCode': '404', 'body': None}",
-        b'{"statusCode":404,"headers":{"content-type":"application/json"}}',
+        b'{"statusCode":404,"headers":{"content-type":"application/json"},"cookies":[]}',
         b"",
     ),
     "plain": (
         "{'statusCode': 200, 'headers': {'X-One': 1, 'Content-Type': 'text/html'}, 'body': 'zwölf'}",
-        b'{"statusCode":200,"headers":{"x-one":"1","content-type":"text/html"}}',
+        b'{"statusCode":200,"headers":{"x-one":"1","content-type":"text/html"},"cookies":[]}',
         "zwölf".encode(),
     ),
     "base64": (
         "{'statusCode': 200, 'isBase64Encoded': True, 'headers': {'content-type': 'image/png'}, 'body': '/wD/'}",
-        b'{"statusCode":200,"headers":{"content-type":"image/png"}}',
+        b'{"statusCode":200,"headers":{"content-type":"image/png"},"cookies":[]}',
         b"\xff\x00\xff",
     ),
     "cookies": (
@@ -196,7 +195,7 @@ BUFFERED = {
     ),
     "multi-value headers": (
         "{'statusCode': 200, 'headers': {'x-a': '0'}, 'multiValueHeaders': {'x-a': [1, 2], 'X-B': ['3']}}",
-        b'{"statusCode":200,"headers":{"x-a":"1, 2","x-b":"3","content-type":"application/json"}}',
+        b'{"statusCode":200,"headers":{"x-a":"1, 2","x-b":"3","content-type":"application/json"},"cookies":[]}',
         b"",
     ),
     "multi-value cookies": (
@@ -206,7 +205,7 @@ BUFFERED = {
     ),
     "nulls": (
         "{'statusCode': 200, 'headers': None, 'multiValueHeaders': None, 'cookies': None, 'isBase64Encoded': None}",
-        b'{"statusCode":200,"headers":{"content-type":"application/json"}}',
+        b'{"statusCode":200,"headers":{"content-type":"application/json"},"cookies":[]}',
         b"",
     ),
 }

@@ -47,11 +47,16 @@ def test_last_chunk_with_trailers() -> None:
 
 
 METADATA: dict[str, tuple[int, dict[str, str], list[str], bytes]] = {
-    "least": (200, {}, [], b'{"statusCode":200,"headers":{}}'),
+    "least": (200, {}, [], b'{"statusCode":200,"headers":{},"cookies":[]}'),
     "most": (599, {"a": "1"}, ["b=2"], b'{"statusCode":599,"headers":{"a":"1"},"cookies":["b=2"]}'),
-    "latin-1": (200, {"a": "\xfc"}, [], b'{"statusCode":200,"headers":{"a":"\\u00fc"}}'),
-    "quotes": (200, {"a": '"\\'}, [], b'{"statusCode":200,"headers":{"a":"\\"\\\\"}}'),
-    "token": (200, {"!#$%&'*+-.^_`|~09azAZ": ""}, [], b'{"statusCode":200,"headers":{"!#$%&\'*+-.^_`|~09azAZ":""}}'),
+    "latin-1": (200, {"a": "\xfc"}, [], b'{"statusCode":200,"headers":{"a":"\\u00fc"},"cookies":[]}'),
+    "quotes": (200, {"a": '"\\'}, [], b'{"statusCode":200,"headers":{"a":"\\"\\\\"},"cookies":[]}'),
+    "token": (
+        200,
+        {"!#$%&'*+-.^_`|~09azAZ": ""},
+        [],
+        b'{"statusCode":200,"headers":{"!#$%&\'*+-.^_`|~09azAZ":""},"cookies":[]}',
+    ),
 }
 
 

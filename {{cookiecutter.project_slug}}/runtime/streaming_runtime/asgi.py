@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from ._types import Application, Message
 
 _PIECE_SIZE = 64 * 1024  # bytes of the request body in one message
-_WITHOUT_CONTENT = (204, 304)  # RFC 9110, section 6.4.1
 _GRACE_PERIOD = 0.1  # seconds in which an application may end on its own after a disconnect
 
 
@@ -179,7 +178,7 @@ class _Cycle:
             return {"type": "http.request", "body": piece, "more_body": bool(self._request)}
         if not self._over:
             await self._until(lambda: self._over)
-            await asyncio.sleep(0)  # let the sender of the end continue first: a listener might cancel it
+        await asyncio.sleep(0)  # let the sender of the end continue first: a listener might cancel it
         return {"type": "http.disconnect"}
 
     async def _send(self, message: Message) -> None:
@@ -193,7 +192,7 @@ class _Cycle:
             raise RuntimeError(f"Expected ASGI message '{expected}', but got '{kind}'.")
         if self._response is None:
             self._response = _response(self, message)
-            self._bodiless = self._bodiless or message["status"] in _WITHOUT_CONTENT
+            self._bodiless = self._bodiless or message["status"] in wire.WITHOUT_CONTENT
             self._notify()
             return
         part = message.get("body", b"")
@@ -240,15 +239,23 @@ def _response(content: _Cycle, message: Message) -> StreamingResponse:
     headers: dict[str, str] = {}
     cookies: list[str] = []
     for raw_name, raw_value in message.get("headers", ()):
-        name, value = bytes(raw_name).decode("latin-1").lower(), bytes(raw_value).decode("latin-1")
+        name, value = _header_text(raw_name).lower(), _header_text(raw_value)
         if name == "set-cookie":
             cookies.append(value)
         elif name not in wire.HOP_BY_HOP:
             headers[name] = f"{headers[name]}, {value}" if name in headers else value
     response = StreamingResponse(content, message["status"], headers, cookies=cookies)
-    if "content-type" not in headers:  # the application decides, as with any server
+    if (
+        "content-type" not in headers and "content-type" in response.headers
+    ):  # the application decides, as with any server
         del response.headers["content-type"]
     return response
+
+
+def _header_text(raw: object) -> str:
+    if not isinstance(raw, (bytes, bytearray, memoryview)):
+        raise TypeError(f"header names and values must be bytes, not {type(raw).__name__}")
+    return bytes(raw).decode("latin-1")
 
 
 def _request(event: Any, root_path: str) -> tuple[dict[str, Any], bytes]:
@@ -256,16 +263,17 @@ def _request(event: Any, root_path: str) -> tuple[dict[str, Any], bytes]:
     context = event["requestContext"]
     if "http" in context:
         http = context["http"]
-        method, protocol, source_ip = http["method"], http["protocol"], http["sourceIp"]
-        raw_path, query = event["rawPath"], event["rawQueryString"]
-        headers = {name.lower(): [value] for name, value in event["headers"].items()}
+        method, protocol, source_ip = http["method"], http.get("protocol"), http.get("sourceIp")
+        raw_path, query = event["rawPath"], event.get("rawQueryString") or ""
+        headers = {name.lower(): [value] for name, value in (event.get("headers") or {}).items()}
         if event.get("cookies"):
             headers["cookie"] = ["; ".join(event["cookies"])]
     else:
-        method, protocol, source_ip = event["httpMethod"], context["protocol"], context["identity"]["sourceIp"]
-        raw_path = event["path"]
-        if not root_path and context["path"].rstrip("/") == f"/{context['stage']}{raw_path}".rstrip("/"):
-            root_path = f"/{context['stage']}"  # part of the URL, unless a custom domain maps to the stage
+        method, protocol = event["httpMethod"], context.get("protocol")
+        source_ip = (context.get("identity") or {}).get("sourceIp")
+        raw_path, stage = event["path"], f"/{context.get('stage')}"
+        if not root_path and (context.get("path") or "").rstrip("/") == f"{stage}{raw_path}".rstrip("/"):
+            root_path = stage  # part of the URL, unless a custom domain maps to the stage
             raw_path = quote(root_path) + raw_path
         parameters = event.get("multiValueQueryStringParameters") or event.get("queryStringParameters") or {}
         query = urlencode(parameters, doseq=True)
@@ -280,14 +288,14 @@ def _request(event: Any, root_path: str) -> tuple[dict[str, Any], bytes]:
     path, raw = unquote(raw_path), raw_path.encode()
     if not f"{path}/".startswith(f"{root_path}/"):
         path, raw = root_path + path, quote(root_path).encode() + raw
-    host, port = header("host", context.get("domainName") or "").partition(":")[0], header("x-forwarded-port", "443")
+    scheme = header("x-forwarded-proto", "https")
     body = event.get("body") or ""
     scope = {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.4"},
-        "http_version": protocol.removeprefix("HTTP/").replace("2.0", "2"),
+        "http_version": (protocol or "HTTP/1.1").removeprefix("HTTP/").replace("2.0", "2"),
         "method": method.upper(),
-        "scheme": header("x-forwarded-proto", "https"),
+        "scheme": scheme,
         "path": path,
         "raw_path": raw,
         "query_string": query.encode(),
@@ -297,7 +305,20 @@ def _request(event: Any, root_path: str) -> tuple[dict[str, Any], bytes]:
             for name, values in headers.items()
             for value in values
         ],
-        "client": (source_ip, 0),
-        "server": (host, int(port) if port.isdecimal() else 443),
+        "client": (source_ip, 0) if source_ip else None,
+        "server": _server(header("host", context.get("domainName") or ""), header("x-forwarded-port", ""), scheme),
     }
     return scope, a2b_base64(body) if event.get("isBase64Encoded") else body.encode()
+
+
+def _server(host: str, forwarded_port: str, scheme: str) -> tuple[str, int]:
+    """Return host and port of a Host header, and of a proxy's header for the port."""
+    if host.startswith("["):  # IPv6
+        name, _, port = host[1:].partition("]")
+        port = port.removeprefix(":")
+    else:
+        name, _, port = host.partition(":")
+    for digits in (forwarded_port, port):
+        if digits.isascii() and digits.isdecimal() and len(digits) <= 5 and 0 < int(digits) < 65536:
+            return name, int(digits)
+    return name, 80 if scheme == "http" else 443

@@ -79,9 +79,8 @@ class Deadline:
     cancelled  signal: HANDLER cleans up                   none                         same
     cancelled  signal: HANDLER swallowed it                as in pending                as there
     settled    signal: HANDLER cleans up                   none                         same
-    cancelled  `settle`: the handler ended                 none                         same
-    any other  `settle`: it ended after the first signal   none                         settled
-    any        `settle`: it ended in time                  none                         same
+    any        `settle`: the handler ended in time         none                         same
+    any        `settle`: it ended after the first signal   none                         settled
     ========== =========================================== ============================ ==========
 
     The handler swallowed the exception if that is neither handled nor referenced at two signals in a row. So a handler
@@ -99,7 +98,7 @@ class Deadline:
     _task: Task[Any] | None = None
     _raised: StreamDeadlineExceeded | None = None  # in other code, which blocked the event loop
     _delivered: ref[Any] | None = None  # what the handler got: the exception, or the message of its cancellation
-    _cancellations = 0
+    _cancellations = _undone = 0
     _swallowed = False  # at the last signal, the handler seemed to have swallowed it
     _stalled = False  # the current send was already in progress at the last signal
 
@@ -141,13 +140,12 @@ class Deadline:
             The error to report: StreamDeadlineExceeded in place of its consequences in async code.
         """
         self._stalled = False
-        if self.passed and self._state is not _CANCELLED:
+        if self.passed:
             self._state = _SETTLED
+        while self._cancellations > self._undone and self._task is not None:
+            self._task.uncancel()
+            self._undone += 1
         if self._cancellations and _is_cancellation(error):
-            assert self._task is not None
-            for _ in range(self._cancellations):
-                self._task.uncancel()
-            self._cancellations = 0
             late = self.error().with_traceback(error.__traceback__)
             late.__context__ = self._raised or error.__context__
             return late
@@ -192,6 +190,7 @@ class Deadline:
             if self._is_running(frame):
                 self._raise_in_handler(frame)
             elif not _is_event_loop(frame):
+                _timer.note_damage(frame)
                 self._raised = self.error()
                 raise self._raised
 
@@ -243,8 +242,7 @@ class _Timer:
 
     Attributes:
         current: The deadline in force, or None.
-        damaged: A library that the deadline interrupted and that cannot run again in this process; otherwise
-            empty.
+        damaged: Name of a library that the deadline interrupted and that cannot run again in this process, or "".
     """
 
     current: Deadline | None = None
@@ -303,7 +301,7 @@ def _is_cancellation(error: BaseException) -> bool:
 
 
 def damaged_library() -> str:
-    """Return the name of a library that the deadline damaged, so that the process must be replaced; else nothing."""
+    """Return the name of a library that the deadline damaged, so that the process must be replaced, or ""."""
     return _timer.damaged
 
 

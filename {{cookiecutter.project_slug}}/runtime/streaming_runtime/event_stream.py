@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from ._types import Report
     from .response_stream import ResponseStream
 
-_PING = b": ping\n\n"
+# With an empty line after it, several clients would read an empty event: see `ServerSentEvent.encode`.
+_PING = b": ping\n"
 
 
 class ServerSentEvent:
@@ -53,8 +54,11 @@ class ServerSentEvent:
     def encode(self) -> bytes:
         """Encode the event, with the empty line that ends it.
 
+        A comment or `retry` alone gets none: they are no event, but openai, anthropic and httpx-sse would make one of
+        the empty line once an id was seen. Their lines come before those of the next event.
+
         Raises:
-            ValueError: `event` or `id` contains a line break or NUL, `retry` is not a number of milliseconds, or `data`
+            ValueError: `event` or `id` contains a line break or NUL, `retry` is not a positive number, or `data`
                 contains a number that is not finite, which browsers cannot parse.
             TypeError: `event` or `comment` is not text, or `data` has no JSON form.
         """
@@ -62,7 +66,7 @@ class ServerSentEvent:
         if self.comment is not None:
             lines += [f": {line}" for line in _lines(_text("comment", self.comment))]
         if self.id is not None:
-            lines.append(f"id: {_one_line('id', str(self.id))}")
+            lines.append(f"id: {_one_line('id', _plain(self.id))}")
         if self.event is not None:
             lines.append(f"event: {_one_line('event', _text('event', self.event))}")
         if isinstance(self.data, bytes):
@@ -71,10 +75,13 @@ class ServerSentEvent:
             text = self.data if isinstance(self.data, str) else wire.to_json(self.data, allow_nan=False)
             lines += [f"data: {line}" for line in _lines(text)]
         if self.retry is not None:
-            if isinstance(self.retry, bool) or not isinstance(self.retry, int) or self.retry < 0:
-                raise ValueError(f"retry must be milliseconds, not {self.retry!r}")
-            lines.append(f"retry: {self.retry}")
-        return "\n".join([*lines, "\n"]).encode()
+            # With 0, a browser reconnects some hundred times a second.
+            if isinstance(self.retry, bool) or not isinstance(self.retry, int) or self.retry < 1:
+                raise ValueError(f"retry must be a whole number of milliseconds, at least 1, got {self.retry!r}")
+            lines.append(f"retry: {_plain(self.retry)}")
+        if self.id is not None or self.event is not None or self.data is not None:
+            lines.append("")
+        return "".join([f"{line}\n" for line in lines]).encode()
 
 
 class EventSourceResponse(StreamingResponse):
@@ -82,6 +89,7 @@ class EventSourceResponse(StreamingResponse):
 
     Attributes:
         ping: Seconds without an event after which a comment is sent, so that proxies keep the connection open.
+        error_messages: Whether the client gets the text of an exception.
     """
 
     def __init__(
@@ -93,8 +101,13 @@ class EventSourceResponse(StreamingResponse):
         status_code: int = 200,
         headers: Mapping[str, str] | None = None,
         cookies: Sequence[str] | None = None,
+        error_messages: bool = False,
     ) -> None:
         """Check everything that is sent before the stream.
+
+        An exception after the first byte is sent to the client as a last event of type ``error``. Its data is JSON with
+        the name of the exception's type as ``errorType``, and with `error_messages` its text as ``errorMessage``. The
+        deadline is reported in this way too. An exception before the first byte fails the invocation instead.
 
         Args:
             content: Iterable or async iterable of events: each a `ServerSentEvent`, a dict of its arguments, or text,
@@ -104,6 +117,7 @@ class EventSourceResponse(StreamingResponse):
             status_code: 200 to 599.
             headers: Headers by name.
             cookies: Values of ``Set-Cookie`` headers.
+            error_messages: Whether to send the text of an exception to the client. It may hold a secret.
 
         Raises:
             ValueError: Lambda would reject this status, header or cookie, or `ping` is out of range.
@@ -114,6 +128,7 @@ class EventSourceResponse(StreamingResponse):
         self.headers.setdefault("cache-control", "no-store")
         self.headers.setdefault("x-accel-buffering", "no")  # nginx and others would buffer events otherwise
         self.ping = ping
+        self.error_messages = error_messages
 
     @staticmethod
     def encode(item: object) -> bytes:
@@ -138,7 +153,8 @@ class EventSourceResponse(StreamingResponse):
 
     def final_chunk(self, report: Report) -> bytes:
         """Encode an event of type ``error`` about the error of `report`, which ends the stream."""
-        data = {name: report[name] for name in ("errorType", "errorMessage")}
+        names = ("errorType", "errorMessage") if self.error_messages else ("errorType",)
+        data = {name: report[name] for name in names}
         return ServerSentEvent(data, event="error").encode()
 
 
@@ -195,7 +211,16 @@ class Heartbeat:
 def _text(name: str, value: object) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{name} of an event must be a str, not {type(value).__name__}")
-    return value
+    return str.__str__(value)
+
+
+def _plain(value: object) -> str:
+    """Return the text of `value`. str() and f-strings may show an Enum member by its name."""
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return int.__repr__(value)
+    return str(value)
 
 
 def _lines(text: str) -> list[str]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from contextvars import copy_context
 
-from . import errors, logs
+from . import errors, logs, wire
 from .context import make_context
-from .deadline import HANDLER, IDLE, SENDING, Deadline, StreamDeadlineExceeded
+from .deadline import HANDLER, IDLE, SENDING, Deadline
 from .event_loop import event_loop
 from .marshalling import decode_event, reply_to
 from .response_stream import ResponseStream
@@ -112,7 +112,7 @@ class _Exchange:
             self._run_async(self._serve_async(result))
         elif self._is_async(result):
             self._run_async(self._send_async(result))
-        if self._reply is not None and not self.stream.ended:
+        if self._reply is not None and self._reported is None and not self._is_async(result):
             self._send(self._reply.items)
 
     async def _serve_async(self, awaitable: Awaitable[Any]) -> None:
@@ -129,7 +129,9 @@ class _Exchange:
         self.stream.prepare(reply.content_type, reply.metadata)
         if reply.response is not None:
             self._encode = reply.response.encode
-            if reply.response.ping:
+            if reply.response.status_code in wire.WITHOUT_CONTENT:
+                self._encode = _drop
+            elif reply.response.ping:
                 from .event_stream import Heartbeat
 
                 self._deadline.activity = IDLE  # a heartbeat that was started must be stored, so that it can be stopped
@@ -172,7 +174,7 @@ class _Exchange:
                     close()
 
     async def _send_async(self, result: Any) -> None:
-        if self._reply is None or self.stream.ended:
+        if self._reply is None or self._reported is not None:
             await self._close_async([result.content if isinstance(result, StreamingResponse) else result])
             return
         items: AsyncIterable[Any] = self._reply.items
@@ -246,16 +248,16 @@ class _Exchange:
         try:
             self._stop_heartbeat()
             if not self.stream.ended and not disconnected:
-                self._send_final_chunk(error, report)
+                self._send_final_chunk(report)
                 self.stream.fail(error, report)
         except RuntimeApiError as failure:
             logs.error(errors.report(failure, self._invocation.request_id))
         self._deadline.activity = IDLE
         return not issubclass(type(error), (SystemExit, KeyboardInterrupt))
 
-    def _send_final_chunk(self, error: BaseException, report: Report) -> None:
+    def _send_final_chunk(self, report: Report) -> None:
         response = self._reply.response if self._reply is not None else None
-        if response is not None and issubclass(type(error), StreamDeadlineExceeded) and self.stream.started:
+        if response is not None and self.stream.started and response.status_code not in wire.WITHOUT_CONTENT:
             self.stream.write(response.final_chunk(report))
 
 
@@ -277,6 +279,10 @@ class _HandlerSection:
         if self._connection.forked:
             exit_child(error)
         return error is not None and self._report(error)
+
+
+def _drop(_item: object) -> bytes:
+    return b""
 
 
 def _closes_generator(task: Task[Any]) -> bool:

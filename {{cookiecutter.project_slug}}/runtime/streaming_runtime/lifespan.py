@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from ._types import Application, Message
 
 
+_FOREVER = 1e9  # seconds
+
+
 class Lifespan:
     """An application's lifespan on one event loop.
 
@@ -26,7 +29,7 @@ class Lifespan:
         self.loop = asyncio.get_running_loop()
         self.state: dict[str, Any] = {}
         self._started, self._stopping, self._stopped = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        self._begun = False
+        self._begun = self._stop_received = False
         self._failure: BaseException | None = None
         self._task = asyncio.create_task(self._run(app))
 
@@ -69,6 +72,9 @@ class Lifespan:
             self._begun = True
             return {"type": "lifespan.startup"}
         await self._stopping.wait()
+        if self._stop_received:  # nothing more comes, until the event loop is closed
+            await asyncio.sleep(_FOREVER)
+        self._stop_received = True
         return {"type": "lifespan.shutdown"}
 
     async def _send(self, message: Message) -> None:

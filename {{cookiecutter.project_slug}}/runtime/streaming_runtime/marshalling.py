@@ -58,11 +58,9 @@ def reply_to(result: Any) -> Reply:
     """
     if isinstance(result, dict) and "statusCode" in result:
         result = _from_buffered(result)
-    kind = type(result)
     if isinstance(result, StreamingResponse):
         return Reply(wire.HTTP_INTEGRATION_RESPONSE, result.metadata(), result.content, result)
-    # The test of collections.abc.Iterator and AsyncIterator, without the import.
-    if hasattr(kind, "__next__") or hasattr(kind, "__anext__"):
+    if _is_iterator(result):
         return Reply(wire.OCTET_STREAM, None, result)
     if isinstance(result, (bytes, bytearray, memoryview)):
         return Reply(wire.OCTET_STREAM, None, [result])
@@ -73,12 +71,18 @@ def reply_to(result: Any) -> Reply:
     return Reply("application/json", None, [encoded])
 
 
+def _is_iterator(value: object) -> bool:
+    """Whether `value` is an iterator or async iterator, as in collections.abc, without the import."""
+    return hasattr(type(value), "__next__") or hasattr(type(value), "__anext__")
+
+
 def _from_buffered(result: dict[str, Any]) -> StreamingResponse:
     # https://docs.aws.amazon.com/lambda/latest/dg/urls-invocation.html#urls-payloads
     body = result.get("body")
     if body is None:
         body = ""
-    if not isinstance(body, str):
+    streams = _is_iterator(body)
+    if not isinstance(body, str) and not streams:
         raise ValueError(f"body of a buffered response must be a str, not {type(body).__name__}")
     status_code = result["statusCode"]
     if isinstance(status_code, str) and status_code.isdecimal():
@@ -90,9 +94,11 @@ def _from_buffered(result: dict[str, Any]) -> StreamingResponse:
             cookies += values
         else:
             headers[name] = ", ".join(map(_header_text, values))
-    content: str | bytes = body
-    media_type: str | None = "application/json"
+    content: Any = body
+    media_type = None if status_code in wire.WITHOUT_CONTENT else "application/json"
     if result.get("isBase64Encoded"):
+        if streams:
+            raise ValueError("isBase64Encoded is not allowed with a body that streams; yield bytes instead")
         from binascii import a2b_base64
 
         content, media_type = a2b_base64(body), None
@@ -103,4 +109,6 @@ def _from_buffered(result: dict[str, Any]) -> StreamingResponse:
 
 def _header_text(value: Any) -> Any:
     """Turn a number into text. Other types stay, so that their check can name the header."""
-    return str(value) if isinstance(value, (int, float)) else value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return int.__repr__(value)  # str() may show an Enum member by its name
+    return str(value) if isinstance(value, (bool, float)) else value

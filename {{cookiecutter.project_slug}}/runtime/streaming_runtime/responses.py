@@ -40,10 +40,11 @@ class StreamingResponse:
 
         Args:
             content: Iterable or async iterable of ``bytes`` or ``str``, or a single item. Text is sent as UTF-8.
+                With a status of 204, 205 or 304 it is iterated, but not sent.
             status_code: 200 to 599.
             headers: Headers by name. A ``Set-Cookie`` header becomes a cookie.
             media_type: Content type, unless `headers` sets one; ``text/…`` gets a charset.
-                The default is ``application/octet-stream``.
+                The default is ``application/octet-stream``, and none for a status of 204, 205 or 304.
             cookies: Values of ``Set-Cookie`` headers, such as ``id=1; Path=/; HttpOnly``.
 
         Raises:
@@ -54,7 +55,8 @@ class StreamingResponse:
         self.content: Content = [content] if isinstance(content, (str, *_BYTES)) else content
         self.status_code = status_code
         self.headers = {wire.check_header_name(name).lower(): value for name, value in (headers or {}).items()}
-        self.headers.setdefault("content-type", _content_type(media_type))
+        if media_type is not None or status_code not in wire.WITHOUT_CONTENT:
+            self.headers.setdefault("content-type", _content_type(media_type))
         self.cookies = list(cookies or ())
         self.metadata()
 
@@ -84,7 +86,7 @@ class StreamingResponse:
         raise TypeError(f"a stream is made of bytes or str, not {type(item).__name__}")
 
     def final_chunk(self, report: Report) -> bytes:
-        """Return what is sent before the end of a stream whose deadline has passed. Nothing, in this class."""
+        """Return what is sent before the end of a stream that failed after its first byte. Nothing, in this class."""
         return b""
 
 
@@ -92,5 +94,5 @@ def _content_type(media_type: str | None) -> str:
     if media_type is None:
         return wire.OCTET_STREAM
     if media_type.startswith("text/") and "charset=" not in media_type.lower():
-        return f"{media_type}; charset=utf-8"
+        return f"{str.__str__(media_type)}; charset=utf-8"  # an f-string would show an Enum member by its name
     return media_type

@@ -206,7 +206,7 @@ class Connection:
         raise failure
 
     def _create(self, *kind: int) -> _socket.socket:
-        """Create a socket. Its number is none that log text is written to, such as 1 after the function closed that."""
+        """Create a socket, but not with a number that log text goes to, such as 1 after the function closed it."""
         rejected: list[_socket.socket] = []
         try:
             while True:

@@ -27,6 +27,9 @@ METADATA_LIMIT = 16 * 1024
 #: Ends a chunked body without trailers.
 LAST_CHUNK = b"0\r\n\r\n"
 
+#: Statuses of responses without content (RFC 9110, section 6.4.1, and for 205 section 15.3.6).
+WITHOUT_CONTENT = (204, 205, 304)
+
 _HEAD_LIMIT = 256 * 1024
 _TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 _CONTROLS = frozenset(map(chr, [*range(0x20), 0x7F])) - {"\t"}
@@ -78,9 +81,12 @@ def http_metadata(status_code: int, headers: Mapping[str, str], cookies: Sequenc
     if not isinstance(status_code, int) or not 200 <= status_code <= 599:
         raise ValueError(f"status code must be an int from 200 to 599, not {status_code!r}")
     checked = {check_header_name(name): check_header_value(name, value) for name, value in headers.items()}
-    metadata: dict[str, object] = {"statusCode": int(status_code), "headers": checked}
-    if cookies:
-        metadata["cookies"] = [check_header_value("set-cookie", cookie) for cookie in cookies]
+    metadata: dict[str, object] = {
+        "statusCode": int(status_code),
+        "headers": checked,
+        # Always, even if empty: the emulator of cargo-lambda requires it.
+        "cookies": [check_header_value("set-cookie", cookie) for cookie in cookies],
+    }
     encoded = plain_json(metadata, ",", ":").encode()
     size = len(encoded) + len(METADATA_DELIMITER)
     if size > METADATA_LIMIT:
