@@ -43,7 +43,7 @@ INTRODUCTION = f"""
 Press Enter to accept a default. These options keep theirs unless you set them by name, as in memory=1024:
   {", ".join(NOT_ASKED)}
 """
-# What `sam init` adds to the options that its user gives.
+# What `sam init` adds to the options that its user sets.
 ADDED_BY_SAM = ("architectures",)
 # What an answer must not contain. In the command to repeat a run it is replaced, so that a terminal shows the rest.
 UNPRINTABLE = ("Cc", "Cn", "Co", "Cs", "Zl", "Zp")

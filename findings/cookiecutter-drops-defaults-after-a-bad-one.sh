@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # One default of a wrong type makes cookiecutter drop all that come after it.
 #
-# In a user's configuration `cookies: no` is a boolean for YAML, which is none of the choices "no" and "yes". cookiecutter
+# In a user's configuration `cookies: no` is a boolean for YAML, and not one of the choices "no" and "yes". cookiecutter
 # 2.7.1 warns of that one, goes on with exit status 0, and ignores every later entry of `default_context` too; what
 # stands before it is used.
 . "$(dirname "$0")/lib/packages.sh"

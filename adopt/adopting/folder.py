@@ -90,7 +90,7 @@ class Folder:
 
         Args:
             path: Where it is, or will be.
-            is_new: Whether cookiecutter has just made it, so that there is nothing of the user's in it.
+            is_new: Whether cookiecutter has just made it, so that it holds nothing of the user's.
 
         Raises:
             Refusal: Something else is there.

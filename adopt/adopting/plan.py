@@ -113,7 +113,7 @@ class Wish:
     """What a user asks for.
 
     Attributes:
-        function: Logical ID of the function; empty for the only one that there is.
+        function: Logical ID of the function; empty if the template has only one.
         url_auth: `AWS_IAM` or `NONE`.
         layer_folder: Folder of the runtime, from the template's own on.
         runtime_source: Folder of this checkout with the runtime.
@@ -388,7 +388,7 @@ def _add_new_url(template: Template, plan: Plan, wish: Wish) -> None:
 
 
 def _notes(template: Template, plan: Plan, wish: Wish) -> Iterator[str]:
-    """What may not work as a user expects, where it is no reason to refuse."""
+    """Return notes on what may not work as users expect, without being a reason to refuse."""
     function = plan.function
     runtime, timeout = template.property(function, "Runtime"), template.property(function, "Timeout")
     if not isinstance(runtime, str):

@@ -35,7 +35,7 @@ print(json.dumps([samples, positive, failure]))
 
 
 @pytest.mark.slow
-def test_each_peer_is_measured_and_one_that_does_not_stream_where_it_should_is_named(tmp_path: Path) -> None:
+def test_each_peer_is_measured(tmp_path: Path) -> None:
     shutil.copytree(TEMPLATE / "runtime", tmp_path / "src")
     done = run(sys.executable, "-c", PROGRAM, tmp_path / "src" / "bootstrap", cwd=ROOT)
     samples, positive, failure = json.loads(done.stdout)
@@ -54,7 +54,7 @@ def test_each_peer_is_measured_and_one_that_does_not_stream_where_it_should_is_n
 
 
 @pytest.mark.slow
-def test_a_bake_is_measured_beside_one_of_as_many_empty_files(tmp_path: Path) -> None:
+def test_bake_is_measured(tmp_path: Path) -> None:
     program = "import sys; from benchmarks.bake import main; sys.exit(main(rounds=1) > 1)"
     done = run(sys.executable, "-c", program, cwd=ROOT)
     header, command, process, verdict = done.stdout.splitlines()

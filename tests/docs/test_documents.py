@@ -38,6 +38,7 @@ TEMPLATE_ADDRESS = "gh:org/lambda-stream-template"
 README = "tests/pipeline/test_user_commands.py"
 # The test that runs each command of a document. Those of docs/upgrading.md and docs/pipeline.md are read from there by
 # their own tests, and so are those of a project's README.
+ADOPTED = "tests/adopt/test_adoption.py"
 RUN_BY = {
     f"cookiecutter {TEMPLATE_ADDRESS}": "tests/template/test_upgrades.py",
     f"cookiecutter {TEMPLATE_ADDRESS} --checkout <tag>": "tests/template/test_upgrades.py",
@@ -48,6 +49,11 @@ RUN_BY = {
     "PYTHON_HOME=/opt/python3.13 make build": README,
     "python -m local.probe --serve .aws-sam/build/template.yaml": "tests/template/test_runtimes.py",
     "uv python install": "tests/template/test_runtimes.py",
+    "cd my-sam-app": ADOPTED,
+    f"cookiecutter {TEMPLATE_ADDRESS} --directory adopt function=HelloFunction": ADOPTED,
+    f"cookiecutter {TEMPLATE_ADDRESS} --directory adopt function=HelloFunction undo=yes": ADOPTED,
+    "make -C streaming dev": "tests/adopt/test_starters.py",
+    "sam build": "tests/adopt/test_starters.py",
     "sam local invoke": "tests/template/test_sam_local.py",
     "sam remote invoke": README,
     "sam validate --lint": "tests/template/test_generated.py",

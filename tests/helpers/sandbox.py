@@ -127,7 +127,6 @@ class Sandbox:
         api = self.api_type(events, posts, hold)
         variables: dict[str, str | None] = {
             "PATH": os.defpath,
-            "PYTHON": python or self.python,
             "STREAMING_RUNTIME_PYTHON": python or self.python,
             "PYTHONPYCACHEPREFIX": str(self._bytecode),
             "AWS_LAMBDA_RUNTIME_API": "{host}",

@@ -251,7 +251,7 @@ FAULTS = {
     "SAM's name of the mode": fault(API, "ResponseTransferMode: RESPONSE_STREAM", "ResponseTransferMode: STREAM", REST),
     "mode missing": fault(API, "            ResponseTransferMode: RESPONSE_STREAM\n", "", REST),
     "event on an API of its own": fault(API, "            RestApiId: !Ref StreamApi\n", "", REST),
-    "API that gives up first": fault(API, "Timeout: 120\n", "Timeout: 300\n", REST),
+    "API that times out first": fault(API, "Timeout: 120\n", "Timeout: 300\n", REST),
     "HTTP API": fault(API, "Type: Api\n", "Type: HttpApi\n", REST),
     "open API": fault(API, "      Auth:\n", "      Tags:\n", REST),
     # Metrics.

@@ -73,7 +73,7 @@ def credentials(profile: str | None) -> dict[str, str]:
 
     session = Session(profile=profile)
     try:
-        # Leave instance metadata to the function: looking for it takes seconds on a machine without it.
+        # Leave instance metadata to the function: a lookup lasts seconds on a machine without it.
         session.get_component("credential_provider").remove("iam-role")
         found = session.get_credentials()
         frozen = found.get_frozen_credentials() if found is not None else None

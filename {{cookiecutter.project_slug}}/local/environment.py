@@ -43,7 +43,6 @@ def environment(function: Function, runtime_api: str, credentials: dict[str, str
     # A built package may contain an interpreter, which the bootstrap finds.
     if not (function.code / "python" / "bin" / "python3").exists():
         variables.setdefault("STREAMING_RUNTIME_PYTHON", sys.executable)
-        variables["PYTHON"] = variables["STREAMING_RUNTIME_PYTHON"]
     if credentials:
         variables |= credentials
         for name in PROFILE_VARIABLES:

@@ -85,7 +85,7 @@ def holds(condition: Any, parameters: dict[str, str]) -> bool:
 
 
 def parameters(**given: str) -> dict[str, str]:
-    """Return the template's parameters: defaults, and what the pipeline gives."""
+    """Return the template's parameters: defaults, and what the pipeline sets."""
     declared = TEMPLATE.get("Parameters") or {}
     return {name: str(of.get("Default", "")) for name, of in declared.items()} | given
 

@@ -146,7 +146,7 @@ def test_gradual_deployment(template: Template) -> None:
         valid = GRADUAL.fullmatch(kind) or kind == "AllAtOnce" or kind.startswith("$")
         assert valid, f"{name}: {kind} is not a type of deployment; use one such as Canary10Percent5Minutes"
         enabled = str(preference.get("Enabled", True)).lower() != "false"
-        assert enabled, f"{name}: remove Enabled: false from DeploymentPreference, or all traffic moves at once"
+        assert enabled, f"{name}: remove Enabled: false from DeploymentPreference, or all traffic moves immediately"
         if staged and isinstance((template.functions[name].get("DeploymentPreference") or {}).get("Type"), dict):
             assert kind != "AllAtOnce", f"{name}: let the type be gradual where Stage is production"
             for stage in ("staging", "preview", "development"):
