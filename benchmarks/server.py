@@ -95,7 +95,7 @@ class RuntimeApi:
                 self._drop(connection)
 
     def _receive_response(self, connection: socket.socket, size: int, record: list[bytes] | None) -> bool:
-        """Receive the rest of a response, of which `size` bytes came. Return whether to keep the connection.
+        """Receive the rest of a response, `size` bytes of which are in the buffer. Tell whether to keep the connection.
 
         The end of the body is searched at the end of the received bytes, so the payload must not look like it.
         """
