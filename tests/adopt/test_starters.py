@@ -226,3 +226,30 @@ def test_layer_under_the_emulator(adopt: Adopt, hello: Path, tmp_path: Path, cha
     variables = {"STREAMING_RUNTIME_EXEC_WRAPPER": str(wrapper)} if chained else {}
     assert invoke(layer, hello / "hello_world", b"{}", **variables) == b"0\n1\n2\n3\n4\n"
     assert (tmp_path / "wrapped").exists() == chained
+
+
+def http_event(domain: str) -> bytes:
+    """Return as much of an event of payload format 2.0 as says where it is from."""
+    own = domain.partition(".")[0]
+    context = {"http": {}, "apiId": "a1", "domainPrefix": own, "domainName": domain}
+    return json.dumps({"requestContext": context}).encode()
+
+
+REST = b'{"httpMethod": "GET", "requestContext": {"resourcePath": "/hello"}}'
+BALANCER = b'{"httpMethod": "GET", "requestContext": {"elb": {}}}'
+API, CUSTOM = http_event("a1.execute-api.us-east-1.amazonaws.com"), http_event("api.example.com")
+URL, LOCAL = http_event("a1.lambda-url.us-east-1.on.aws"), http_event("a1")
+
+
+@pytest.mark.parametrize(
+    ("event", "buffers"),
+    [(REST, True), (BALANCER, True), (API, True), (CUSTOM, True), (URL, False), (LOCAL, False), (b"{}", False)],
+)
+def test_dict_for_an_api_that_buffers(adopt: Adopt, hello: Path, event: bytes, buffers: bool) -> None:
+    """API Gateway answers HTTP metadata with a 502 unless it streams."""
+    adopt(hello, function=HELLO)
+    template = (hello / "template.yaml").read_text()
+    assert "STREAMING_RUNTIME_REST_API: buffered\n" in template
+    runtime, code = hello / "streaming" / "runtime", hello / "hello_world"
+    body = invoke(runtime, code, event, STREAMING_RUNTIME_REST_API="buffered")
+    assert (b"\0" not in body and json.loads(body)["statusCode"] == 200) == buffers

@@ -62,11 +62,11 @@ def test_environment_variables(function: Function, monkeypatch: pytest.MonkeyPat
 
 
 def test_bundled_interpreter(function: Function, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.delenv("PYTHON", raising=False)
-    assert environment(function, "", {})["PYTHON"] == sys.executable
+    monkeypatch.delenv("STREAMING_RUNTIME_PYTHON", raising=False)
+    assert environment(function, "", {})["STREAMING_RUNTIME_PYTHON"] == sys.executable
     (tmp_path / "python" / "bin").mkdir(parents=True)
     (tmp_path / "python" / "bin" / "python3").touch()
-    assert "PYTHON" not in environment(dataclasses.replace(function, code=tmp_path), "", {})
+    assert "STREAMING_RUNTIME_PYTHON" not in environment(dataclasses.replace(function, code=tmp_path), "", {})
 
 
 def test_os_only_runtime_has_no_execution_env(function: Function) -> None:

@@ -205,7 +205,6 @@ NOT_HTTP: list[Any] = [
     {"requestContext": {}, "httpMethod": "GET"},
     {"requestContext": {"connectionId": "x", "eventType": "CONNECT"}, "isBase64Encoded": False},
     function_url(body="not base64", isBase64Encoded=True),
-    function_url(headers=None),
     rest_api(multiValueHeaders={"Host": []}),
     {"Records": [{"eventSource": "aws:sqs"}]},
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from typing import Any
 
 import pytest
 from tests.helpers.chunks import DELIMITER, METADATA_TYPE, chunked
@@ -495,3 +496,33 @@ def test_ended_iterator_is_not_resumed(sandbox: Sandbox) -> None:
         """
     ended = sandbox.run(code, event())
     assert [(post.body, post.trailers) for post in ended.posts] == [(b"xxx", {})]
+
+
+OWN_DOMAIN = {"http": {}, "apiId": "a1", "domainPrefix": "a1"}
+# What cannot read the HTTP metadata of a stream: API Gateway answers it with a 502 unless it streams.
+CALLERS: dict[str, tuple[Any, bool]] = {
+    "function URL": ({**OWN_DOMAIN, "domainName": "a1.lambda-url.us-east-1.on.aws"}, False),
+    "HTTP API": ({**OWN_DOMAIN, "domainName": "a1.execute-api.us-east-1.amazonaws.com"}, True),
+    "HTTP API, custom domain": ({"http": {}, "apiId": "a1", "domainPrefix": "api", "domainName": "api.test"}, True),
+    "REST API": ({"resourcePath": "/"}, True),
+    "load balancer": ({"elb": {}}, True),
+    "other context": ({}, False),
+    "no context": (None, False),
+}
+
+
+@pytest.mark.parametrize(("context", "buffers"), CALLERS.values(), ids=list(CALLERS))
+def test_dict_for_a_buffering_caller(sandbox: Sandbox, context: Any, buffers: bool) -> None:
+    code = "def handler(event, context):\n    return {'statusCode': 201, 'body': 'x'}\n"
+    variables: dict[str, str | None] = {"STREAMING_RUNTIME_REST_API": "buffered"}
+    requests = [event(json.dumps({"requestContext": context}).encode()), event(b"[]")]
+    ended = sandbox.run(code, *requests, environment=variables)
+    plain = b'{"statusCode": 201, "body": "x"}'
+    metadata = b'{"statusCode":201,"headers":{"content-type":"application/json"},"cookies":[]}' + bytes(8)
+    assert ended.bodies == [plain if buffers else metadata + b"x", metadata + b"x"]
+
+
+def test_rest_api_streams_unless_told(sandbox: Sandbox) -> None:
+    code = "def handler(event, context):\n    return {'statusCode': 201, 'body': 'x'}\n"
+    ended = sandbox.run(code, event(b'{"requestContext": {"resourcePath": "/"}}'))
+    assert ended.bodies[0].endswith(bytes(8) + b"x")

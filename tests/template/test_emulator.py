@@ -72,7 +72,8 @@ def emulate() -> Iterator[Emulate]:
 
 def assert_is_the_hello_stream(body: bytes) -> None:
     metadata, delimiter, payload = body.partition(bytes(8))
-    assert json.loads(metadata) == {"statusCode": 200, "headers": {"content-type": "text/plain; charset=utf-8"}}
+    headers = {"content-type": "text/plain; charset=utf-8"}
+    assert json.loads(metadata) == {"statusCode": 200, "headers": headers, "cookies": []}
     assert delimiter
     assert [line.split()[0] for line in payload.decode().splitlines()] == [*map(str, range(1, 11)), "end"]
 

@@ -168,12 +168,21 @@ class Template:
         if not code.is_dir():
             raise TemplateError(f"CodeUri of {name} in {self.path} must be a folder, got {code}")
         built, vendored = code / "bootstrap", self.path.resolve().parent / "runtime" / "bootstrap"
-        bootstrap = built if built.is_file() else vendored
+        # On Lambda the last layer with a file of this name would win.
+        in_layers = [layer / "bootstrap" for layer in reversed(self._find_layers(own))]
+        bootstrap = next((path for path in (built, *in_layers, vendored) if path.is_file()), vendored)
         if not bootstrap.is_file():
             raise TemplateError(f"{name} has no streaming runtime: neither {built} nor {vendored} exists")
         if not os.access(bootstrap, os.X_OK):
             raise TemplateError(f"{bootstrap} is not executable, and would not be on Lambda. Run: chmod +x {bootstrap}")
         return code, bootstrap
+
+    def _find_layers(self, own: dict[str, Any]) -> list[Path]:
+        """Return the folders of those layers of a function that this template defines, in their order."""
+        layers = [layer for of in (self._defaults, own) if isinstance(of.get("Layers"), list) for layer in of["Layers"]]
+        names = [layer["Ref"] for layer in layers if isinstance(layer, dict) and isinstance(layer.get("Ref"), str)]
+        uris = [_mapping(_mapping(self._resources, name), "Properties").get("ContentUri") for name in names]
+        return [self.path.parent / uri for uri in uris if isinstance(uri, str)]
 
     def _find_url(self, name: str) -> dict[str, Any] | None:
         """Return the properties of the function's URL, or None if it has no `AWS::Lambda::Url`."""

@@ -119,6 +119,7 @@ class _Cycle:
         self._sent = self._delivered = 0  # parts of the body: sent by the application, on the wire
         self._complete = False  # the application has sent the last part
         self._over = False  # the response has ended, completely or not
+        self._disconnect_received = False  # by the application
         self._ended = False  # the application has ended
         self._raised: list[BaseException] = []  # by the application, and not yet raised to the runtime
         self._changed = asyncio.Event()
@@ -176,9 +177,12 @@ class _Cycle:
         if self._request and not self._over:
             piece = self._request.popleft()
             return {"type": "http.request", "body": piece, "more_body": bool(self._request)}
-        if not self._over:
+        # Starlette's `is_disconnected()` polls: if the end has come, the first answer must be immediate. Later ones let
+        # others run, so that an application that goes on receiving does not block the event loop.
+        if not self._over or self._disconnect_received:
             await self._until(lambda: self._over)
-        await asyncio.sleep(0)  # let the sender of the end continue first: a listener might cancel it
+            await asyncio.sleep(0)  # let the sender of the end continue first: a listener might cancel it
+        self._disconnect_received = True
         return {"type": "http.disconnect"}
 
     async def _send(self, message: Message) -> None:

@@ -9,7 +9,7 @@ from . import errors, logs, wire
 from .context import make_context
 from .deadline import HANDLER, IDLE, SENDING, Deadline
 from .event_loop import event_loop
-from .marshalling import decode_event, reply_to
+from .marshalling import caller_buffers, decode_event, reply_to
 from .response_stream import ResponseStream
 from .responses import StreamingResponse
 from .runtime_api import RuntimeApiError
@@ -82,6 +82,7 @@ class _Exchange:
 
     _reported: BaseException | None = None
     _reply: Reply | None = None
+    _caller_buffers = False
     _heartbeat: Heartbeat | None = None
     _async_context: Context | None = None
     _encode: Callable[[Any], bytes] = staticmethod(StreamingResponse.encode)
@@ -105,7 +106,9 @@ class _Exchange:
     def _serve(self, handler: Handler) -> None:
         result: Any = None
         with self._handler_section:
-            result = handler(decode_event(self._invocation), make_context(self._invocation))
+            event = decode_event(self._invocation)
+            self._caller_buffers = caller_buffers(event)
+            result = handler(event, make_context(self._invocation))
             if not hasattr(type(result), "__await__"):
                 self._prepare(result)
         if hasattr(type(result), "__await__"):
@@ -125,7 +128,7 @@ class _Exchange:
             await self._send_async(result)
 
     def _prepare(self, result: Any) -> None:
-        reply = reply_to(result)
+        reply = reply_to(result, self._caller_buffers)
         self.stream.prepare(reply.content_type, reply.metadata)
         if reply.response is not None:
             self._encode = reply.response.encode

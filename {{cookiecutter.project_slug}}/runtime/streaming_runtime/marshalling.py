@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from . import wire
 from .errors import RuntimeFault
 from .responses import StreamingResponse
@@ -49,14 +51,31 @@ class Reply:
         self.response = response
 
 
-def reply_to(result: Any) -> Reply:
-    """Decide what is sent for a handler's `result`.
+def caller_buffers(event: Any) -> bool:
+    """Whether `event` is from an HTTP front door that buffers, so cannot read the HTTP metadata of a stream.
+
+    These are load balancers, HTTP APIs, and REST APIs where `STREAMING_RUNTIME_REST_API` says so: the events of a REST
+    API that streams look the same. An HTTP API differs from a function URL by its domain.
+    """
+    context = event.get("requestContext") if type(event) is dict else None
+    if type(context) is not dict:
+        return False
+    if "elb" in context:
+        return True
+    if "http" in context:
+        own_domain = context.get("domainPrefix") == context.get("apiId")
+        return not own_domain or ".execute-api." in str(context.get("domainName"))
+    return "resourcePath" in context and os.environ.get("STREAMING_RUNTIME_REST_API") == "buffered"
+
+
+def reply_to(result: Any, buffered: bool = False) -> Reply:
+    """Decide what is sent for a handler's `result`; a dict with `statusCode` stays one if the caller is `buffered`.
 
     Raises:
         RuntimeFault: A handler may not return `result`.
         ValueError: `result` is a buffered response with an invalid status, header, cookie or body.
     """
-    if isinstance(result, dict) and "statusCode" in result:
+    if not buffered and isinstance(result, dict) and "statusCode" in result:
         result = _from_buffered(result)
     if isinstance(result, StreamingResponse):
         return Reply(wire.HTTP_INTEGRATION_RESPONSE, result.metadata(), result.content, result)
