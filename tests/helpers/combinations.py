@@ -15,7 +15,7 @@ PAIRED = {
     "reserved_concurrency": ("", "10"),
     "bedrock_model": ("global.amazon.nova-2-lite-v1:0", "amazon.nova-lite-v1:0"),
 }
-# Each of these only changes a number or a name, so that pairs of them are enough.
+# Each of these only changes a number or a name, so pairs are enough.
 SINGLE = {
     "region": ("us-east-1", "eu-central-1", "ap-southeast-2"),
     "memory": ("512", "128", "10240"),

@@ -351,6 +351,7 @@ def test_sse_hostile_text(start: Start, gates: Gates, watched: Watched) -> None:
 
 def test_sse_response_without_events(start: Start, watched: Watched) -> None:
     source = """
+    app.PAGE = app.PAGE.replace("const DELAY = 500", "const DELAY = 1")
     def handler(event, context):
         return app.handler(event, context) if event["rawPath"] == "/" else {"statusCode": 400, "body": "no"}
     """

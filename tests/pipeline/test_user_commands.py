@@ -78,6 +78,7 @@ class Shell:
         with self.start(command) as process:
             assert any(until in line for line in process.stdout or ()), f"{command} ended without {until}"
             os.killpg(process.pid, signal.SIGINT)
+            process.wait(60)
 
     def start(self, command: str) -> subprocess.Popen[str]:
         return subprocess.Popen(

@@ -29,7 +29,7 @@ _LONGEST_WAIT = 24 * 60 * 60.0  # seconds: longer than any invocation, and short
 
 _CONTEXT: Any = BaseException.__dict__["__context__"]  # a subclass may define an attribute of this name
 _CHAIN_LIMIT = 20  # errors in a cleanup that followed each other
-# Event loops whose schedulers cannot run again in a process after an exception at any point of theirs. asyncio can.
+# Event loops that cannot run again in a process after an exception was raised inside their scheduler. asyncio can.
 _FRAGILE = frozenset({"curio", "gevent", "trio", "twisted"})
 
 # Activities of the main thread:

@@ -90,7 +90,7 @@ class ResponseStream:
         """Send each of `items` like `write`, but faster. Call this after the first chunk, when nothing else writes.
 
         Python needs as much time between two small chunks as the system needs to send one. Therefore all the work is
-        done in one loop, with local variables.
+        done in one loop, with local variables, and the chunks are framed here instead of by `wire.chunk`.
 
         Args:
             items: The items to send.

@@ -61,6 +61,7 @@ def chunk(data: bytes) -> bytes:
     Raises:
         ValueError: `data` is empty. An empty chunk ends the body; use `last_chunk`.
     """
+    # `ResponseStream.write_rest` repeats this line, since a call for each chunk costs time.
     if not data:
         raise ValueError("a chunk must have at least one byte: an empty one ends the body")
     return b"%x\r\n%b\r\n" % (len(data), data)
