@@ -309,7 +309,7 @@ def test_an_answer_that_never_ends_is_given_up_at_the_deadline(sandbox: Sandbox)
         posts=[Answer((b"HTTP/1.1 202 Accepted\r\nContent-Length: 9\r\n\r\n{",)), ACCEPTED],
     )
     invariants(ended)
-    assert "[ERROR] StreamDeadlineExceeded: the invocation was not over " in ended.output
+    assert "[ERROR] StreamDeadlineExceeded: the handler was still running " in ended.output
     assert ended.posts[-1].body == b"served"
 
 

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from ._types import Application, Message
 
 _PIECE_SIZE = 64 * 1024  # bytes of the request body in one message
+# An application may ask for a disconnect repeatedly and gets an immediate answer. After this many answers, the event
+# loop runs, in case the application asks without end.
+_DISCONNECTS = 100
 _GRACE_PERIOD = 0.1  # seconds in which an application may end on its own after a disconnect
 
 
@@ -120,6 +123,7 @@ class _Cycle:
         self._complete = False  # the application has sent the last part
         self._over = False  # the response has ended, completely or not
         self._ended = False  # the application has ended
+        self._disconnects = 0  # messages about it
         self._raised: list[BaseException] = []  # by the application, and not yet raised to the runtime
         self._changed = asyncio.Event()
         self._task = asyncio.create_task(self._run(app, scope))
@@ -178,7 +182,10 @@ class _Cycle:
             return {"type": "http.request", "body": piece, "more_body": bool(self._request)}
         if not self._over:
             await self._until(lambda: self._over)
-        await asyncio.sleep(0)  # let the sender of the end continue first: a listener might cancel it
+            await asyncio.sleep(0)  # let the sender of the end continue first: a listener might cancel it
+        self._disconnects += 1
+        if self._disconnects % _DISCONNECTS == 0:
+            await asyncio.sleep(0)
         return {"type": "http.disconnect"}
 
     async def _send(self, message: Message) -> None:
@@ -265,7 +272,7 @@ def _request(event: Any, root_path: str) -> tuple[dict[str, Any], bytes]:
         http = context["http"]
         method, protocol, source_ip = http["method"], http.get("protocol"), http.get("sourceIp")
         raw_path, query = event["rawPath"], event.get("rawQueryString") or ""
-        headers = {name.lower(): [value] for name, value in (event.get("headers") or {}).items()}
+        headers = {name.lower(): [value] for name, value in event["headers"].items()}
         if event.get("cookies"):
             headers["cookie"] = ["; ".join(event["cookies"])]
     else:
