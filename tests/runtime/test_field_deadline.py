@@ -14,6 +14,8 @@ import pytest
 from tests.helpers.sandbox import Ended, Sandbox
 from tests.helpers.scripted_api import due, event
 
+from streaming_runtime import deadline
+
 HUGE: dict[str, str | None] = {"STREAMING_RUNTIME_DEADLINE_MARGIN_MS": "3600000"}
 IMPORTS = "import asyncio, contextlib, os, sys, time, weakref\n"
 
@@ -85,6 +87,7 @@ ASYNC_SWALLOWING = {
 }
 
 
+@pytest.mark.traced
 @pytest.mark.parametrize(("first", "then"), ASYNC_SWALLOWING.values(), ids=list(ASYNC_SWALLOWING))
 def test_swallowed_in_async_code(sandbox: Sandbox, first: str, then: str) -> None:
     code = f"""{IMPORTS}
@@ -134,6 +137,7 @@ CLEANING = {
 }
 
 
+@pytest.mark.traced
 @pytest.mark.parametrize(("definition", "body"), CLEANING.values(), ids=list(CLEANING))
 def test_cleanup_is_not_interrupted(sandbox: Sandbox, definition: str, body: str) -> None:
     code = f"""{IMPORTS}
@@ -150,6 +154,17 @@ def slow():
     ended = sandbox.run(code, due(milliseconds=1200), environment=HUGE)
     check_error(ended)
     assert ended.output.startswith("cleaned up\n[ERROR] StreamDeadlineExceeded")
+
+
+@pytest.mark.parametrize(("length", "handled"), [(3, False), (25, True)])
+def test_chain_of_errors_in_cleanup(length: int, handled: bool) -> None:
+    """A chain that is too long to follow counts as a cleanup, which must not be interrupted."""
+    error = ValueError()
+    for number in range(length):
+        following = ValueError(number)
+        following.__context__ = error
+        error = following
+    assert deadline._is_handled(error) is handled
 
 
 def test_quick_answer_after_the_deadline(sandbox: Sandbox) -> None:

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from tests.helpers.sandbox import BOOTSTRAP, Sandbox
@@ -144,6 +147,10 @@ EXHAUSTING = """
     resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
     opened = []
     {definition} handler(event, context):
+        if event == 3:
+            while opened:
+                opened.pop().close()
+            return "third"
         try:
             while True:
                 opened.append(open(os.devnull))
@@ -160,6 +167,7 @@ OUTCOMES = {
 }
 
 
+@pytest.mark.traced
 @pytest.mark.parametrize("close", [False, True], ids=["kept", "closed"])
 @pytest.mark.parametrize("definition", ["def", "async def"])
 @pytest.mark.parametrize(("statement", "failed"), OUTCOMES.values(), ids=list(OUTCOMES))
@@ -169,8 +177,29 @@ def test_exhausted_descriptors(sandbox: Sandbox, definition: str, statement: str
     if close:
         first = Answer((event_head(Connection="close") + b"Content-Length: 1\r\n\r\n1",), close=True)
     code = EXHAUSTING.format(definition=definition, statement=statement)
-    ended = sandbox.run(code, first, event(b"2"), event(b"2"))
+    ended = sandbox.run(code, first, event(b"2"), event(b"3"))
     assert len(ended.posts) == 3, ended.errors + ended.output
     assert ended.posts[0].target.endswith("/error" if failed else "/response")
     assert b"first" in ended.bodies[0]
-    assert ended.bodies[1:] == [b'"second"', b'"second"']
+    assert ended.bodies[1:] == [b'"second"', b'"third"']
+
+
+def test_worker_with_closed_output(tmp_path: Path) -> None:
+    """The log socket that the worker opens has the closed number already."""
+    program = f"""
+import os, socket, sys
+sys.path.insert(0, {str(SOURCE)!r})
+from streaming_runtime import workers
+os.environ["_LAMBDA_TELEMETRY_LOG_FD_PROVIDER_SOCKET"] = "logs"
+server = socket.socket(socket.AF_UNIX)
+server.bind("logs")
+server.listen()
+os.close(1)
+workers._redirect_output()
+streams = [server.accept()[0] for _ in range(2)]
+os.write(1, b"out")
+os.write(2, b"err")
+assert [stream.recv(3) for stream in streams] == [b"out", b"err"]
+assert os.get_inheritable(1)
+"""
+    subprocess.run((sys.executable, "-B", "-c", program), cwd=tmp_path, check=True, timeout=60)

@@ -27,6 +27,7 @@ LEAVING = {
 }
 
 
+@pytest.mark.traced
 @pytest.mark.parametrize("definition", ["def", "async def"])
 @pytest.mark.parametrize(("statement", "status"), LEAVING.values(), ids=list(LEAVING))
 def test_child_leaves_handler(sandbox: Sandbox, definition: str, statement: str, status: int) -> None:
@@ -54,6 +55,7 @@ STREAMING = {
 }
 
 
+@pytest.mark.traced
 @pytest.mark.parametrize("definition", ["def", "async def"])
 @pytest.mark.parametrize("response", ["{}", "StreamingResponse({})", "EventSourceResponse({}, ping=0.001)"])
 @pytest.mark.parametrize("statement", STREAMING.values(), ids=list(STREAMING))
@@ -85,6 +87,7 @@ def test_child_leaves_stream(sandbox: Sandbox, definition: str, response: str, s
     assert ended.errors.count("\n") == 1  # the parent's, whose script has ended
 
 
+@pytest.mark.traced
 @pytest.mark.parametrize(("statement", "status"), [("pass", 0), ("raise ValueError", 1)], ids=["import", "error"])
 def test_child_of_init(sandbox: Sandbox, statement: str, status: int) -> None:
     code = f"""

@@ -38,6 +38,7 @@ def test_json_is_not_imported(sandbox: Sandbox, body: bytes) -> None:
     assert not {"json", "re", "enum"} & modules
 
 
+@pytest.mark.traced
 @pytest.mark.parametrize("used", [False, True], ids=["unused", "imported"])
 def test_module_named_like_standard_library(sandbox: Sandbox, used: bool) -> None:
     for name in NAMES:

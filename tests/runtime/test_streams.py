@@ -511,6 +511,7 @@ CALLERS: dict[str, tuple[Any, bool]] = {
 }
 
 
+@pytest.mark.traced
 @pytest.mark.parametrize(("context", "buffers"), CALLERS.values(), ids=list(CALLERS))
 def test_dict_for_a_buffering_caller(sandbox: Sandbox, context: Any, buffers: bool) -> None:
     code = "def handler(event, context):\n    return {'statusCode': 201, 'body': 'x'}\n"

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from ._types import Application, Message
 
 _PIECE_SIZE = 64 * 1024  # bytes of the request body in one message
+# An application may ask for a disconnect repeatedly and gets an immediate answer. After this many answers, the event
+# loop runs, in case the application asks without end.
+_DISCONNECTS = 100
 _GRACE_PERIOD = 0.1  # seconds in which an application may end on its own after a disconnect
 
 
@@ -119,8 +122,8 @@ class _Cycle:
         self._sent = self._delivered = 0  # parts of the body: sent by the application, on the wire
         self._complete = False  # the application has sent the last part
         self._over = False  # the response has ended, completely or not
-        self._disconnect_received = False  # by the application
         self._ended = False  # the application has ended
+        self._disconnects = 0  # messages about it
         self._raised: list[BaseException] = []  # by the application, and not yet raised to the runtime
         self._changed = asyncio.Event()
         self._task = asyncio.create_task(self._run(app, scope))
@@ -177,12 +180,12 @@ class _Cycle:
         if self._request and not self._over:
             piece = self._request.popleft()
             return {"type": "http.request", "body": piece, "more_body": bool(self._request)}
-        # Starlette's `is_disconnected()` polls: if the end has come, the first answer must be immediate. Later ones let
-        # others run, so that an application that goes on receiving does not block the event loop.
-        if not self._over or self._disconnect_received:
+        if not self._over:
             await self._until(lambda: self._over)
             await asyncio.sleep(0)  # let the sender of the end continue first: a listener might cancel it
-        self._disconnect_received = True
+        self._disconnects += 1
+        if self._disconnects % _DISCONNECTS == 0:
+            await asyncio.sleep(0)
         return {"type": "http.disconnect"}
 
     async def _send(self, message: Message) -> None:
@@ -269,7 +272,7 @@ def _request(event: Any, root_path: str) -> tuple[dict[str, Any], bytes]:
         http = context["http"]
         method, protocol, source_ip = http["method"], http.get("protocol"), http.get("sourceIp")
         raw_path, query = event["rawPath"], event.get("rawQueryString") or ""
-        headers = {name.lower(): [value] for name, value in (event.get("headers") or {}).items()}
+        headers = {name.lower(): [value] for name, value in event["headers"].items()}
         if event.get("cookies"):
             headers["cookie"] = ["; ".join(event["cookies"])]
     else:

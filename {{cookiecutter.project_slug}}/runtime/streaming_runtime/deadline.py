@@ -206,14 +206,13 @@ class Deadline:
 
     def _cancel(self) -> None:
         # A handler may run the event loop itself, as nest_asyncio does, and get a cancellation only after that.
-        if self._state is not _REQUESTED or self._task is None or self._is_running(sys._getframe()):
-            return
-        if not self._task.done():
+        task = self._task
+        if self._state is _REQUESTED and task is not None and not (task.done() or self._is_running(sys._getframe())):
             self._state = _CANCELLED
             message = _Message(self.error())
             self._delivered = ref(message)
             self._cancellations += 1
-            self._task.cancel(message)
+            task.cancel(message)
 
     def _is_running(self, frame: FrameType | None) -> bool:
         """Whether the handler's task is among the callers of `frame`."""

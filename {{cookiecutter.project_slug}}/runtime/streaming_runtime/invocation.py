@@ -18,7 +18,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from asyncio import Task
     from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterable
-    from contextvars import Context
     from typing import Any
 
     from ._types import Handler, Report
@@ -84,7 +83,6 @@ class _Exchange:
     _reply: Reply | None = None
     _caller_buffers = False
     _heartbeat: Heartbeat | None = None
-    _async_context: Context | None = None
     _encode: Callable[[Any], bytes] = staticmethod(StreamingResponse.encode)
 
     def __init__(self, api: RuntimeApi, invocation: Invocation) -> None:
@@ -216,10 +214,7 @@ class _Exchange:
                 await wait(left)
 
     def _run_async(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        # All coroutines of an invocation share their context variables.
-        if self._async_context is None:
-            self._async_context = copy_context()
-        return event_loop.run(coroutine, self._async_context, self._deadline)
+        return event_loop.run(coroutine, copy_context(), self._deadline)
 
     def _end(self) -> None:
         if self.stream.forked:
