@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.helpers.sandbox import BOOTSTRAP, Sandbox
+from tests.helpers.sandbox import BOOTSTRAP, SOURCE, Sandbox
 from tests.helpers.scripted_api import Answer, event, event_head
 
 CLOSING = {
