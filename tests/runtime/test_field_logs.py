@@ -214,7 +214,8 @@ def test_deadline_between_frames(pipe: Pipe) -> None:
                 logging.warning("x" * {BIG})
         """
     running = pipe.start(code, due(b"1", 400))
-    while running.process.poll() is None and time.sleep(0.002) is None:
+    while running.process.poll() is None:
+        time.sleep(0.002)
         pipe._data += os.read(pipe._descriptor, 1 << 16)
         if b"StreamDeadlineExceeded" in pipe._data[-(1 << 17) :]:
             break

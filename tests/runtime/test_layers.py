@@ -42,12 +42,12 @@ def imports(source: str) -> set[str]:
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name | ast.Attribute):
             function = node.func.id if isinstance(node.func, ast.Name) else node.func.attr
             names = [
-                argument.value
+                str(argument.value)
                 for argument in node.args
                 if function in {"__import__", "import_module"} and isinstance(argument, ast.Constant)
             ]
         for name in names:
-            top, _, rest = str(name).partition(".")
+            top, _, rest = name.partition(".")
             if top == PACKAGE:
                 module = rest.partition(".")[0]
                 found.add(module if module in HEIGHTS else "__init__")
