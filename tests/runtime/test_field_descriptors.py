@@ -5,6 +5,7 @@ Source: POSIX, section 2.14: a new descriptor has the lowest number that is free
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -14,6 +15,8 @@ from pathlib import Path
 import pytest
 from tests.helpers.sandbox import BOOTSTRAP, SOURCE, Sandbox
 from tests.helpers.scripted_api import Answer, event, event_head
+
+from streaming_runtime import runtime_api
 
 CLOSING = {
     "0": "os.close(0)",
@@ -182,6 +185,29 @@ def test_exhausted_descriptors(sandbox: Sandbox, definition: str, statement: str
     assert ended.posts[0].target.endswith("/error" if failed else "/response")
     assert b"first" in ended.bodies[0]
     assert ended.bodies[1:] == [b'"second"', b'"third"']
+
+
+def test_spare_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is given up for a socket once; without it the error is raised. It comes back when a descriptor is free."""
+    connection = runtime_api.Connection("127.0.0.1:1")
+    spare = connection._spare
+    assert spare is not None
+
+    def exhausted(*_: object) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runtime_api._socket, "socket", exhausted)
+        with pytest.raises(OSError, match="Too many open files"):
+            connection._create()
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(spare)
+        patch.setattr(os, "open", exhausted)
+        connection._reserve()
+        assert connection._spare is None
+    connection._reserve()
+    assert connection._spare is not None
+    os.close(connection._spare)
 
 
 def test_worker_with_closed_output(tmp_path: Path) -> None:

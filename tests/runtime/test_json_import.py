@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.helpers.sandbox import Sandbox
 from tests.helpers.scripted_api import event
 
-from streaming_runtime import errors, wire
+from streaming_runtime import errors, importer, wire
 
 # What awslambdaric has loaded before the function, so that a function's own modules of these names never mattered.
 NAMES = ("collections", "copyreg", "enum", "functools", "json", "keyword", "operator", "re", "reprlib", "types")
@@ -118,3 +118,11 @@ def test_malformed_event_message(sandbox: Sandbox, body: bytes) -> None:
     assert report["errorMessage"].startswith("Unable to unmarshal input: ")
     if not isinstance(expected.value, RecursionError):  # whose text says where it happened
         assert report["errorMessage"] == f"Unable to unmarshal input: {expected.value}"
+
+
+def test_finder_of_protected_modules() -> None:
+    finder = importer._StandardLibraryFinder()
+    spec = finder.find_spec("json")
+    assert spec is not None
+    assert spec.origin == json.__file__
+    assert finder.find_spec("app") is None

@@ -81,7 +81,7 @@ class ServerSentEvent:
             lines.append(f"retry: {_plain(self.retry)}")
         if self.id is not None or self.event is not None or self.data is not None:
             lines.append("")
-        return "".join([f"{line}\n" for line in lines]).encode()
+        return "\n".join([*lines, ""]).encode()
 
 
 class EventSourceResponse(StreamingResponse):
