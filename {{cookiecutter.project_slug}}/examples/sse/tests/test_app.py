@@ -68,7 +68,7 @@ def test_unknown_route(method: str, path: str) -> None:
 
 def test_all_steps_and_end() -> None:
     first, *between, end = events_of(app.handler(request(), None))
-    assert first.encode() == b"retry: 1000\n\n"
+    assert first.encode() == b"retry: 1000\n"
     assert [event.data["name"] for event in between] == list(app.STEPS)
     assert (end.event, end.id, end.data) == ("end", None, {"steps": len(app.STEPS)})
 
