@@ -150,7 +150,7 @@ def invoke_each_event(project: Path, engine: Any, image: str) -> dict[str, tuple
 def assert_all_are_the_hello_stream(answers: dict[str, tuple[Any, str]]) -> None:
     assert set(answers) == {"get", "post", "rest"}
     for metadata, body in answers.values():
-        assert metadata == {"statusCode": 200, "headers": {"content-type": "text/plain; charset=utf-8"}}
+        assert metadata == {"statusCode": 200, "headers": {"content-type": "text/plain; charset=utf-8"}, "cookies": []}
         assert [line.split()[0] for line in body.splitlines()] == HELLO
 
 

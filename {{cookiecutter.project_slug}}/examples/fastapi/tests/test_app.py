@@ -54,7 +54,7 @@ def test_events_return_a_response(path: Path, runner: asyncio.Runner) -> None:
 
 
 def test_event_that_is_not_http(runner: asyncio.Runner) -> None:
-    with pytest.raises(ValueError, match="AsgiHandler takes the event of a function URL"):
+    with pytest.raises(ValueError, match="AsgiHandler requires the event of a function URL"):
         runner.run(answer({"name": "an event without HTTP"}))
 
 
