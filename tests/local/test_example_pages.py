@@ -292,7 +292,8 @@ def test_sse_resumes_after_function_error(start: Start, gates: Gates, watched: W
     gates.let("0", b"..")
     shown(page, 2)
     gates.let("0", b"x")
-    expect(page.locator("#steps .cut")).to_have_text("the connection broke after step 2; the browser connects again")
+    notes = ["RuntimeError", "the connection broke after step 2; the browser connects again"]
+    expect(page.locator("#steps .cut")).to_have_text(notes)
     gates.let("2", b"........")
     expect(page.locator("#state")).to_have_text("Done")
     shown(page, 10)

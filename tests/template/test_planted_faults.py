@@ -684,7 +684,7 @@ from tests.conftest import Template
 {imports}
 
 # Module scope, so that a template is read once and not for each rule.
-@pytest.fixture(scope="module", params=sorted(Path("planted").iterdir()), ids=lambda path: path.name)
+@pytest.fixture(scope="module", params=sorted((Path(__file__).parents[1] / "planted").iterdir()), ids=lambda path: path.name)
 def template(request):
     return Template(request.param)
 """
@@ -696,7 +696,7 @@ import pytest
 
 from tests.test_project import *
 
-@pytest.fixture(scope="module", params=sorted(Path("planted").iterdir()), ids=lambda path: path.name)
+@pytest.fixture(scope="module", params=sorted((Path(__file__).parents[1] / "planted").iterdir()), ids=lambda path: path.name)
 def project(request):
     return request.param
 
