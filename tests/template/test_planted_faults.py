@@ -683,8 +683,10 @@ import pytest
 from tests.conftest import Template
 {imports}
 
+PLANTED = sorted((Path(__file__).parents[1] / "planted").iterdir())
+
 # Module scope, so that a template is read once and not for each rule.
-@pytest.fixture(scope="module", params=sorted((Path(__file__).parents[1] / "planted").iterdir()), ids=lambda path: path.name)
+@pytest.fixture(scope="module", params=PLANTED, ids=lambda path: path.name)
 def template(request):
     return Template(request.param)
 """
@@ -696,7 +698,9 @@ import pytest
 
 from tests.test_project import *
 
-@pytest.fixture(scope="module", params=sorted((Path(__file__).parents[1] / "planted").iterdir()), ids=lambda path: path.name)
+PLANTED = sorted((Path(__file__).parents[1] / "planted").iterdir())
+
+@pytest.fixture(scope="module", params=PLANTED, ids=lambda path: path.name)
 def project(request):
     return request.param
 
