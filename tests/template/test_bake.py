@@ -440,7 +440,7 @@ def test_alarm_thresholds() -> None:
         "StreamUrlAlarm": five_minutes,
         "StreamMidStreamErrorsAlarm": five_minutes,
         "StreamApiAlarm": five_minutes,
-        "StreamFirstByteAlarm": ("p99", 300, 3, 5000),
+        "StreamFirstByteAlarm": ("p99", 300, 3, 12000),
         "StreamCanaryErrorsAlarm": a_minute,
         "StreamCanaryMidStreamErrorsAlarm": a_minute,
     }

@@ -301,8 +301,9 @@ def restored(part: Any, answers: Answers) -> Any:
         return [restored(value, answers) for value in part]
     if isinstance(part, int) and not isinstance(part, bool):
         numbers = {int(text): option for option, text in SENTINELS.items() if text.isdigit()}
-        thousands = part // 1000 if part > 100_000 else part
-        return int(answers[numbers[thousands]]) * (part // thousands) if thousands in numbers else part
+        # As in a timeout in milliseconds, or a tenth of it.
+        factors = [factor for factor in (1, 100, 1000) if part % factor == 0 and part // factor in numbers]
+        return int(answers[numbers[part // factors[0]]]) * factors[0] if factors else part
     if isinstance(part, str):
         values = {text: answers[option] for option, text in SENTINELS.items()}
         values[SENTINELS["bedrock_model"]] = answers["bedrock_model"].removeprefix(profile(answers))

@@ -406,8 +406,8 @@ FAULTS = {
     "unit": fault(
         FULL, "      ExtendedStatistic: p99\n", "      ExtendedStatistic: p99\n      Unit: Seconds\n", ALARMS
     ),
-    "threshold in seconds": fault(FULL, "Threshold: 5000", "Threshold: 5", ALARMS),
-    "threshold beyond the timeout": fault(FULL, "Threshold: 5000", "Threshold: 500000", ALARMS),
+    "threshold in seconds": fault(FULL, "Threshold: 12000", "Threshold: 5", ALARMS),
+    "threshold beyond the timeout": fault(FULL, "Threshold: 12000", "Threshold: 500000", ALARMS),
     "topic": fault(FULL, "        - !Ref StreamAlarms\n", "        - !Ref StreamLogs\n", EFFECT),
     "no action": fault(FULL, "      AlarmActions:\n        - !Ref StreamAlarms\n", "", EFFECT),
     "actions turned off": fault(
@@ -634,7 +634,7 @@ ACCEPTED = {
     "gradual deployment": Fault(PUBLIC, CANARY, ""),
     "read timeout of a minute": fault(CLOUDFRONT, "OriginReadTimeout: 120", "OriginReadTimeout: 60", ""),
     "threshold of a few errors": fault(STAGED, "Threshold: 0", "Threshold: 5", ""),
-    "slower first bytes": fault(FULL, "Threshold: 5000", "Threshold: 20000", ""),
+    "slower first bytes": fault(FULL, "Threshold: 12000", "Threshold: 20000", ""),
     "model instead of a profile": Fault(
         BEDROCK,
         (
