@@ -197,7 +197,7 @@ def test_spare_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError(errno.EMFILE, "Too many open files")
 
     with monkeypatch.context() as patch:
-        patch.setattr(runtime_api._socket, "socket", exhausted)
+        patch.setattr("streaming_runtime.runtime_api._socket.socket", exhausted)
         with pytest.raises(OSError, match="Too many open files"):
             connection._create()
         with pytest.raises(OSError, match="Bad file descriptor"):
