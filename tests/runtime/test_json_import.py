@@ -109,6 +109,7 @@ MALFORMED = [
 
 
 @pytest.mark.parametrize("body", MALFORMED, ids=lambda body: repr(body[:8]))
+@pytest.mark.own_interpreter  # the message is that of this interpreter's json
 def test_malformed_event_message(sandbox: Sandbox, body: bytes) -> None:
     ended = sandbox.run("def handler(e, c):\n    pass\n", event(body))
     report = json.loads(ended.posts[0].body)
