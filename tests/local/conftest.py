@@ -7,7 +7,6 @@ import itertools
 import json
 import os
 import re
-import select
 import shutil
 import socket
 import textwrap
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pytest
+from tests.helpers.gates import Fifo
 from tests.helpers.support import TEMPLATE
 
 from local.function_url import running
@@ -51,36 +51,6 @@ def tell(data):
     with open(os.environ["TOLD"], "wb", buffering=0) as told:
         told.write(data)
 """
-
-
-class Fifo:
-    """A named pipe between a test and its handlers. Both sides wait for each other, so no test has to sleep."""
-
-    def __init__(self, path: Path) -> None:
-        os.mkfifo(path)
-        self.path = path
-        # Open for reading and writing, so that opening does not block and bytes stay in the pipe until they are read.
-        self._descriptor = os.open(path, os.O_RDWR)
-
-    def write(self, data: bytes) -> None:
-        """Let handlers go on, one for each byte."""
-        os.write(self._descriptor, data)
-
-    def read(self, size: int) -> bytes:
-        """Read `size` bytes; fail if they do not arrive."""
-        data = b""
-        while len(data) < size:
-            assert self.ready(TIMEOUT), f"only {data!r} arrived"
-            data += os.read(self._descriptor, size - len(data))
-        return data
-
-    def ready(self, seconds: float) -> bool:
-        """Return whether there is data to read, now or within `seconds`."""
-        return bool(select.select([self._descriptor], [], [], seconds)[0])
-
-    def close(self) -> None:
-        """Close the test's end."""
-        os.close(self._descriptor)
 
 
 class LogCollector(Observer):

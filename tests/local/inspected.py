@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from tests.local.conftest import TIMEOUT, Fifo, function, write_handler
+from tests.helpers.gates import Fifo
+from tests.local.conftest import TIMEOUT, function, write_handler
 
 from local.function_url import serving
 from local.inspector import inspecting

@@ -16,8 +16,9 @@ from typing import Any
 
 import httpx2
 import pytest
+from tests.helpers.gates import Fifo
 from tests.helpers.support import TEMPLATE
-from tests.local.conftest import TIMEOUT, Fifo, LogCollector, Serve
+from tests.local.conftest import TIMEOUT, LogCollector, Serve
 from tests.local.conftest import function as of_handler
 
 from local.function_url import running

@@ -18,8 +18,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tests.helpers.gates import Fifo
 from tests.helpers.support import TEMPLATE
-from tests.local.conftest import TIMEOUT, Fifo
+from tests.local.conftest import TIMEOUT
 
 STREAM_FUNCTION = """
 Resources:

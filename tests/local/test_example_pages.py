@@ -25,8 +25,9 @@ import botocore.session
 import pytest
 from botocore.validate import ParamValidator
 from playwright.sync_api import expect
+from tests.helpers.gates import Fifo
 from tests.helpers.support import TEMPLATE
-from tests.local.conftest import TIMEOUT, Fifo, function, luminance, needs_chromium
+from tests.local.conftest import TIMEOUT, function, luminance, needs_chromium
 
 from local.function_url import running
 from local.journal import Observer
