@@ -60,6 +60,12 @@ def report(error: BaseException, request_id: str = "") -> Report:
     }
 
 
+def definition(function: Any) -> list[str]:
+    """Return an entry of a stack trace with the line where `function` is defined; none if it is not from a file."""
+    code = getattr(function, "__code__", None) or getattr(getattr(type(function), "__call__", None), "__code__", None)
+    return _formatted([(code.co_filename, code.co_firstlineno, code.co_name)]) if code is not None else []
+
+
 def type_header(kind: str) -> tuple[str, str]:
     """Return the header with an error's type, escaped because a class name may contain any character."""
     # The codec unicode_escape does the same, but is a module to import: too late when the descriptors are used up.

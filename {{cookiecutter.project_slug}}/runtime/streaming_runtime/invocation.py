@@ -7,9 +7,9 @@ from contextvars import copy_context
 
 from . import errors, logs, wire
 from .context import make_context
-from .deadline import HANDLER, IDLE, SENDING, Deadline
+from .deadline import HANDLER, IDLE, SENDING, Deadline, as_exception
 from .event_loop import event_loop
-from .marshalling import caller_buffers, decode_event, reply_to
+from .marshalling import caller_buffers, decode_event, reply_to, streams
 from .response_stream import ResponseStream
 from .responses import StreamingResponse
 from .runtime_api import RuntimeApiError
@@ -47,7 +47,7 @@ def serve(api: RuntimeApi, handler: Handler, invocation: Invocation, metrics: Me
     else:
         os.environ.pop("_X_AMZN_TRACE_ID", None)
 
-    exchange = _Exchange(api, invocation)
+    exchange = Exchange(api, invocation)
     try:
         # In its own context: an invocation must not see the context variables of another.
         copy_context().run(exchange.run, handler)
@@ -76,14 +76,47 @@ def exit_child(error: BaseException | None) -> None:
     os._exit(status)
 
 
-class _Exchange:
-    """The event and the response to it."""
+class Streamed(dict):  # type: ignore[type-arg]  # `Any` does not exist at run time
+    """What the decorators of a handler see of a response that was sent: its status, and how much was streamed.
 
+    It is a dict with ``statusCode``, because that is what libraries look for. It cannot be changed: it is too late.
+    """
+
+    def __setitem__(self, name: str, _value: object) -> None:
+        """Refuse a change.
+
+        Raises:
+            TypeError: Always.
+        """
+        raise TypeError(f"cannot set {name!r}: the response was sent; set it in the handler, below @streaming")
+
+
+class _Current:
+    """The invocation that the process serves.
+
+    Attributes:
+        exchange: Its event and response; None between invocations.
+    """
+
+    exchange: Exchange | None = None
+
+
+current = _Current()
+
+
+class Exchange:
+    """The event of an invocation and the response to it."""
+
+    _failure: BaseException | None = None  # what ended the handler or its content
     _reported: BaseException | None = None
     _reply: Reply | None = None
     _caller_buffers = False
     _heartbeat: Heartbeat | None = None
     _encode: Callable[[Any], bytes] = staticmethod(StreamingResponse.encode)
+    _enclosing = False  # the handler's decorators are still to see what happens
+    _on_event_loop = False
+    _value: Any = None  # of the enclosed handler, if it is no stream
+    _streamed: Streamed | None = None
 
     def __init__(self, api: RuntimeApi, invocation: Invocation) -> None:
         self.stream = ResponseStream(api, invocation)
@@ -93,28 +126,74 @@ class _Exchange:
 
     def run(self, handler: Handler) -> None:
         """Serve the invocation. Raises only what `serve` raises."""
+        current.exchange = self
         with self._deadline:
             try:
-                self._serve(handler)
+                self._respond(handler)
             except BaseException as error:
                 # The deadline passed just as the handler ended, or an exception left the event loop past its task.
                 if error is self._reported or not self._report(error):
                     raise
+            finally:
+                current.exchange = None
 
-    def _serve(self, handler: Handler) -> None:
+    def enclose(self, function: Handler, event: Any, context: Any) -> Any:
+        """Call `function` and send what it streams, before the decorators around this call see its end.
+
+        Returns:
+            A `Streamed`, or what `function` returned if that is no stream. On a running event loop, an awaitable of it.
+
+        Raises:
+            RuntimeError: A response was already sent.
+            BaseException: Anything that `function` and its stream raise.
+        """
+        if self.stream.started:
+            raise RuntimeError("the handler was called again after its response was sent")
+        if self._on_event_loop:
+            return self._enclose_async(function, event, context)
+        with _Enclosure(self):
+            self._respond(function, (event, context))
+        return self._outcome()
+
+    async def _enclose_async(self, function: Handler, event: Any, context: Any) -> Any:
+        with _Enclosure(self):
+            result: Any = None
+            with self._handler_section:
+                result = function(event, context)
+                if not hasattr(type(result), "__await__"):
+                    self._prepare(result)
+            if hasattr(type(result), "__await__"):
+                await self._serve_async(result)
+            elif self._is_async(result):
+                await self._send_async(result)
+            self._send_sync(result)
+        return self._outcome()
+
+    def _outcome(self) -> Any:
+        error, self._reply = self._failure, None
+        if error is not None:
+            if not self.stream.ended:  # a decorator may answer instead
+                self._failure = None
+            self._encode = StreamingResponse.encode
+            raise error
+        return self._value if self._streamed is None else self._streamed
+
+    def _respond(self, handler: Handler, arguments: tuple[Any, Any] | None = None) -> None:
         result: Any = None
         with self._handler_section:
-            event = decode_event(self._invocation)
-            self._caller_buffers = caller_buffers(event)
-            result = handler(event, make_context(self._invocation))
+            result = handler(*(arguments or self._arguments()))
             if not hasattr(type(result), "__await__"):
                 self._prepare(result)
         if hasattr(type(result), "__await__"):
             self._run_async(self._serve_async(result))
         elif self._is_async(result):
             self._run_async(self._send_async(result))
-        if self._reply is not None and self._reported is None and not self._is_async(result):
-            self._send(self._reply.items)
+        self._send_sync(result)
+
+    def _arguments(self) -> tuple[Any, Any]:
+        event = decode_event(self._invocation)
+        self._caller_buffers = caller_buffers(event)
+        return event, make_context(self._invocation)
 
     async def _serve_async(self, awaitable: Awaitable[Any]) -> None:
         # The handler and its content are a single task, so that the content can leave what the handler entered.
@@ -126,6 +205,17 @@ class _Exchange:
             await self._send_async(result)
 
     def _prepare(self, result: Any) -> None:
+        if self._enclosing:
+            if not streams(result):
+                self._value = result
+                return
+        elif self.stream.ended:  # the handler is a decorated one, which has responded
+            if self._failure is None and result is not self._streamed:
+                logs.warn(
+                    f"ignored what a decorator returned after the response was sent: {type(result).__name__}; "
+                    "put it below @streaming to change the response"
+                )
+            return
         reply = reply_to(result, self._caller_buffers)
         self.stream.prepare(reply.content_type, reply.metadata)
         if reply.response is not None:
@@ -147,6 +237,10 @@ class _Exchange:
         if self._reply is not None:
             return hasattr(type(self._reply.items), "__aiter__")
         return isinstance(result, StreamingResponse) and hasattr(type(result.content), "aclose")
+
+    def _send_sync(self, result: Any) -> None:
+        if self._reply is not None and self._failure is None and not self._is_async(result):
+            self._send(self._reply.items)
 
     def _send(self, items: Iterable[Any]) -> None:
         deadline, encode, write = self._deadline, self._encode, (self._heartbeat or self.stream).write
@@ -175,7 +269,7 @@ class _Exchange:
                     close()
 
     async def _send_async(self, result: Any) -> None:
-        if self._reply is None or self._reported is not None:
+        if self._reply is None or self._failure is not None:
             await self._close_async([result.content if isinstance(result, StreamingResponse) else result])
             return
         items: AsyncIterable[Any] = self._reply.items
@@ -213,8 +307,12 @@ class _Exchange:
             while left := [task for task in all_tasks() if _closes_generator(task)]:
                 await wait(left)
 
-    def _run_async(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        return event_loop.run(coroutine, copy_context(), self._deadline)
+    def _run_async(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        self._on_event_loop = True
+        try:
+            event_loop.run(coroutine, copy_context(), self._deadline)
+        finally:
+            self._on_event_loop = False
 
     def _end(self) -> None:
         if self.stream.forked:
@@ -223,6 +321,14 @@ class _Exchange:
         if self.stream.ended:
             raise RuntimeApiError("the response was aborted")
         self.stream.end()
+        if self._enclosing:
+            self._streamed = self._summary()
+
+    def _summary(self) -> Streamed:
+        response = self._reply.response if self._reply is not None else None
+        status = response.status_code if response is not None else 200
+        sent = {"bytes": self.stream.bytes_sent, "chunks": self.stream.chunks_sent}
+        return Streamed(statusCode=status, streamed=sent)
 
     def _stop_heartbeat(self) -> None:
         if self._heartbeat is not None:
@@ -230,10 +336,27 @@ class _Exchange:
             self._heartbeat = None
 
     def _report(self, error: BaseException) -> bool:
-        """Log `error`, and report it to Lambda. Returns False if it must end the process."""
-        self._reported = error
-        error = self._deadline.settle(error)
+        """Log `error`, and report it to Lambda. Returns False if it must end the process.
+
+        Before the first byte, an error of an enclosed stream is only kept: a decorator may answer it.
+        """
+        if error is not self._reported:
+            error = self._deadline.settle(error)
+            if self._enclosing:
+                self._stop_heartbeat()
+                error = as_exception(error)
+            first = self._failure is None
+            if first:
+                self._failure = error
+            if self.stream.started or not self._enclosing:
+                self._reported = error
+                self._send_report(error)
+            elif not first:
+                logs.error(errors.report(error, self._invocation.request_id))
         # Use type(error): an exception can override `__class__`.
+        return not issubclass(type(error), (SystemExit, KeyboardInterrupt))
+
+    def _send_report(self, error: BaseException) -> None:
         disconnected = issubclass(type(error), RuntimeApiError)
         if disconnected and self._deadline.passed:
             # The client read so slowly that the deadline aborted the send.
@@ -251,12 +374,27 @@ class _Exchange:
         except RuntimeApiError as failure:
             logs.error(errors.report(failure, self._invocation.request_id))
         self._deadline.activity = IDLE
-        return not issubclass(type(error), (SystemExit, KeyboardInterrupt))
 
     def _send_final_chunk(self, report: Report) -> None:
         response = self._reply.response if self._reply is not None else None
         if response is not None and self.stream.started and response.status_code not in wire.WITHOUT_CONTENT:
             self.stream.write(response.final_chunk(report))
+
+
+class _Enclosure:
+    """A block inside the handler's call in which its stream is sent."""
+
+    __slots__ = ("_exchange",)
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+
+    def __enter__(self) -> None:
+        self._exchange._enclosing = True
+
+    def __exit__(self, *_: object) -> None:
+        self._exchange._enclosing = False
+        self._exchange._deadline.activity = HANDLER  # the handler's decorators follow
 
 
 class _HandlerSection:

@@ -90,6 +90,13 @@ def reply_to(result: Any, buffered: bool = False) -> Reply:
     return Reply("application/json", None, [encoded])
 
 
+def streams(result: Any) -> bool:
+    """Whether a handler's `result` is a stream."""
+    if isinstance(result, dict):
+        return "statusCode" in result and _is_iterator(result.get("body"))
+    return isinstance(result, StreamingResponse) or _is_iterator(result)
+
+
 def _is_iterator(value: object) -> bool:
     """Whether `value` is an iterator or async iterator, as in collections.abc, without the import."""
     return hasattr(type(value), "__next__") or hasattr(type(value), "__anext__")
