@@ -75,6 +75,7 @@ def checked(handler: Handler) -> Handler:
     if _flags(innermost) & (_YIELDS | _AWAITS):
         raise _refusal(problem, innermost)
 
+    @functools.wraps(handler, updated=())
     def check(event: Any, context: Any) -> Any:
         result = handler(event, context)
         if streams(result) or hasattr(type(result), "__await__"):
@@ -103,7 +104,7 @@ def decorators(handler: Handler) -> list[str]:
 
 
 def _refusal(message: str, function: Any) -> RuntimeFault:
-    return RuntimeFault("Runtime.DecoratorOrder", message, errors.definition(function))
+    return RuntimeFault("Runtime.DecoratorOrder", message, errors.location(function))
 
 
 def _remedy(function: Any) -> str:

@@ -107,10 +107,11 @@ current = _Current()
 class Exchange:
     """The event of an invocation and the response to it."""
 
+    _handler: Handler | None = None
     _failure: BaseException | None = None  # what ended the handler or its content
     _reported: BaseException | None = None
     _reply: Reply | None = None
-    _caller_buffers = False
+    _caller_buffers = _over_http = False
     _heartbeat: Heartbeat | None = None
     _encode: Callable[[Any], bytes] = staticmethod(StreamingResponse.encode)
     _enclosing = False  # the handler's decorators are still to see what happens
@@ -126,7 +127,7 @@ class Exchange:
 
     def run(self, handler: Handler) -> None:
         """Serve the invocation. Raises only what `serve` raises."""
-        current.exchange = self
+        current.exchange, self._handler = self, handler
         with self._deadline:
             try:
                 self._respond(handler)
@@ -193,6 +194,7 @@ class Exchange:
     def _arguments(self) -> tuple[Any, Any]:
         event = decode_event(self._invocation)
         self._caller_buffers = caller_buffers(event)
+        self._over_http = type(event) is dict and "requestContext" in event
         return event, make_context(self._invocation)
 
     async def _serve_async(self, awaitable: Awaitable[Any]) -> None:
@@ -217,6 +219,10 @@ class Exchange:
                 )
             return
         reply = reply_to(result, self._caller_buffers)
+        if getattr(reply.items, "gi_frame", reply) is None or getattr(reply.items, "ag_frame", reply) is None:
+            raise self._consumed(reply.items)
+        if result is None and self._over_http:
+            self._warn_of_none()
         self.stream.prepare(reply.content_type, reply.metadata)
         if reply.response is not None:
             self._encode = reply.response.encode
@@ -228,6 +234,18 @@ class Exchange:
                 self._deadline.activity = IDLE  # a heartbeat that was started must be stored, so that it can be stopped
                 self._heartbeat = Heartbeat(self.stream, reply.response.ping)
         self._reply = reply
+
+    def _consumed(self, generator: Any) -> errors.RuntimeFault:
+        from .enclosure import decorators
+
+        names = " or ".join(decorators(self._handler)) or "code that records what the handler returns"
+        problem = f"'{generator.__name__}' was already read when its items were to be sent, probably by {names}"
+        remedy = "put @streaming (from streaming_runtime import streaming) directly above the handler's `def`"
+        return errors.RuntimeFault("Runtime.StreamConsumed", f"{problem}: {remedy}", errors.location(generator))
+
+    def _warn_of_none(self) -> None:
+        line = " ".join(errors.location(self._handler)).strip().partition("\n")[0]
+        logs.warn(f"the handler returned None, which is sent as null; is a `return` missing? {line}")
 
     def _is_async(self, result: Any) -> bool:
         """Whether the content of `result` must be sent, or closed after a failure, on the event loop.
@@ -363,7 +381,8 @@ class Exchange:
             late = self._deadline.error()
             late.__cause__ = error
             error = late
-        report = errors.report(error, self._invocation.request_id)
+        content = self._reply.items if self._reply is not None else None
+        report = errors.report(error, self._invocation.request_id, content, self._handler)
         logs.error(report)
         self._deadline.activity = SENDING
         try:

@@ -225,7 +225,9 @@ def error(report: Report) -> None:
         _log.write(to_json(entry), _frame_type(_JSON_FRAME, _ERROR), "\n")
         return
     head = ": ".join(part for part in (report["errorType"], report["errorMessage"]) if part)
-    lines = [f"[ERROR] {head}", "Traceback (most recent call last):"]
+    lines = [f"[ERROR] {head}"]
+    if report["stackTrace"]:
+        lines.append("Traceback (most recent call last):")
     for entry in report["stackTrace"]:
         for line in entry.splitlines():
             # CloudWatch drops ordinary spaces at the start of a line.
@@ -240,12 +242,14 @@ def error(report: Report) -> None:
 
 def warn(message: str) -> None:
     """Log a warning of the runtime's own."""
-    now = time.strftime(_TIME_FORMAT, time.gmtime())
+    seconds, milliseconds = divmod(time.time_ns() // 1_000_000, 1000)
+    now = time.strftime(_TIME_FORMAT, time.gmtime(seconds))
     if _log.json_format:
-        entry = {"timestamp": now + "Z", "level": "WARN", "message": message, "requestId": _log.request_id}
+        entry = {"timestamp": now + "Z", "level": "WARNING", "message": message, "requestId": _log.request_id}
         _log.write(to_json(entry), _frame_type(_JSON_FRAME, _WARNING), "\n")
     else:
-        _log.write(f"[WARN]\t{now}Z\t{_log.request_id}\t{message}\n", _frame_type(_TEXT_FRAME, _WARNING))
+        text = f"[WARNING]\t{now}.{milliseconds:03}Z\t{_log.request_id}\t{message}\n"
+        _log.write(text, _frame_type(_TEXT_FRAME, _WARNING))
 
 
 def to_json(value: dict[str, Any]) -> str:
