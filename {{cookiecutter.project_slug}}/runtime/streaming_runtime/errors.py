@@ -88,12 +88,12 @@ def location(source: Any) -> list[str]:
         found = code.co_filename, code.co_firstlineno, code.co_name
     else:
         return []
-    return _formatted([found])
+    return formatted([found])
 
 
 def import_trace(error: BaseException) -> list[str]:
     """Return the stack trace of a failed import in the user's code."""
-    return _formatted([frame for frame in _frames(error) if not frame[0].startswith(_INTERNAL)])
+    return formatted([frame for frame in _frames(error) if not frame[0].startswith(_INTERNAL)])
 
 
 def type_header(kind: str) -> tuple[str, str]:
@@ -145,7 +145,7 @@ def _fault(error: BaseException) -> RuntimeFault | None:
 def _stack_trace(error: BaseException, seen: set[int]) -> list[str]:
     """Return the frames of `error`, then type, message and frames of each cause and of each member of a group."""
     seen.add(id(error))
-    entries = _formatted(_frames(error))
+    entries = formatted(_frames(error))
     cause = _BASE.__cause__.__get__(error)
     if cause is None and not _BASE.__suppress_context__.__get__(error):
         cause = _BASE.__context__.__get__(error)
@@ -156,11 +156,11 @@ def _stack_trace(error: BaseException, seen: set[int]) -> list[str]:
             entries += [f"{label} {_type_name(other)}: {_message(other)}\n", *_stack_trace(other, seen)]
     if issubclass(type(error), StreamDeadlineExceeded):
         thread: list[Frame] = _BASE.__getattribute__(error, "thread")
-        entries += ["In a thread\n", *_formatted(thread)] if thread else []
+        entries += ["In a thread\n", *formatted(thread)] if thread else []
     return entries
 
 
-def _formatted(frames: list[Frame]) -> list[str]:
+def formatted(frames: list[Frame]) -> list[str]:
     """Format frames as `traceback` does for awslambdaric.
 
     Importing that module takes longer than the rest of a report. It also imports modules such as ``token``, whose

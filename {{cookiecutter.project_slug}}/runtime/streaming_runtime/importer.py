@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from .errors import RuntimeFault, import_trace, location
+from .errors import RuntimeFault, formatted, import_trace, location
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -100,11 +100,11 @@ def load_handler(name: str) -> Handler:
     except AttributeError:
         functions = [value for value in vars(module).values() if getattr(value, "__module__", None) == dotted_name]
         found = [function for function in functions if hasattr(function, "__code__")]
-        names = ", ".join(f"{module_name}.{function.__name__}" for function in found) or "a function"
+        names = ", ".join(f"{module_name}.{function.__name__}" for function in found) or f"{module_name}.NAME of a function"
         problem = f"Handler '{attribute}' missing on module '{module_name}'; set Handler in template.yaml to {names}"
         lines = [line for function in found for line in location(function)]
-        first_line = f'  File "{module.__file__}", line 1, in <module>\n'
-        raise RuntimeFault("Runtime.HandlerNotFound", problem, lines or [first_line]) from None
+        lines = lines or formatted([(str(module.__file__), 1, "<module>")])
+        raise RuntimeFault("Runtime.HandlerNotFound", problem, lines) from None
     return handler
 
 

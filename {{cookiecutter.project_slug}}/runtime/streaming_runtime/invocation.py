@@ -111,7 +111,8 @@ class Exchange:
     _failure: BaseException | None = None  # what ended the handler or its content
     _reported: BaseException | None = None
     _reply: Reply | None = None
-    _caller_buffers = _over_http = False
+    _caller_buffers = False
+    _over_http: bool | None = None  # None before the handler is called
     _heartbeat: Heartbeat | None = None
     _encode: Callable[[Any], bytes] = staticmethod(StreamingResponse.encode)
     _enclosing = False  # the handler's decorators are still to see what happens
@@ -236,12 +237,13 @@ class Exchange:
         self._reply = reply
 
     def _consumed(self, generator: Any) -> errors.RuntimeFault:
-        from .enclosure import decorators
+        from .decorators import decorators, remedy
 
+        assert self._handler is not None
         names = " or ".join(decorators(self._handler)) or "code that records what the handler returns"
         problem = f"'{generator.__name__}' was already read when its items were to be sent, probably by {names}"
-        remedy = "put @streaming (from streaming_runtime import streaming) directly above the handler's `def`"
-        return errors.RuntimeFault("Runtime.StreamConsumed", f"{problem}: {remedy}", errors.location(generator))
+        message = f"{problem}: {remedy(self._handler)}"
+        return errors.RuntimeFault("Runtime.StreamConsumed", message, errors.location(generator))
 
     def _warn_of_none(self) -> None:
         line = " ".join(errors.location(self._handler)).strip().partition("\n")[0]
@@ -381,8 +383,7 @@ class Exchange:
             late = self._deadline.error()
             late.__cause__ = error
             error = late
-        content = self._reply.items if self._reply is not None else None
-        report = errors.report(error, self._invocation.request_id, content, self._handler)
+        report = errors.report(error, self._invocation.request_id, *(() if disconnected else self._sources()))
         logs.error(report)
         self._deadline.activity = SENDING
         try:
@@ -393,6 +394,12 @@ class Exchange:
         except RuntimeApiError as failure:
             logs.error(errors.report(failure, self._invocation.request_id))
         self._deadline.activity = IDLE
+
+    def _sources(self) -> tuple[object, ...]:
+        """Return what of the function's code an error may be about that has no line of that in its traceback."""
+        if self._over_http is None:  # the event could not be read
+            return ()
+        return (self._reply.items if self._reply is not None else None), self._handler
 
     def _send_final_chunk(self, report: Report) -> None:
         response = self._reply.response if self._reply is not None else None

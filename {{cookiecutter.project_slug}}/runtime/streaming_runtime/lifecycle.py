@@ -118,7 +118,7 @@ def _initialize(handler_name: str) -> Handler:
     configure_sys_path()
     handler = load_handler(handler_name)
     if hasattr(handler, "__wrapped__") or hasattr(handler, "func"):  # it has decorators
-        from .enclosure import checked
+        from .decorators import checked
 
         handler = checked(handler)
     if event_loop.shutdown_hooks:

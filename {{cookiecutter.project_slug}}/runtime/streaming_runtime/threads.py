@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from _thread import get_ident
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,11 +22,10 @@ def user_thread() -> list[Frame]:
     """
     root = os.path.join(os.path.abspath(os.environ.get("LAMBDA_TASK_ROOT", "")), "")
     installed = _installed(root)
-    own = sys._getframe()
-    for frame in sys._current_frames().values():
+    threads = sys._current_frames()
+    del threads[get_ident()]  # also since a frame that references itself would stay in memory
+    for frame in threads.values():
         stack = _stack(frame)
-        if frame is own or own in stack:
-            continue
         frames = [(each.f_code.co_filename, each.f_lineno, each.f_code.co_name) for each in stack]
         for number, (path, _, _) in enumerate(frames):
             if path.startswith(root) and not path.startswith((_OWN, *installed)):
