@@ -52,7 +52,7 @@ def build(project: Path, name: str, artifact: Path, **more: str) -> str:
         (
             "Runtime: python3.13\n      LoggingConfig: {",
             "Runtime: provided.al2023\n      LoggingConfig: {",
-            'WorkerFunction: Metadata must name a release, such as PythonVersion: "3.13.18", got \'\'',
+            "WorkerFunction: Metadata must name a release, such as PythonVersion: \"3.13.18\", got ''",
         ),
         ("Architectures: [arm64]", "Architectures: [arm]", "Architectures must be arm64 or x86_64, got 'arm'"),
         ("  WorkerFunction:", "  WorkFunction:", "no AWS::Serverless::Function named 'WorkerFunction'"),
