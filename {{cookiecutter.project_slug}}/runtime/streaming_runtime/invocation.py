@@ -105,7 +105,12 @@ current = _Current()
 
 
 class Exchange:
-    """The event of an invocation and the response to it."""
+    """The event of an invocation and the response to it.
+
+    Attributes:
+        stream: The response.
+        deadline: The deadline of the invocation.
+    """
 
     _handler: Handler | None = None
     _failure: BaseException | None = None  # what ended the handler or its content
@@ -123,15 +128,15 @@ class Exchange:
     def __init__(self, api: RuntimeApi, invocation: Invocation) -> None:
         self.stream = ResponseStream(api, invocation)
         self._invocation = invocation
-        self._deadline = Deadline(invocation.deadline_ms, api.connection.abort)
-        self._handler_section = _HandlerSection(self._deadline, self._report, api.connection)
+        self.deadline = Deadline(invocation.deadline_ms, api.connection.abort)
+        self._handler_section = _HandlerSection(self.deadline, self._report, api.connection)
 
     def run(self, handler: Handler) -> None:
         """Serve the invocation. Raises only what `serve` raises."""
         current.exchange, self._handler = self, handler
-        with self._deadline:
+        with self.deadline:
             try:
-                self._respond(handler)
+                self._call(handler)
             except BaseException as error:
                 # The deadline passed just as the handler ended, or an exception left the event loop past its task.
                 if error is self._reported or not self._report(error):
@@ -154,17 +159,22 @@ class Exchange:
         if self._on_event_loop:
             return self._enclose_async(function, event, context)
         with _Enclosure(self):
-            self._respond(function, (event, context))
+            self._call(function, (event, context))
         return self._outcome()
 
     async def _enclose_async(self, function: Handler, event: Any, context: Any) -> Any:
         with _Enclosure(self):
-            result: Any = None
+            respond, result = _own_response(function), None
             with self._handler_section:
-                result = function(event, context)
-                if not hasattr(type(result), "__await__"):
-                    self._prepare(result)
-            if hasattr(type(result), "__await__"):
+                if respond is not None:
+                    result = respond(function, event, context, self)
+                else:
+                    result = function(event, context)
+                    if not hasattr(type(result), "__await__"):
+                        self._prepare(result)
+            if respond is not None:
+                await self._respond(result)
+            elif hasattr(type(result), "__await__"):
                 await self._serve_async(result)
             elif self._is_async(result):
                 await self._send_async(result)
@@ -180,13 +190,19 @@ class Exchange:
             raise error
         return self._value if self._streamed is None else self._streamed
 
-    def _respond(self, handler: Handler, arguments: tuple[Any, Any] | None = None) -> None:
-        result: Any = None
+    def _call(self, handler: Handler, arguments: tuple[Any, Any] | None = None) -> None:
+        respond, result = _own_response(handler), None
         with self._handler_section:
-            result = handler(*(arguments or self._arguments()))
-            if not hasattr(type(result), "__await__"):
-                self._prepare(result)
-        if hasattr(type(result), "__await__"):
+            event, context = arguments or self._arguments()
+            if respond is not None:
+                result = respond(handler, event, context, self)
+            else:
+                result = handler(event, context)
+                if not hasattr(type(result), "__await__"):
+                    self._prepare(result)
+        if respond is not None and self._failure is None:
+            self._run_async(self._respond(result))
+        elif hasattr(type(result), "__await__"):
             self._run_async(self._serve_async(result))
         elif self._is_async(result):
             self._run_async(self._send_async(result))
@@ -197,6 +213,31 @@ class Exchange:
         self._caller_buffers = caller_buffers(event)
         self._over_http = type(event) is dict and "requestContext" in event
         return event, make_context(self._invocation)
+
+    async def _respond(self, response: Awaitable[None]) -> None:
+        with self._handler_section:
+            await response
+        await self._close_async(())
+
+    def start(self, metadata: bytes) -> None:
+        """Set the HTTP metadata of a response that the handler writes itself."""
+        self.stream.prepare(wire.HTTP_INTEGRATION_RESPONSE, metadata)
+
+    def write(self, part: bytes, last: bool) -> bool:
+        """Send a part of a response that the handler writes itself. Tell whether that succeeded."""
+        written = False
+        self.deadline.activity = SENDING
+        try:
+            self.stream.write(part, last=last)
+            written = True
+            if last:
+                self._end()
+        except RuntimeApiError as error:
+            if self.stream.forked:
+                exit_child(error)
+            self._report(error)
+        self.deadline.activity = HANDLER
+        return written
 
     async def _serve_async(self, awaitable: Awaitable[Any]) -> None:
         # The handler and its content are a single task, so that the content can leave what the handler entered.
@@ -232,7 +273,7 @@ class Exchange:
             elif reply.response.ping:
                 from .event_stream import Heartbeat
 
-                self._deadline.activity = IDLE  # a heartbeat that was started must be stored, so that it can be stopped
+                self.deadline.activity = IDLE  # a heartbeat that was started must be stored, so that it can be stopped
                 self._heartbeat = Heartbeat(self.stream, reply.response.ping)
         self._reply = reply
 
@@ -263,7 +304,7 @@ class Exchange:
             self._send(self._reply.items)
 
     def _send(self, items: Iterable[Any]) -> None:
-        deadline, encode, write = self._deadline, self._encode, (self._heartbeat or self.stream).write
+        deadline, encode, write = self.deadline, self._encode, (self._heartbeat or self.stream).write
         opened = [items]
         with self._handler_section:
             iterator = iter(items)
@@ -293,7 +334,7 @@ class Exchange:
             await self._close_async([result.content if isinstance(result, StreamingResponse) else result])
             return
         items: AsyncIterable[Any] = self._reply.items
-        deadline, encode, write = self._deadline, self._encode, (self._heartbeat or self.stream).write
+        deadline, encode, write = self.deadline, self._encode, (self._heartbeat or self.stream).write
         opened = [items]
         with self._handler_section:
             iterator = aiter(items)
@@ -330,7 +371,7 @@ class Exchange:
     def _run_async(self, coroutine: Coroutine[Any, Any, Any]) -> None:
         self._on_event_loop = True
         try:
-            event_loop.run(coroutine, copy_context(), self._deadline)
+            event_loop.run(coroutine, copy_context(), self.deadline)
         finally:
             self._on_event_loop = False
 
@@ -345,10 +386,8 @@ class Exchange:
             self._streamed = self._summary()
 
     def _summary(self) -> Streamed:
-        response = self._reply.response if self._reply is not None else None
-        status = response.status_code if response is not None else 200
         sent = {"bytes": self.stream.bytes_sent, "chunks": self.stream.chunks_sent}
-        return Streamed(statusCode=status, streamed=sent)
+        return Streamed(statusCode=self.stream.status_code, streamed=sent)
 
     def _stop_heartbeat(self) -> None:
         if self._heartbeat is not None:
@@ -361,7 +400,7 @@ class Exchange:
         Before the first byte, an error of an enclosed stream is only kept: a decorator may answer it.
         """
         if error is not self._reported:
-            error = self._deadline.settle(error)
+            error = self.deadline.settle(error)
             if self._enclosing:
                 self._stop_heartbeat()
                 error = as_exception(error)
@@ -378,14 +417,14 @@ class Exchange:
 
     def _send_report(self, error: BaseException) -> None:
         disconnected = issubclass(type(error), RuntimeApiError)
-        if disconnected and self._deadline.passed:
+        if disconnected and self.deadline.passed:
             # The client read so slowly that the deadline aborted the send.
-            late = self._deadline.error()
+            late = self.deadline.error()
             late.__cause__ = error
             error = late
         report = errors.report(error, self._invocation.request_id, *(() if disconnected else self._sources()))
         logs.error(report)
-        self._deadline.activity = SENDING
+        self.deadline.activity = SENDING
         try:
             self._stop_heartbeat()
             if not self.stream.ended and not disconnected:
@@ -393,7 +432,7 @@ class Exchange:
                 self.stream.fail(error, report)
         except RuntimeApiError as failure:
             logs.error(errors.report(failure, self._invocation.request_id))
-        self._deadline.activity = IDLE
+        self.deadline.activity = IDLE
 
     def _sources(self) -> tuple[object, ...]:
         """Return what of the function's code an error may be about that has no line of that in its traceback."""
@@ -420,7 +459,7 @@ class _Enclosure:
 
     def __exit__(self, *_: object) -> None:
         self._exchange._enclosing = False
-        self._exchange._deadline.activity = HANDLER  # the handler's decorators follow
+        self._exchange.deadline.activity = HANDLER  # the handler's decorators follow
 
 
 class _HandlerSection:
@@ -441,6 +480,11 @@ class _HandlerSection:
         if self._connection.forked:
             exit_child(error)
         return error is not None and self._report(error)
+
+
+def _own_response(handler: Handler) -> Any:
+    """Return how `handler` writes its response itself: see `AsgiHandler.respond`. None if it does not."""
+    return getattr(getattr(type(handler), "__call__", None), "respond", None)  # noqa: B004
 
 
 def _drop(_item: object) -> bytes:
