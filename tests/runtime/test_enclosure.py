@@ -42,6 +42,13 @@ def watched(handler):
             return result
     return watch
 """
+FASTAPI = """
+import fastapi, fastapi.responses
+app = fastapi.FastAPI()
+@app.get("/{outcome}")
+async def route(outcome: str):
+    return fastapi.responses.StreamingResponse(later(outcome))
+"""
 KINDS = {
     "sync generator": "def handler(event, context):\n    yield from items(event)\n",
     "async generator": "async def handler(event, context):\n    async for item in later(event): yield item\n",
@@ -58,7 +65,10 @@ OUTCOMES: dict[str, tuple[list[str], tuple[str, bytes, str]]] = {
     "whole": (WHOLE, ("response", b"onetwo", "")),
     "before": (["enter", "begin", "exit ValueError True"], ("error", b"", "ValueError")),
     "midway": (["enter", "begin", "exit ValueError True"], ("response", b"one", "ValueError")),
-    "deadline": (["enter", "begin", "exit StreamDeadlineExceeded True"], ("response", b"one", "StreamDeadlineExceeded")),
+    "deadline": (
+        ["enter", "begin", "exit StreamDeadlineExceeded True"],
+        ("response", b"one", "StreamDeadlineExceeded"),
+    ),
 }
 
 
@@ -110,6 +120,18 @@ def test_async_decorator(sandbox: Sandbox, kind: str, name: str) -> None:
     assert (lines(ended), outcome(ended)) == OUTCOMES[name]
 
 
+@pytest.mark.traced
+@pytest.mark.own_interpreter
+@pytest.mark.parametrize("decorator", ["watched", "awaited"])
+@pytest.mark.parametrize("name", ["whole", "midway"])
+def test_asgi_application(sandbox: Sandbox, decorator: str, name: str) -> None:
+    http = {"requestContext": {"http": {"method": "GET"}}, "rawPath": f"/{name}", "headers": {}}
+    code = f"{PREAMBLE}{ASYNC_DECORATOR}{FASTAPI}handler = {decorator}(streaming(AsgiHandler(app)))\n"
+    ended = sandbox.run(code, event(json.dumps(http).encode()))
+    assert outcome(ended) == OUTCOMES[name][1]
+    assert [line for line in lines(ended) if " " in line] == [line for line in OUTCOMES[name][0] if " " in line]
+
+
 VALUES = ("{'a': 1}", "{'statusCode': 200, 'body': 'text'}", "None", "[1]")
 
 
@@ -126,7 +148,10 @@ def test_value_is_returned_unchanged(sandbox: Sandbox, value: str, kind: str) ->
 
 
 def decorated(body: str, handler: str = "def handler(event, context):\n    yield from items(event)\n") -> str:
-    decorator = f"def decorator(handler):\n    @functools.wraps(handler)\n    def wrapper(event, context):\n{body}    return wrapper\n"
+    decorator = (
+        "def decorator(handler):\n    @functools.wraps(handler)\n    def wrapper(event, context):\n"
+        f"{body}    return wrapper\n"
+    )
     return f"{PREAMBLE}{decorator}@decorator\n@streaming\n{handler}"
 
 
@@ -182,7 +207,9 @@ def test_other_result_is_reported(sandbox: Sandbox) -> None:
 
 def test_error_after_the_stream(sandbox: Sandbox) -> None:
     """A decorator that fails once the response was sent is logged."""
-    ended = sandbox.run(decorated("        handler(event, context)\n        1 / 0\n"), event(b'"whole"'), event(b'"whole"'))
+    ended = sandbox.run(
+        decorated("        handler(event, context)\n        1 / 0\n"), event(b'"whole"'), event(b'"whole"')
+    )
     assert [post.trailers for post in ended.posts] == [{}, {}]
     assert ended.output.count("[ERROR] ZeroDivisionError") == 2
 
@@ -239,7 +266,10 @@ def test_outside_of_the_runtime() -> None:
     assert list(handler("x", None)) == ["x"]
 
 
-YIELDING = "def wrap(handler):\n    @functools.wraps(handler)\n    def wrapper(event, context):\n        yield from handler(event, context)\n    return wrapper\n"
+YIELDING = (
+    "def wrap(handler):\n    @functools.wraps(handler)\n    def wrapper(event, context):\n"
+    "        yield from handler(event, context)\n    return wrapper\n"
+)
 
 
 def test_yielding_decorator_is_refused(sandbox: Sandbox) -> None:
@@ -268,8 +298,8 @@ READ = {
     "async": (
         "async def handler(event, context):\n    content = later(event)\n"
         "    async for item in content: pass\n    return StreamingResponse(content)\n",
-        "'later' was already read when its items were to be sent, probably by code that records what the handler returns: "
-        "put @streaming (from streaming_runtime import streaming) directly above `def handler`",
+        "'later' was already read when its items were to be sent, probably by code that records what the handler "
+        "returns: put @streaming (from streaming_runtime import streaming) directly above `def handler`",
     ),
 }
 

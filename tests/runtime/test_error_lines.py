@@ -59,7 +59,11 @@ MISTAKES = {
         "make it a JSON value first, such as a date by isoformat()",
         "def handler(e, c):",
     ),
-    "invalid status": ("def handler(e, c):\n    return {'statusCode': 9}\n", "from 200 to 599, not 9", "def handler(e, c):"),
+    "invalid status": (
+        "def handler(e, c):\n    return {'statusCode': 9}\n",
+        "from 200 to 599, not 9",
+        "def handler(e, c):",
+    ),
 }
 
 
@@ -135,7 +139,8 @@ def test_no_warning_without_an_http_request(sandbox: Sandbox) -> None:
 WAITING = {
     "thread": "import asyncio\nasync def handler(e, c):\n    await asyncio.to_thread(work)\n",
     "endpoint": (
-        "from fastapi import FastAPI\napp = FastAPI()\n@app.get('/')\ndef index():\n    work()\nhandler = AsgiHandler(app)\n"
+        "from fastapi import FastAPI\napp = FastAPI()\n@app.get('/')\ndef index():\n    work()\n"
+        "handler = AsgiHandler(app)\n"
     ),
 }
 

@@ -9,7 +9,6 @@ from tests.helpers.protocol import ERROR_TYPE, error_report, error_trailers
 from tests.helpers.sandbox import Sandbox
 from tests.helpers.scripted_api import ARN, ERROR, INIT_ERROR, REQUEST_ID, Answer, event, refusal, response_head
 
-
 # What the message about a wrong item recommends.
 ITEMS = 'json.dumps(…) + "\\n" makes a line of JSON, EventSourceResponse makes events'
 
@@ -270,7 +269,8 @@ INIT = {
         "",
         "nothing.handler",
         "Runtime.ImportModuleError",
-        "Unable to import module 'nothing': No module named 'nothing'; set Handler in template.yaml to a module in {task}",
+        "Unable to import module 'nothing': No module named 'nothing'; "
+        "set Handler in template.yaml to a module in {task}",
     ),
     "syntax error": (
         "def handler(:\n",

@@ -20,7 +20,17 @@ LAYERS = {
 }
 MODULES = {module for modules in LAYERS.values() for module in modules}
 # Imported on demand, so that functions that do not use them start no later.
-ON_DEMAND = {"asgi", "lifespan", "event_stream", "metrics", "workers", "snapstart", "enclosure", "decorators", "threads"}
+ON_DEMAND = {
+    "asgi",
+    "lifespan",
+    "event_stream",
+    "metrics",
+    "workers",
+    "snapstart",
+    "enclosure",
+    "decorators",
+    "threads",
+}
 
 
 def loaded_with(module: str) -> set[str]:

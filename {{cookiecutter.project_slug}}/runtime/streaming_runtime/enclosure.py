@@ -1,8 +1,8 @@
 """`streaming`: a handler whose decorators see its whole stream.
 
 Most libraries that watch a function wrap its handler, and look at the call. A handler that streams has returned before
-its first chunk is sent: spans and metrics end too early, and errors midway are not seen. Below `streaming` the stream is
-sent within the call, so that whatever encloses the call encloses the stream.
+its first chunk is sent: spans and metrics end too early, and errors midway are not seen. Below `streaming` the stream
+is sent within the call, so that whatever encloses the call encloses the stream.
 """
 
 from __future__ import annotations

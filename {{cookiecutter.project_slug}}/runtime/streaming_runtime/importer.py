@@ -100,7 +100,9 @@ def load_handler(name: str) -> Handler:
     except AttributeError:
         functions = [value for value in vars(module).values() if getattr(value, "__module__", None) == dotted_name]
         found = [function for function in functions if hasattr(function, "__code__")]
-        names = ", ".join(f"{module_name}.{function.__name__}" for function in found) or f"{module_name}.NAME of a function"
+        names = (
+            ", ".join(f"{module_name}.{function.__name__}" for function in found) or f"{module_name}.NAME of a function"
+        )
         problem = f"Handler '{attribute}' missing on module '{module_name}'; set Handler in template.yaml to {names}"
         lines = [line for function in found for line in location(function)]
         lines = lines or formatted([(str(module.__file__), 1, "<module>")])
