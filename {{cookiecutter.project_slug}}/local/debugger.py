@@ -40,7 +40,7 @@ def main(port: str, mode: str, runtime: str) -> None:
     # The adapter of a process of its own would outlive this one, and keep the port when the code changes.
     debugpy.listen((_HOST, int(port)), in_process_debug_adapter=True)
     if mode == "attach":
-        print(f"Attach a debugger to {_HOST}:{port} at any time. There is no timeout.")
+        print(f"Attach a debugger to {_HOST}:{port} at any time. Timeouts are off.")
     else:
         print(f"The function waits for a debugger to attach to {_HOST}:{port}.")
         debugpy.wait_for_client()
