@@ -74,7 +74,7 @@ def as_exception(error: BaseException) -> BaseException:
     if type(error) is not StreamDeadlineExceeded:
         return error
     late = _DeadlineForDecorators(*error.args).with_traceback(error.__traceback__)
-    late.thread = error.thread  # type: ignore[attr-defined]
+    late.thread = error.thread
     late.__cause__, late.__context__, late.__suppress_context__ = (
         error.__cause__,
         error.__context__,

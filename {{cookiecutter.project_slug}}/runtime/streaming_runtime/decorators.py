@@ -23,7 +23,6 @@ _HARMLESS = "inject_lambda_context"  # the one of their decorators that does not
 _STORES_RESULT = "idempotent"  # the one that sends the result of a call again
 _ENCLOSURE = f"{__package__}.enclosure"
 _YIELDS, _AWAITS = 0x20 | 0x200, 0x80  # flags of a function's code, as in `inspect`
-_LIMIT = 100  # decorators
 
 
 def checked(handler: Handler) -> Handler:
@@ -91,10 +90,7 @@ def _refusal(message: str, function: Any) -> RuntimeFault:
 def _links(handler: Any) -> list[Any]:
     """Return `handler`, what it wraps, and so on down to the function itself."""
     links = [handler]
-    while len(links) < _LIMIT:
-        wrapped = getattr(links[-1], "__wrapped__", None) or getattr(links[-1], "func", None)
-        if not callable(wrapped):
-            break
+    while callable(wrapped := getattr(links[-1], "__wrapped__", None) or getattr(links[-1], "func", None)):
         links.append(wrapped)
     return links
 

@@ -164,7 +164,8 @@ class Exchange:
 
     async def _enclose_async(self, function: Handler, event: Any, context: Any) -> Any:
         with _Enclosure(self):
-            respond, result = _own_response(function), None
+            result: Any = None
+            respond = _own_response(function)
             with self._handler_section:
                 if respond is not None:
                     result = respond(function, event, context, self)
@@ -191,7 +192,8 @@ class Exchange:
         return self._value if self._streamed is None else self._streamed
 
     def _call(self, handler: Handler, arguments: tuple[Any, Any] | None = None) -> None:
-        respond, result = _own_response(handler), None
+        result: Any = None
+        respond = _own_response(handler)
         with self._handler_section:
             event, context = arguments or self._arguments()
             if respond is not None:
