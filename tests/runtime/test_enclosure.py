@@ -139,7 +139,7 @@ VALUES = ("{'a': 1}", "{'statusCode': 200, 'body': 'text'}", "None", "[1]")
 @pytest.mark.parametrize("value", VALUES)
 @pytest.mark.parametrize("kind", ["def", "async def"])
 def test_value_is_returned_unchanged(sandbox: Sandbox, value: str, kind: str) -> None:
-    """Decorators may change a result that is no stream."""
+    """Decorators may change any other result than a stream."""
     code = f"{PREAMBLE}@watched\n@streaming\n{kind} handler(event, context):\n    return {value}\n"
     plain = sandbox.run(f"{kind} handler(event, context):\n    return {value}\n", event())
     ended = sandbox.run(code, event())

@@ -89,7 +89,7 @@ def test_mistake(sandbox: Sandbox, code: str, message: str, line: str) -> None:
     assert isinstance(report["stackTrace"], list)
     entries = [entry for entry in report["stackTrace"] if "/streaming_runtime/" not in entry]
     number = (IMPORTS + code).splitlines().index(next(text for text in (IMPORTS + code).splitlines() if line in text))
-    if line == "x = 1":  # there is no better line than the first
+    if line == "x = 1":  # the first line stands for the module
         number, line = 0, "import time"
     pattern = re.compile(rf'  File "{re.escape(str(sandbox.task))}/app\.py", line {number + 1}, in \S+\n    (.*)\n')
     assert (found := pattern.fullmatch(entries[-1])), entries

@@ -177,9 +177,9 @@ def test_refused_orders(sandbox: Sandbox, name: str) -> None:
         "TypeError",
         f"@streaming must be below {name}, which would not see the stream: {ABOVE}",
     )
-    returned = "calls = []\ndef handler(e, c):\n    return StreamingResponse('x') if calls else calls.append(1) or 1\n"
+    returned = "def handler(e, c):\n    return StreamingResponse('x') if calls else calls.append(1) or 1\n"
     events = event(b"{}"), event(url_event("/"))
-    ended = sandbox.run(f"{preamble}@watch\n{returned}", *events, environment=ENVIRONMENT)
+    ended = sandbox.run(f"{preamble}calls = []\n@watch\n{returned}", *events, environment=ENVIRONMENT)
     assert ended.bodies[0] == b"1"
     assert json.loads(ended.bodies[1])["errorType"] == "Runtime.DecoratorOrder"
 

@@ -23,8 +23,8 @@ def streaming(function: Handler) -> Handler:
     """Send the stream of the handler `function` within its call, so that the decorators above enclose the stream.
 
     They get a dict with the status as ``statusCode`` after the last chunk, and a failure midway as an exception; the
-    deadline is an `Exception` to them. A result that is no stream is returned to them unchanged. Called by other code
-    than the runtime, such as a test, the handler is as if it were not decorated.
+    deadline is an `Exception` to them. Any other result than a stream is returned to them unchanged. Called by other
+    code than the runtime, such as a test, the handler is as if it were not decorated.
 
     Args:
         function: The handler: a function, or an `AsgiHandler`. Decorators that change the response may be below this

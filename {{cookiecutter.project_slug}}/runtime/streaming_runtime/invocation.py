@@ -122,7 +122,7 @@ class Exchange:
     _encode: Callable[[Any], bytes] = staticmethod(StreamingResponse.encode)
     _enclosing = False  # the handler's decorators are still to see what happens
     _on_event_loop = False
-    _value: Any = None  # of the enclosed handler, if it is no stream
+    _value: Any = None  # of the enclosed handler, unless it is a stream
     _streamed: Streamed | None = None
 
     def __init__(self, api: RuntimeApi, invocation: Invocation) -> None:
@@ -148,7 +148,7 @@ class Exchange:
         """Call `function` and send what it streams, before the decorators around this call see its end.
 
         Returns:
-            A `Streamed`, or what `function` returned if that is no stream. On a running event loop, an awaitable of it.
+            A `Streamed`, or what `function` returned unless that is a stream. On a running event loop, an awaitable.
 
         Raises:
             RuntimeError: A response was already sent.

@@ -16,7 +16,7 @@ _OWN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "")
 
 
 def user_thread() -> list[Frame]:
-    """Return the stack of the thread in which code of the function runs, from that code on; empty if there is none.
+    """Return the stack of the thread in which code of the function runs, from that code on; else nothing.
 
     An event loop waits for such a thread, so its own stack shows only where it waits: a framework's line.
     """
