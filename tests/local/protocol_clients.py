@@ -1,7 +1,7 @@
 """Clients of the chat examples' protocols, each with its own package; run by the interpreter of the group `clients`.
 
-`python protocol_clients.py CLIENT URL` makes the requests that test_protocol_clients.py prepares answers for, and prints
-what the client has read as JSON.
+`python protocol_clients.py CLIENT URL` makes the requests for which test_protocol_clients.py prepares answers,
+and prints what the client has read, as JSON.
 """
 
 # The packages are installed where this runs, and not where it is type-checked.
@@ -41,7 +41,9 @@ def openai(url: str) -> dict[str, Any]:
             "events": sorted(set(events)),
             "text": choice.message.content,
             "reasoning": getattr(choice.message, "reasoning_content", None),
-            "calls": [(call.id, call.function.name, call.function.arguments) for call in choice.message.tool_calls or ()],
+            "calls": [
+                (call.id, call.function.name, call.function.arguments) for call in choice.message.tool_calls or ()
+            ],
             "reason": choice.finish_reason,
             "tokens": (completion.usage.prompt_tokens, completion.usage.completion_tokens),
         }
@@ -50,7 +52,11 @@ def openai(url: str) -> dict[str, Any]:
     tools = [{"type": "function", "function": {**TOOL, "strict": True}}]
     found["tool"] = read(QUESTION, tools=tools)
     call = {"id": "t1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}
-    history = [*QUESTION, {"role": "assistant", "tool_calls": [call]}, {"role": "tool", "tool_call_id": "t1", "content": "2"}]
+    history = [
+        *QUESTION,
+        {"role": "assistant", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "t1", "content": "2"},
+    ]
     found["after tool"] = read(history, tools=tools)["text"]
     whole = create(model="m", messages=QUESTION)
     found["whole"] = (whole.choices[0].message.content, whole.choices[0].finish_reason, whole.usage.total_tokens)
@@ -79,10 +85,10 @@ def pydantic_ai(url: str) -> dict[str, Any]:
     from pydantic_ai.models.openai import OpenAIChatModel
     from pydantic_ai.providers.openai import OpenAIProvider
 
-    agent = Agent(OpenAIChatModel("m", provider=OpenAIProvider(base_url=f"{url}/v1", api_key="unused")), retries=0)
+    agent: Any = Agent(OpenAIChatModel("m", provider=OpenAIProvider(base_url=f"{url}/v1", api_key="unused")), retries=0)
     called = []
 
-    @agent.tool_plain
+    @agent.tool_plain  # type: ignore[untyped-decorator]
     def add(a: int) -> int:
         """Add."""
         called.append(a)
@@ -127,8 +133,15 @@ def agui(url: str) -> dict[str, Any]:
     history = [{"id": "1", **QUESTION[0]}, {"id": "2", "role": "assistant", "toolCalls": [call]}, tool_message]
     for name, messages in (("tool", history[:1]), ("after tool", history), ("error midway", history[:1])):
         run = RunAgentInput.model_validate(
-            {"threadId": "t", "runId": name, "state": {}, "messages": messages, "tools": [TOOL], "context": [],
-             "forwardedProps": {}}
+            {
+                "threadId": "t",
+                "runId": name,
+                "state": {},
+                "messages": messages,
+                "tools": [TOOL],
+                "context": [],
+                "forwardedProps": {},
+            }
         )
         body = run.model_dump(mode="json", by_alias=True, exclude_none=True)
         read = [adapter.validate_python(event) for event in events(f"{url}/ag-ui", body)]
@@ -151,19 +164,24 @@ def ui_messages(url: str) -> dict[str, Any]:
     from pydantic import TypeAdapter
     from pydantic_ai.ui.vercel_ai import request_types, response_types
 
-    kinds = [
-        kind for kind in vars(response_types).values()
-        if isinstance(kind, type) and issubclass(kind, response_types.BaseChunk) and kind is not response_types.BaseChunk
+    kinds: list[Any] = [
+        kind
+        for kind in vars(response_types).values()
+        if isinstance(kind, type)
+        and issubclass(kind, response_types.BaseChunk)
+        and kind is not response_types.BaseChunk
     ]
     models = {kind.model_fields["type"].default: kind for kind in kinds}
     asked = {"id": "1", "role": "user", "parts": [{"type": "text", "text": "Why?"}]}
 
     def turn(messages: list[Any]) -> dict[str, Any]:
-        body = TypeAdapter(request_types.SubmitMessage).validate_python(
-            {"trigger": "submit-message", "id": "chat", "messages": messages}
-        ).model_dump(mode="json", by_alias=True, exclude_none=True)
+        body = (
+            TypeAdapter(request_types.SubmitMessage)
+            .validate_python({"trigger": "submit-message", "id": "chat", "messages": messages})
+            .model_dump(mode="json", by_alias=True, exclude_none=True)
+        )
         message: dict[str, Any] = {"id": "", "role": "assistant", "parts": [], "errors": [], "metadata": None}
-        texts: dict[str, Any] = {}
+        texts: dict[tuple[str, str], Any] = {}
         tools: dict[str, Any] = {}
         ended = False
         for chunk in events(f"{url}/api/chat", body):

@@ -549,7 +549,9 @@ def test_chat_stop_button(start: Start, gates: Gates, watched: Watched) -> None:
     with page.expect_response("**/stop") as stopped:
         page.keyboard.press("Enter")
     assert stopped.value.status == 204
-    assert json.loads(watched.asked("/stop")[0].post_data)["id"] == json.loads(watched.asked("/chat")[0].post_data)["id"]
+    assert (
+        json.loads(watched.asked("/stop")[0].post_data)["id"] == json.loads(watched.asked("/chat")[0].post_data)["id"]
+    )
     expect(page.locator("#talk .note")).to_have_text("Stopped.")
     assert page.evaluate("document.activeElement.id") == "text"
     assert page.get_by_role("alert").count() == 0

@@ -67,7 +67,7 @@ def url(bedrock: Any, stack: ExitStack, tmp_path: Path, request: pytest.FixtureR
 
 
 def read_by(client: str, python: Path, url: str) -> Any:
-    command = [python, CLIENTS, client, url]
+    command: list[str | Path] = [python, CLIENTS, client, url]
     done = subprocess.run(
         command, env=user_environment(), capture_output=True, text=True, timeout=4 * TIMEOUT, check=False
     )

@@ -17,21 +17,20 @@ from botocore.config import Config
 import app
 from protocols import Event, Failure, Finish, Reasoning, Request, Text, ToolCall, ToolInput, Usage
 from streaming_runtime import StreamingResponse
-from tests import bedrock_server as frames
-from tests.bedrock_server import BedrockServer, Cut, bedrock_server
+
+from tests import bedrock_server as frames  # isort: skip  # the template's own settings would sort it differently
 
 EVENTS = Path(__file__).parent.parent / "events"
-THROTTLED = frames.exception("throttlingException", "Too many tokens.")
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[BedrockServer]:
-    with bedrock_server() as running:
+def server() -> Iterator[frames.BedrockServer]:
+    with frames.bedrock_server() as running:
         yield running
 
 
 @pytest.fixture(scope="module")
-def client(server: BedrockServer) -> Any:
+def client(server: frames.BedrockServer) -> Any:
     """Return a real client of the server; to make one takes long."""
     return new_client(server.environment["AWS_ENDPOINT_URL_BEDROCK_RUNTIME"])
 
@@ -56,7 +55,7 @@ def settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def bedrock(server: BedrockServer, client: Any, monkeypatch: pytest.MonkeyPatch) -> BedrockServer:
+def bedrock(server: frames.BedrockServer, client: Any, monkeypatch: pytest.MonkeyPatch) -> frames.BedrockServer:
     """Let the function call the server."""
     monkeypatch.setattr(app, "bedrock", lambda: client)
     server.answers, server.requests = [], []
@@ -76,20 +75,22 @@ def ask(**of: Any) -> list[Event]:
 
 @pytest.mark.parametrize("event", sorted(EVENTS.glob("*.json")), ids=lambda path: path.stem)
 def test_events_return_a_response(event: Path) -> None:
+    request = json.loads(event.read_text(encoding="utf-8"))
+
     async def respond() -> int:
-        response = app.handler(json.loads(event.read_text(encoding="utf-8")), None)
+        response = app.handler(request, None)
         return (response if isinstance(response, StreamingResponse) else await response).status_code
 
     status = asyncio.run(respond())
     assert status == {"get": 200, "rest": 200, "chat": 200, "completion": 200}.get(event.stem, 404)
 
 
-def test_answer(bedrock: BedrockServer) -> None:
+def test_answer(bedrock: frames.BedrockServer) -> None:
     bedrock.answers = [frames.answer(frames.reasoning("hm"), frames.text("Be", "cause ☀."))]
     assert ask() == [Reasoning("hm"), Text("Be"), Text("cause ☀."), Finish("end_turn"), Usage(3, 5)]
 
 
-def test_request_of_model(bedrock: BedrockServer) -> None:
+def test_request_of_model(bedrock: frames.BedrockServer) -> None:
     bedrock.answers = [frames.answer(frames.text("Yes."))]
     tool = {"name": "add", "description": "Adds.", "inputSchema": {"json": {"type": "object"}}}
     ask(system="Be brief.", tools=[tool])
@@ -103,13 +104,13 @@ def test_request_of_model(bedrock: BedrockServer) -> None:
     }
 
 
-def test_tool_use_in_pieces(bedrock: BedrockServer) -> None:
+def test_tool_use_in_pieces(bedrock: frames.BedrockServer) -> None:
     bedrock.answers = [frames.answer(frames.tool("t1", "add", '{"a":', " 1}"), reason="tool_use")]
     assert ask()[:4] == [ToolCall("t1", "add"), ToolInput('{"a":'), ToolInput(" 1}"), Finish("tool_use")]
 
 
 @pytest.mark.parametrize("reason", ["content_filtered", "guardrail_intervened", "max_tokens"])
-def test_stop_reason(bedrock: BedrockServer, reason: str) -> None:
+def test_stop_reason(bedrock: frames.BedrockServer, reason: str) -> None:
     bedrock.answers = [frames.answer(frames.text("Be"), reason=reason)]
     assert ask()[1] == Finish(reason)
 
@@ -118,7 +119,7 @@ def test_stop_reason(bedrock: BedrockServer, reason: str) -> None:
     ("status", "code", "shown"),
     [(400, "ValidationException", 400), (403, "AccessDeniedException", 502), (429, "ThrottlingException", 429)],
 )
-def test_refusal(bedrock: BedrockServer, status: int, code: str, shown: int) -> None:
+def test_refusal(bedrock: frames.BedrockServer, status: int, code: str, shown: int) -> None:
     bedrock.answers = [(status, code, "You cannot have it.")]
     assert ask() == [Failure(code, "You cannot have it.", shown)]
 
@@ -126,18 +127,18 @@ def test_refusal(bedrock: BedrockServer, status: int, code: str, shown: int) -> 
 @pytest.mark.parametrize(
     ("name", "status"), [("throttlingException", 429), ("modelStreamErrorException", 502), ("validationException", 400)]
 )
-def test_error_midway(bedrock: BedrockServer, name: str, status: int) -> None:
+def test_error_midway(bedrock: frames.BedrockServer, name: str, status: int) -> None:
     bedrock.answers = [[*frames.text("Be"), frames.exception(name, "No more.")]]
     assert ask() == [Text("Be"), Failure(name, "No more.", status)]
 
 
-def test_cut_stream(bedrock: BedrockServer) -> None:
+def test_cut_stream(bedrock: frames.BedrockServer) -> None:
     """In the middle of a frame, and between two: the protocol's end is missing."""
     whole = b"".join(frames.text("Be", "cause."))
 
     def broken() -> Iterator[bytes]:
         yield whole[:-9]
-        raise Cut
+        raise frames.Cut
 
     bedrock.answers = [broken()]
     begun, failure = ask()
@@ -145,10 +146,10 @@ def test_cut_stream(bedrock: BedrockServer) -> None:
     assert isinstance(failure, Failure)
     assert failure.name in ("ProtocolError", "ResponseStreamingError")
     bedrock.answers = [[whole]]
-    assert ask() == [Text("Be"), Text("cause.")]  # chat.py reports that there is no end
+    assert ask() == [Text("Be"), Text("cause.")]  # chat.py reports that the end is missing
 
 
-def test_damaged_frame(bedrock: BedrockServer) -> None:
+def test_damaged_frame(bedrock: frames.BedrockServer) -> None:
     [frame] = frames.text("Be")
     bedrock.answers = [[*frames.text("So "), frame[:-1] + bytes([frame[-1] ^ 1])]]
     begun, failure = ask()
@@ -182,18 +183,18 @@ def test_credential_error_names() -> None:
 
 
 @pytest.mark.parametrize("code", ["UnrecognizedClientException", "ExpiredTokenException"])
-def test_stand_in_with_invalid_credentials(bedrock: BedrockServer, code: str) -> None:
+def test_stand_in_with_invalid_credentials(bedrock: frames.BedrockServer, code: str) -> None:
     bedrock.answers = [(403, code, "The security token is invalid.")]
     assert f"not a model ({code})" in said(ask())
 
 
-def test_stand_in_on_request(bedrock: BedrockServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stand_in_on_request(bedrock: frames.BedrockServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(app, "LOCAL_STANDIN", True)
     assert "not a model (LOCAL_STANDIN is 1)" in said(ask())
     assert not bedrock.requests
 
 
-def test_function_streams(serve: Callable[..., str], bedrock: BedrockServer) -> None:
+def test_function_streams(serve: Callable[..., str], bedrock: frames.BedrockServer) -> None:
     """The second piece is sent only after the first has arrived."""
     gate = iter([*frames.answer(frames.text("Be", "cause."))])
     arrived: list[bytes] = []

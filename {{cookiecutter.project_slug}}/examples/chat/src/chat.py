@@ -55,7 +55,7 @@ def respond(event: dict[str, Any], answer: Answer) -> StreamingResponse | Awaita
         case "POST", str(path) if path in PROTOCOLS:
             return start_answer(event, PROTOCOLS[path], answer)
         case "GET", str(path) if path.startswith("/api/chat/"):
-            # useChat asks for the rest of an answer after a reload. Nothing is stored, so there is none.
+            # useChat asks for the rest of an answer after a reload. Nothing is stored, so nothing is left.
             return StreamingResponse("", 204)
     return text(404, f"Not found. Try GET / or POST to {', '.join(PROTOCOLS)}.")
 

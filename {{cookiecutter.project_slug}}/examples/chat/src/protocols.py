@@ -3,7 +3,7 @@
 A protocol reads the body of a request, and writes each event as the data of server-sent events:
 
 - `Plain`: the format of page.html
-- `OpenAI`: chat completions, for OpenAI's clients and those that are compatible with them
+- `OpenAI`: chat completions, for OpenAI's clients and compatible ones
 - `UIMessages`: the UI message stream of Vercel's AI SDK, for `useChat`
 - `AGUI`: the Agent User Interaction protocol, for front ends such as CopilotKit
 """
@@ -120,7 +120,7 @@ class Request:
 class Protocol:
     """A wire format, and its state in one answer. Subclasses implement the methods that raise NotImplementedError.
 
-    An answer consists of parts: a text, a piece of reasoning, or a tool call. The formats mark where one begins and ends.
+    An answer consists of parts: texts, pieces of reasoning, and tool calls. The formats mark where they begin and end.
     """
 
     path: ClassVar[str]
@@ -588,8 +588,8 @@ def _read_messages(request: Request, messages: Any) -> None:
                     given = json.loads(function["arguments"] or "{}")
                     request.add("assistant", _tool_use(call["id"], function["name"], given))
             case "tool":
-                id = message.get("tool_call_id") or message["toolCallId"]
-                request.add("user", _tool_result(id, _text(message["content"]), bool(message.get("error"))))
+                call_id = message.get("tool_call_id") or message["toolCallId"]
+                request.add("user", _tool_result(call_id, _text(message["content"]), bool(message.get("error"))))
             case "reasoning" | "activity":  # of AG-UI, for the front end alone
                 pass
             case role:
@@ -614,13 +614,13 @@ def _tool_spec(function: Json) -> Json:
     }
 
 
-def _tool_use(id: str, name: str, given: Any) -> Json:
-    return {"toolUse": {"toolUseId": id, "name": name, "input": given or {}}}
+def _tool_use(call_id: str, name: str, given: Any) -> Json:
+    return {"toolUse": {"toolUseId": call_id, "name": name, "input": given or {}}}
 
 
-def _tool_result(id: str, output: Any, failed: bool) -> Json:
+def _tool_result(call_id: str, output: Any, failed: bool) -> Json:
     content = [{"text": _as_text(output)}]
-    return {"toolResult": {"toolUseId": id, "content": content, "status": "error" if failed else "success"}}
+    return {"toolResult": {"toolUseId": call_id, "content": content, "status": "error" if failed else "success"}}
 
 
 def _as_text(value: Any) -> str:

@@ -30,21 +30,21 @@ def dynamodb() -> Any:
     return boto3.client("dynamodb")
 
 
-def stop(id: str) -> None:
+def stop(answer_id: str) -> None:
     """Leave a record that the answer with this id is to end."""
     if TABLE:
         expires = str(int(time.time()) + LIFETIME)
-        dynamodb().put_item(TableName=TABLE, Item={"id": {"S": id}, "expires": {"N": expires}})
+        dynamodb().put_item(TableName=TABLE, Item={"id": {"S": answer_id}, "expires": {"N": expires}})
     else:
         FOLDER.mkdir(exist_ok=True)
-        _file(id).touch()
+        _file(answer_id).touch()
 
 
 class Watch:
     """Tells whether an answer is to end."""
 
-    def __init__(self, id: str) -> None:
-        self._id = id
+    def __init__(self, answer_id: str) -> None:
+        self._id = answer_id
         self._looked = time.monotonic()
 
     def stopped(self) -> bool:
@@ -59,5 +59,5 @@ class Watch:
         return "Item" in dynamodb().get_item(TableName=TABLE, Key=key, ProjectionExpression="id")
 
 
-def _file(id: str) -> Path:
-    return FOLDER / sha256(id.encode(errors="replace")).hexdigest()
+def _file(answer_id: str) -> Path:
+    return FOLDER / sha256(answer_id.encode(errors="replace")).hexdigest()

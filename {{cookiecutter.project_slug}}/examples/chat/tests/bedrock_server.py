@@ -121,9 +121,9 @@ def reasoning(*pieces: str) -> list[bytes]:
     return [frame("contentBlockDelta", {"contentBlockIndex": 0, "delta": delta}) for delta in deltas]
 
 
-def tool(id: str, name: str, *pieces: str) -> list[bytes]:
+def tool(call_id: str, name: str, *pieces: str) -> list[bytes]:
     """Return the frames of a tool call, whose input comes in pieces."""
-    start = {"contentBlockIndex": 1, "start": {"toolUse": {"toolUseId": id, "name": name}}}
+    start = {"contentBlockIndex": 1, "start": {"toolUse": {"toolUseId": call_id, "name": name}}}
     deltas = [{"contentBlockIndex": 1, "delta": {"toolUse": {"input": piece}}} for piece in pieces]
     return [
         frame("contentBlockStart", start),
