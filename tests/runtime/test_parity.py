@@ -178,9 +178,9 @@ CASES: dict[str, Case] = {
 
 
 # What follows these is the wording of the JSON library, or of Python.
-WORDS = re.compile(r"(Unable to (un)?marshal \w+: |Unable to parse [\w ]+: |Bad handler 'handler': )[^\r]*")
+WORDS = re.compile(r"(Unable to (un)?marshal \w+: |Unable to parse [\w ]+: |Bad handler 'handler': )[^\r\n]*")
 # What only this runtime adds to the errors that Lambda knows as `Runtime.…`: a remedy, and lines of the function.
-REMEDY = re.compile(r"; (add `\w+` to|set Handler in) [^\r]*")
+REMEDY = re.compile(r"; (add `\w+` to|set Handler in) [^\r\n]*")
 LINES = re.compile(r"(\[ERROR\] Runtime\.(?!UserCodeSyntaxError)[^\r]*)\r.*")
 
 
