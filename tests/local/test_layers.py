@@ -17,7 +17,7 @@ LAYERS = {
     "http": ("function_url", "inspector", "cors", "limits"),
     "sandbox": ("pool", "sandbox", "runtime_api", "journal"),
     "model": ("events", "responses", "messages", "invocation"),
-    "base": ("template", "environment", "aws", "access", "http_server", "http_protocol"),
+    "base": ("template", "environment", "aws", "aws_limits", "access", "http_server", "http_protocol"),
 }
 
 

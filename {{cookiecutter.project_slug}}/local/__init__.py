@@ -9,5 +9,5 @@ The modules lie in layers, and imports only run downward:
     http       function_url  inspector  cors  limits
     sandbox    pool  sandbox  runtime_api  journal
     model      events  responses  messages  invocation
-    base       template  environment  aws  access  http_server  http_protocol
+    base       template  environment  aws  aws_limits  access  http_server  http_protocol
 """

@@ -12,12 +12,14 @@ from functools import cache
 import botocore.session
 import pytest
 
+from local.aws_limits import AWS_LIMITS
 from tests.conftest import PROJECT, Template, listed, variables
 
 
-@pytest.mark.parametrize(("limit", "least", "most"), [("Timeout", 1, 900), ("MemorySize", 128, 10240)])
-def test_timeout_and_memory_limits(template: Template, limit: str, least: int, most: int) -> None:
+@pytest.mark.parametrize(("limit", "key"), [("Timeout", "timeout"), ("MemorySize", "memory")])
+def test_timeout_and_memory_limits(template: Template, limit: str, key: str) -> None:
     # https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html (Lambda Managed Instances have others)
+    least, most = AWS_LIMITS[key]["least"], AWS_LIMITS[key]["most"]
     for name, of in template.functions.items():
         if str(value := of.get(limit)).isdecimal() and "CapacityProviderConfig" not in of:
             assert least <= int(value) <= most, f"{name}: set {limit} to a value from {least} to {most}, not {value}"
@@ -25,10 +27,11 @@ def test_timeout_and_memory_limits(template: Template, limit: str, least: int, m
 
 def test_architecture(template: Template) -> None:
     # https://docs.aws.amazon.com/lambda/latest/dg/foundation-arch.html
+    names = AWS_LIMITS["architectures"]["names"]
     for name, of in template.functions.items():
         found = of.get("Architectures", ["x86_64"])
-        valid = found in (["arm64"], ["x86_64"]) or template.unknown(listed(found)[0])
-        assert valid, f"{name}: set Architectures to either arm64 or x86_64, not {found}"
+        valid = found in [[one] for one in names] or template.unknown(listed(found)[0])
+        assert valid, f"{name}: set Architectures to either {' or '.join(names)}, not {found}"
 
 
 def test_runtime_exists(template: Template) -> None:
