@@ -48,6 +48,7 @@ RUN_BY = {
     "make build": README,
     "PYTHON_HOME=/opt/python3.13 make build": README,
     "python -m local.probe --serve .aws-sam/build/template.yaml": "tests/template/test_runtimes.py",
+    "python -m drift.limits": "tests/docs/test_aws_limits.py",
     "uv python install": "tests/template/test_runtimes.py",
     "cd my-sam-app": ADOPTED,
     f"cookiecutter {TEMPLATE_ADDRESS} --directory adopt function=HelloFunction": ADOPTED,
@@ -60,6 +61,9 @@ RUN_BY = {
     "make demo": ".ci/run",
     "make test": ".ci/run",
     "apt-get install chromium": ".ci/run",
+    f"git grep -lF {TEMPLATE_ADDRESS[3:]} | xargs perl -pi -e 's|{TEMPLATE_ADDRESS[3:]}|owner/name|g'": (
+        "tests/docs/test_repository.py"
+    ),
     "uv tool install cookiecutter": "tests/docs/test_documents.py",
     "uv tool install aws-sam-cli": "tests/docs/test_documents.py",
 }

@@ -11,7 +11,7 @@ import yaml
 from cookiecutter.exceptions import FailedHookException
 from cookiecutter.main import cookiecutter
 from cookiecutter.utils import create_env_with_context, work_in
-from hooks.post_gen_project import REGIONS, warnings
+from hooks.post_gen_project import REGIONS, next_steps, warnings
 from hooks.pre_gen_project import AWS, CHOICES, JINJA, NUMERIC, RESERVED_SLUGS, RETENTIONS, find_problems, problems
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -477,6 +477,33 @@ def test_bad_answer_writes_nothing(option: str, value: str, rule: str, tmp_path:
 )
 def test_slug_from_name(name: str, slug: str, bake: Bake) -> None:
     assert bake(project_name=name).name == slug
+
+
+@pytest.mark.parametrize(
+    ("slug", "proposed"),
+    [
+        ("My_App", "my-app"),
+        ("../evil", "evil"),
+        ("3 Füße", "fue"),
+        ("--", "lambda-stream"),
+        ("pytest", "pytest-stream"),
+        ("x" * 41, "x" * 40),
+    ],
+)
+def test_refused_slug_has_a_proposal(slug: str, proposed: str) -> None:
+    [message] = problems({**defaults(), "project_slug": slug})
+    assert message.endswith(f". Example: {proposed}")
+
+
+@pytest.mark.parametrize("front_door", CHOICES["front_door"])
+@pytest.mark.parametrize("example", CHOICES["example"])
+def test_page_that_no_browser_opens(example: str, front_door: str) -> None:
+    """The prompt says so, and so do the next steps."""
+    assert "no browser can open the page of sse or bedrock" in OPTIONS["__prompts__"]["url_auth"]["AWS_IAM"]
+    answers = {**defaults(), "example": example, "front_door": front_door}
+    said = "No browser opens the page at the deployed URL" in next_steps({**answers, "url_auth": "AWS_IAM"})
+    assert said == (example in ("sse", "bedrock") and front_door != "cloudfront")
+    assert "No browser" not in next_steps({**answers, "url_auth": "NONE"})
 
 
 def test_all_problems_are_listed() -> None:

@@ -782,8 +782,8 @@ def test_sam_linter_accepts_additions(name: str, bake: Bake) -> None:
     assert linted(edited(bake(**ACCEPTED[name].answers), ACCEPTED[name].edits), "us-east-1") == []
 
 
-MAKEFILE = "test_makefile_builds_the_package"
-IMAGE = "test_dockerfile"
+MAKEFILE = "test_makefile_builds_each_package"
+IMAGE = "test_dockerfile_of_each_image"
 SAMCONFIG = "test_samconfig"
 WHEELS = "test_requirements_have_wheels"
 BOOTSTRAP = "test_bootstrap_is_executable"
@@ -794,16 +794,16 @@ DEPLOY = ".github/workflows/deploy.yml"
 
 # Faults of other files: answers, file, text to replace, replacement, rule; without a rule it is to be accepted.
 FILE_FAULTS: dict[str, tuple[Answers, str, str, str, str]] = {
-    "build target": ({}, "Makefile", "\nbuild-StreamFunction:", "\nbuild-OtherFunction:", MAKEFILE),
+    "build target": ({}, "Makefile", "\nbuild-%:", "\nbuild-Other%:", MAKEFILE),
     "platform": ({}, "Makefile", "$(machine)-manylinux_2_34", "x86_64-manylinux_2_34", MAKEFILE),
     "this machine's platform": ({}, "Makefile", " --python-platform $(machine)-manylinux_2_34", "", MAKEFILE),
     "glibc": ({}, "Makefile", "manylinux_2_34", "manylinux_2_39", MAKEFILE),
     "musl": ({}, "Makefile", "$(machine)-manylinux_2_34", "$(machine)-unknown-linux-musl", MAKEFILE),
     "Python of the build": ({}, "Makefile", "--python-version $(python_version)", "--python-version 3.11", MAKEFILE),
     "built for this machine": ({}, "Makefile", " --only-binary :all:", "", MAKEFILE),
-    "bootstrap not copied": ({}, "Makefile", "cp -R src/. runtime/.", "cp -R src/.", MAKEFILE),
-    "code not copied": ({}, "Makefile", "cp -R src/. runtime/.", "cp -R runtime/.", MAKEFILE),
-    "interpreter's branch": (PROVIDED, "Makefile", 'test -n "$(managed)" ||', 'test -z "$(managed)" ||', MAKEFILE),
+    "bootstrap not copied": ({}, "Makefile", " $(runtime:%=%/.)", "", MAKEFILE),
+    "code not copied": ({}, "Makefile", "cp -R $(code)/. ", "cp -R ", MAKEFILE),
+    "interpreter's branch": (PROVIDED, "Makefile", '-z "$(bundled)" || sh', '-n "$(bundled)" || sh', MAKEFILE),
     "interpreter's folder": (PROVIDED, "Makefile", '"$(ARTIFACTS_DIR)/python"\n', '"$(ARTIFACTS_DIR)/py"\n', MAKEFILE),
     "target of the requirements": ({}, "Makefile", ' --target "$(ARTIFACTS_DIR)"', " --target build", MAKEFILE),
     "modes": ({}, "Makefile", '@chmod -R a+rX "$(ARTIFACTS_DIR)"', "@true", MAKEFILE),
@@ -834,7 +834,7 @@ FILE_FAULTS: dict[str, tuple[Answers, str, str, str, str]] = {
     "older glibc": ({}, "Makefile", "manylinux_2_34", "manylinux_2_28", ""),
     "entry point": (CONTAINER, "Dockerfile", "ENTRYPOINT", "CMD", IMAGE),
     "entry point in a shell": (CONTAINER, "Dockerfile", '["/var/task/bootstrap"]', "/var/task/bootstrap", IMAGE),
-    "image without the runtime": (CONTAINER, "Dockerfile", "COPY src/ runtime/ ", "COPY src/ ", IMAGE),
+    "image without the runtime": (CONTAINER, "Dockerfile", "COPY ${CODE}/ runtime/ ", "COPY ${CODE}/ ", IMAGE),
     "image without requirements": (
         CONTAINER,
         "Dockerfile",
@@ -844,7 +844,7 @@ FILE_FAULTS: dict[str, tuple[Answers, str, str, str, str]] = {
     ),
     "requirements elsewhere": (CONTAINER, "Dockerfile", '--target "$LAMBDA_TASK_ROOT"', "--target /opt", IMAGE),
     "argument that nothing sets": (CONTAINER, "Dockerfile", "PYTHON_VERSION", "PYTHON_RELEASE", IMAGE),
-    "runtime ignored": (CONTAINER, ".dockerignore", "\n", "\nruntime/\n", IMAGE),
+    "runtime ignored": (CONTAINER, ".dockerignore", "\ndocs\n", "\nruntime/\n", IMAGE),
     "capabilities": ({}, "samconfig.toml", 'capabilities = "CAPABILITY_IAM"\n', "", SAMCONFIG),
     "capabilities misspelt": ({}, "samconfig.toml", "CAPABILITY_IAM", "CAPABILITIES_IAM", SAMCONFIG),
     "stack name": ({}, "samconfig.toml", "lambda-stream", "lambda_stream", SAMCONFIG),
@@ -874,7 +874,7 @@ def test_rules_catch_file_faults(group: str, bake: Bake, tmp_path: Path) -> None
     planted = {"intact": "", **{name: of[4] for name, of in FILE_FAULTS.items() if of[0] == FILE_GROUPS[group]}}
     for number, name in enumerate(planted):
         copy = project / "planted" / f"fault{number:03}"
-        shutil.copytree(bake(**FILE_GROUPS[group]), copy, ignore=shutil.ignore_patterns("local", "tests"))
+        shutil.copytree(bake(**FILE_GROUPS[group]), copy, ignore=shutil.ignore_patterns("tests"))
         (copy / "rule").write_text(planted[name], encoding="utf-8")
         if name != "intact":
             _, file, old, new, _ = FILE_FAULTS[name]

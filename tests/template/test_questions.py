@@ -54,7 +54,8 @@ def choices() -> list[str]:
 def on_a_terminal(command: list[str], keys: str, folder: Path) -> tuple[int, str]:
     """Run a command on a pseudo-terminal with these keys typed; return its status and what it showed."""
     terminal, end = pty.openpty()
-    environment = user_environment(TERM="dumb", COLUMNS="300", HOME=str(folder))
+    # On a dumb terminal rich uses 80 columns unless both sizes are set.
+    environment = user_environment(TERM="dumb", COLUMNS="300", LINES="100", HOME=str(folder))
     environment.pop("COOKIECUTTER_CONFIG", None)
     process = subprocess.Popen(command, cwd=folder, env=environment, stdin=end, stdout=end, stderr=end)
     os.close(end)
