@@ -112,7 +112,7 @@ def named_targets(text: str) -> set[str]:
 
 
 def test_make_targets_of_a_project() -> None:
-    project = {"help", "dev", "invoke", "test", "check", "format", "build", "deploy", "probe", "pipeline"}
+    project = {"help", "dev", "invoke", "new", "test", "check", "format", "build", "deploy", "probe", "pipeline"}
     assert MAKE_TARGETS[TEMPLATE] == project
 
 

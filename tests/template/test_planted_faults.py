@@ -280,6 +280,15 @@ FAULTS = {
         ),
         METRICS,
     ),
+    "no alarm on another function's streams": fault(
+        FULL,
+        HEADER,
+        f"""{HEADER}{OTHER}      Environment:
+        Variables:
+          STREAMING_RUNTIME_METRICS_NAMESPACE: lambda-stream
+""",
+        "test_alarms_cover_each_function",
+    ),
     "dashboard's metric": fault(FULL, '"ChunksStreamed"', '"ChunksSent"', METRICS),
     "alarm of another API": fault(
         {**API, **FULL},

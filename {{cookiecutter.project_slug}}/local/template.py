@@ -206,7 +206,9 @@ class Template:
 
     def _find_code(self, name: str, own: dict[str, Any]) -> tuple[Path, Path]:
         """Return the folder of a function's code and its bootstrap."""
-        code = (self.path.parent / str(self._value(own, "CodeUri", "src"))).resolve()
+        # An image contains the folder that its Dockerfile copies.
+        image = _mapping(_mapping(_mapping(self._resources, name), "Metadata"), "DockerBuildArgs").get("CODE", "src")
+        code = (self.path.parent / str(self._value(own, "CodeUri", image))).resolve()
         if not code.is_dir():
             raise TemplateError(f"CodeUri of {name} in {self.path} must be a folder, got {code}")
         built, vendored = code / "bootstrap", self.path.resolve().parent / "runtime" / "bootstrap"
