@@ -102,7 +102,7 @@ UNIX_FILES = ("Makefile", "interpreter.sh", "runtime/bootstrap")
 def check_line_endings(template: Path) -> None:
     """Refuse a template that was copied with Windows line endings."""
     for path in (template / "{{cookiecutter.project_slug}}" / name for name in UNIX_FILES):
-        if b"\r" in path.read_bytes():
+        if path.exists() and b"\r" in path.read_bytes():
             raise FailedHookException(
                 f"Nothing was generated: {path} has Windows line endings, with which a project cannot work. Get the "
                 "template again with git 2.10 or later, which keeps them out, or generate from its address."

@@ -59,7 +59,7 @@ SLUG_LENGTH = 40
 RESERVED_SLUGS = frozenset(
     (
         # A project cannot depend on itself, so these packages could not be installed.
-        *("botocore", "h11", "mypy", "pytest", "pyyaml", "rich", "ruff", "types-pyyaml", "watchfiles"),
+        *("botocore", "debugpy", "h11", "mypy", "pytest", "pyyaml", "rich", "ruff", "types-pyyaml", "watchfiles"),
         # Their dependencies, for the same reason.
         *("anyio", "ast-serialize", "colorama", "idna", "iniconfig", "jmespath", "librt", "markdown-it-py"),
         *("mdurl", "mypy-extensions", "packaging", "pathspec", "pluggy", "pygments", "python-dateutil"),

@@ -44,6 +44,7 @@ def test_options_table_row(option: str) -> None:
     assert [choice for choice in CHOICES.get(option, ()) if choice not in text and choice != OPTIONS[option][0]] == []
 
 
+@pytest.mark.slow
 def test_counts_in_documents_are_right() -> None:
     verification = document("docs/verification.md")
     assert f" {sum(not problems(answers) for answers in product()):,} combinations" in verification

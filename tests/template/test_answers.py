@@ -3,6 +3,7 @@
 import json
 import re
 import tomllib
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -601,7 +602,7 @@ def test_tool_names_are_reserved_slugs(project: Path) -> None:
     for package in lock["package"]:
         needs.setdefault(package["name"], set()).update(need["name"] for need in package.get("dependencies", ()))
     found: set[str] = set()
-    todo = {requirement.partition(">=")[0] for requirement in configuration["dependency-groups"]["dev"]}
+    todo = {requirement.partition(">=")[0] for requirement in chain(*configuration["dependency-groups"].values())}
     while todo:
         found |= todo
         todo = {need for name in todo for need in needs[name]} - found

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from cookiecutter.main import cookiecutter
-from hooks.post_gen_project import OPTIONAL_PATHS
+from hooks.post_gen_project import OPTIONAL_PATHS, SHARED
 from hooks.pre_gen_project import AWS, CHOICES, TEXT_LENGTHS, find_problems, problems
 from tests.helpers.combinations import (
     ALONE,
@@ -144,9 +144,10 @@ def baked(template: Path, answers: Answers, folder: Path) -> dict[str, tuple[int
 def expected(answers: Answers) -> dict[str, tuple[int, bytes]]:
     """Return what the template says that they are: files of the chosen example before others, rendered or verbatim."""
     paths = [path.partition("/")[2] for path in source_files() if path.startswith(f"{TEMPLATE.name}/")]
-    example = f"examples/{answers['example']}/"
     sources = {path: path for path in paths if not path.startswith("examples/")}
-    sources |= {path.removeprefix(example): path for path in paths if path.startswith(example)}
+    for example in filter(None, (SHARED.get(answers["example"]), answers["example"])):
+        folder = f"examples/{example}/"
+        sources |= {path.removeprefix(folder): path for path in paths if path.startswith(folder)}
     for path, (option, answer) in ONLY.items():
         if answers[option] != answer:
             del sources[path]

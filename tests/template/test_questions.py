@@ -70,6 +70,7 @@ def on_a_terminal(command: list[str], keys: str, folder: Path) -> tuple[int, str
     return process.wait(60), shown.decode().replace("\r\n", "\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("answers", "left_out"),
     [
@@ -149,6 +150,7 @@ def repeated(shown: str) -> str:
     return str(command)
 
 
+@pytest.mark.slow
 def test_refusal_repeats_all_answers(template: Path, tmp_path: Path) -> None:
     """After a mistake at the last questions, the command that is printed makes the project once it is corrected."""
     answers = {
@@ -251,6 +253,7 @@ def test_answer_that_would_be_dropped(line: str, message: str, template: Path, t
     assert {path.name for path in tmp_path.iterdir()} == {"answers.yaml"}
 
 
+@pytest.mark.slow
 def test_dropped_name_overwrites_no_sibling(template: Path, siblings: Path) -> None:
     before = files(siblings / "lambda-stream")
     answers = "default_context:\n  cors_credentials: no\n  project_name: Mine\n"
@@ -288,6 +291,7 @@ OVERWRITES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("start", "given", "target"), OVERWRITES)
 def test_overwriting_needs_the_name(
     start: str, given: Answers, target: str | None, template: Path, siblings: Path
@@ -301,6 +305,7 @@ def test_overwriting_needs_the_name(
     assert not reason or "add the answer project_slug=lambda-stream." in reason
 
 
+@pytest.mark.slow
 def test_replay_overwrites_no_sibling(template: Path, siblings: Path) -> None:
     """The latest replay is that of lambda-stream/, and mine/ is where it is replayed."""
     (siblings / "rc").write_text(f"replay_dir: {siblings / 'replay'}\n", encoding="utf-8")
@@ -315,6 +320,7 @@ def test_replay_overwrites_no_sibling(template: Path, siblings: Path) -> None:
     assert files(siblings / "lambda-stream") != before
 
 
+@pytest.mark.slow
 def test_folder_of_another_project(template: Path, siblings: Path) -> None:
     """A folder whose project has another name is not generated over, even if the folder is named."""
     path = siblings / "mine" / "pyproject.toml"

@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 from hooks.post_gen_project import EXAMPLES, OPTIONAL_PATHS
-from hooks.pre_gen_project import AWS
 from tests.helpers.support import ROOT, TEMPLATE, defaults, files, run
 
 URL = "https://github.com/org/lambda-stream-template"
@@ -99,7 +98,7 @@ def make_previous(template: Path) -> None:
     (template / "cookiecutter.json").write_text(json.dumps(options, indent=4), encoding="utf-8")
     replace(template / "hooks/pre_gen_project.py", '    "observability": ("basic", "full"),\n', "")
     # A rule allowed more.
-    replace(project / "local" / "aws_limits.toml", f"least = {AWS['memory']['least']}", "least = 64")
+    replace(template / "hooks/pre_gen_project.py", '"memory", AWS["memory"]', '"memory", AWS["memory"] | {"least": 64}')
     for name in ("README.md", "template.yaml"):
         replace(project / name, "cookiecutter.observability", '"basic"')
     # The filter `quoted` had another name.
