@@ -110,7 +110,7 @@ class Report:
         """Return what the streams cost in US dollars, for a function with so many MB of memory."""
         requests = self.streams * PRICES["requests"]["price"] / 1e6
         duration = self.billed * memory / 1024 * PRICES["duration"][architecture]
-        return requests + duration + self.billed_bytes / 2**30 * PRICES["response"]["price"]
+        return float(requests + duration + self.billed_bytes / 2**30 * PRICES["response"]["price"])
 
     def to_json(self, memory: int, architecture: str) -> dict[str, Any]:
         """Return a JSON object."""
