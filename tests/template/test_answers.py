@@ -180,6 +180,11 @@ PAIRS = [
         "`cors_credentials` requires cors_origins to name the pages that may send credentials, "
         'got "yes". Use no, or set cors_origins=https://www.example.com',
     ),
+    (
+        {"cold_start": "snapstart", "runtime": "provided.al2023"},
+        "`cold_start` cannot be combined with runtime=provided.al2023: Lambda takes no snapshots of OS-only runtimes, "
+        'got "snapstart". Use standard, or runtime=managed or container',
+    ),
     *(
         (
             {"cors_credentials": "yes", "cors_origins": origins},
@@ -195,6 +200,8 @@ GOOD_PAIRS = [
     {"front_door": "rest-api", "url_auth": "NONE"},
     {"cors_credentials": "yes", "cors_origins": "https://example.com"},
     {"cors_credentials": "no", "cors_origins": "*"},
+    {"cold_start": "standard", "runtime": "provided.al2023"},
+    {"cold_start": "snapstart", "runtime": "container", "deployment": "canary"},
 ]
 # Answers, and what the one warning about them says: option and doubt, value, remedy.
 WARNINGS: list[tuple[Answers, str, str, str]] = [
