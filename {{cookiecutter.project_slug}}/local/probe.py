@@ -16,7 +16,7 @@ import socket
 import sys
 import time
 from base64 import b64encode
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import pairwise
@@ -143,6 +143,7 @@ def probe(
     timeout: float = _SILENCE,
     sign: bool = True,
     console: Console | None = None,
+    observe: Callable[[float, int], object] | None = None,
 ) -> Result:
     """Send a request to `url` and read the response as it arrives.
 
@@ -154,6 +155,7 @@ def probe(
         timeout: How many seconds may pass without a byte.
         sign: Whether to sign a request to AWS that has no `Authorization` header.
         console: Where to show the response as it arrives.
+        observe: Called with the arrival time and the size of each chunk, which is then not kept.
 
     Raises:
         ProbeError: The request cannot be sent, or gets no response.
@@ -184,6 +186,9 @@ def probe(
             try:
                 while received := response.read1(_RECEIVE_SIZE):
                     at = time.perf_counter() - start
+                    if observe is not None:
+                        observe(at, len(received))
+                        continue
                     result.chunks.append((at, received))
                     text = received[: 4 * console.width].decode(errors="replace").rstrip("\r\n")
                     _show(console, f"{at:8.3f} s {len(received):8} bytes  {text}")
