@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):  # a function may log what the locale cannot encode
             stream.reconfigure(errors="backslashreplace")
     if options.event is not None:
-        return asyncio.run(_invoke(functions[0], template.placeholders(functions[0].name), event))
+        return asyncio.run(_invoke(functions[0], template.placeholders(functions[0].name), event, options.sampled))
     return asyncio.run(_serve(template, functions, unserved, options))
 
 
@@ -82,6 +82,11 @@ def _parser() -> argparse.ArgumentParser:
         type=_count,
         help="how many invocations may run concurrently; more are throttled "
         "(default: the template's ReservedConcurrentExecutions, or 100)",
+    )
+    parser.add_argument(
+        "--sampled",
+        action="store_true",
+        help="sample the trace of every invocation, as Lambda does of some, and log what X-Ray's SDK records",
     )
     parser.add_argument(
         "--limits",
@@ -147,11 +152,11 @@ def _on_signals(call: Callable[[], object]) -> None:
         asyncio.get_running_loop().add_signal_handler(signal_number, call)
 
 
-async def _invoke(function: Function, placeholders: dict[str, list[str]], event: Any) -> int:
+async def _invoke(function: Function, placeholders: dict[str, list[str]], event: Any, sampled: bool) -> int:
     """Invoke the function once: the body goes to standard output as it arrives, the rest to standard error."""
     terminal = Terminal(sys.stderr)
     terminal.show_placeholders(function.name, placeholders)
-    pool = SandboxPool(function, terminal, 1)
+    pool = SandboxPool(function, terminal, 1, sampled=sampled)
     printing = asyncio.create_task(_print(await pool.invoke(Invocation(event)), terminal))
     _on_signals(printing.cancel)
     try:
@@ -197,7 +202,7 @@ async def _serve(
             own = terminal.of(function.name, width) if several else terminal
             # A debugger attaches to one function: the first one, or that of --function.
             debugged = debugger if not number else None
-            pool = SandboxPool(function, own, options.concurrency, options.limits, debugged)
+            pool = SandboxPool(function, own, options.concurrency, options.limits, debugged, options.sampled)
             reloader = Reloader(options.template, pool, own)
             pool.before_invocation = reloader.check
             reloaders.append(reloader)
