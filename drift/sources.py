@@ -47,7 +47,7 @@ def schema(kind: str) -> dict[str, Any]:
 
 
 def linted_timeout() -> Any:
-    """Return the timeout that rule E3717 of cfn-lint allows; None if there is no such rule."""
+    """Return the timeout that rule E3717 of cfn-lint allows; None without such a rule."""
     with contextlib.suppress(StopIteration):
         path = next(path for path in _files("cfn-lint") if path.name == "capacity_provider_timeout.json")
         return json.loads(path.read_text(encoding="utf-8"))["then"]["properties"]["Timeout"]["maximum"]

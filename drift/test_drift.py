@@ -1,6 +1,6 @@
 """What we hold of AWS beside what the newest packages say: one row for each figure and list. `make drift` runs it.
 
-A difference is no fault of the template. It tells that AWS or a package moved: look up what is true now, and change
+A difference tells that AWS or a package moved, not that the template has a fault: look up what is true now, and change
 `aws_limits.toml`, or the row if the package now says it elsewhere.
 """
 
