@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):  # a function may log what the locale cannot encode
             stream.reconfigure(errors="backslashreplace")
     if options.event is not None:
-        return asyncio.run(_invoke(function, event))
+        return asyncio.run(_invoke(function, event, options.sampled))
     return asyncio.run(_serve(function, _other_names(template, function), options))
 
 
@@ -76,6 +76,11 @@ def _parser() -> argparse.ArgumentParser:
         type=_count,
         help="how many invocations may run concurrently; more are throttled "
         "(default: the template's ReservedConcurrentExecutions, or 100)",
+    )
+    parser.add_argument(
+        "--sampled",
+        action="store_true",
+        help="sample the trace of every invocation, as Lambda does of some, and log what X-Ray's SDK records",
     )
     parser.add_argument(
         "--limits",
@@ -115,10 +120,10 @@ def _on_signals(call: Callable[[], object]) -> None:
         asyncio.get_running_loop().add_signal_handler(signal_number, call)
 
 
-async def _invoke(function: Function, event: Any) -> int:
+async def _invoke(function: Function, event: Any, sampled: bool) -> int:
     """Invoke the function once: the body goes to standard output as it arrives, the rest to standard error."""
     terminal = Terminal(sys.stderr)
-    pool = SandboxPool(function, terminal, 1)
+    pool = SandboxPool(function, terminal, 1, sampled=sampled)
     printing = asyncio.create_task(_print(await pool.invoke(Invocation(event)), terminal))
     _on_signals(printing.cancel)
     try:
@@ -151,7 +156,7 @@ async def _print(messages: ResponseMessages, terminal: Terminal) -> int:
 async def _serve(function: Function, others: list[str], options: argparse.Namespace) -> int:
     terminal = Terminal(sys.stdout)
     debugger = Debugger(options.debug_port, options.debug == "wait") if options.debug else None
-    pool = SandboxPool(function, terminal, options.concurrency, options.limits, debugger)
+    pool = SandboxPool(function, terminal, options.concurrency, options.limits, debugger, options.sampled)
     reloader = Reloader(options.template, pool, terminal)
     pool.before_invocation = reloader.check
     stop = asyncio.Event()

@@ -33,6 +33,7 @@ _JSON = ("content-type", "application/json")
 _THROTTLED = b'{"Reason":"ConcurrentInvocationLimitExceeded","Type":"User","message":"Rate Exceeded."}'
 _METHODS = ("allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
 _TRACE_ROOT = re.compile(r"Root=1-[0-9a-f]{8}-[0-9a-f]{24}")
+_SAMPLED = re.compile(r"(?:^|;)\s*Sampled=([01])\s*(?:;|$)")
 
 
 @contextlib.asynccontextmanager
@@ -63,6 +64,7 @@ def running(
     observer: Observer | None = None,
     limits: bool = False,
     allowed_hosts: Iterable[str] = (),
+    sampled: bool = False,
 ) -> Iterator[str]:
     """Serve `function` in a thread until the block ends, for code that is not asynchronous; the block gets the URL.
 
@@ -72,13 +74,14 @@ def running(
         observer: What to tell about each invocation; by default the log goes to standard output.
         limits: Whether Lambda's limits of size and bandwidth apply to a response.
         allowed_hosts: Names that requests may have in `Host`, besides those of the loopback interface.
+        sampled: Whether to sample traces, unless the client decides.
     """
     started: Future[tuple[str, Callable[[], object]]] = Future()
 
     async def serve() -> None:
         loop = asyncio.get_running_loop()
         stop = asyncio.Event()
-        pool = SandboxPool(function, observer or LogWriter(sys.stdout), limit, limits)
+        pool = SandboxPool(function, observer or LogWriter(sys.stdout), limit, limits, sampled=sampled)
         async with serving(pool, "127.0.0.1", 0, allowed_hosts) as url:
             started.set_result((url, lambda: loop.call_soon_threadsafe(stop.set)))
             await stop.wait()
@@ -149,7 +152,8 @@ class _FunctionUrl:
             return
         body = await connection.read_body(REQUEST_LIMIT)
         request_id = str(uuid.uuid4())
-        known = _TRACE_ROOT.search(headers.get("x-amzn-trace-id", ""))
+        trace_header = headers.get("x-amzn-trace-id", "")
+        known, flag = _TRACE_ROOT.search(trace_header), _SAMPLED.search(trace_header)
         trace_id = known[0] if known else new_trace_id()
         common = [
             ("x-amzn-requestid", request_id),
@@ -168,7 +172,7 @@ class _FunctionUrl:
             await self._refuse(connection, request, 413, [*common, _JSON], message, reason)
             return
         event = function_url_event(request, body, connection.peer, request_id, trace_id)
-        invocation = Invocation(event, request_id, trace_id)
+        invocation = Invocation(event, request_id, trace_id, flag[1] == "1" if flag else None)
         invocation.abort_client = connection.shutdown
         writer = _ResponseWriter(connection, common, invocation)
         try:
