@@ -58,6 +58,8 @@ RUN_BY = {
     "sam local invoke": "tests/template/test_sam_local.py",
     "sam remote invoke": README,
     "sam validate --lint": "tests/template/test_generated.py",
+    "make new FUNCTION=Admin": "tests/template/test_new_function.py",
+    "make new FUNCTION=OrderEvents KIND=plain": "tests/template/test_new_function.py",
     "make demo": ".ci/run",
     "make test": ".ci/run",
     "apt-get install chromium": ".ci/run",
