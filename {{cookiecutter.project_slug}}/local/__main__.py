@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import dataclasses
 import io
+import os
 import signal
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -104,8 +107,52 @@ def _on_signals(call: Callable[[], object]) -> None:
         asyncio.get_running_loop().add_signal_handler(signal_number, call)
 
 
+class _SignIn:
+    """The tokens that the function requires, from an issuer on this machine unless the shell names another.
+
+    Without such a requirement, or with another issuer, nothing is changed.
+    """
+
+    def __init__(self, function: Function) -> None:
+        self._module: Any = None
+        self._issuer: Any = None
+        if "JWT_ISSUER" in function.environment and "JWT_ISSUER" not in os.environ:
+            # Only projects that check tokens have this module, and what it imports.
+            self._module = import_module("local.issuer")
+            self._issuer = self._module.Issuer({**function.environment, **os.environ}["JWT_AUDIENCE"])
+
+    async def start(self, stack: contextlib.AsyncExitStack, port: int) -> str:
+        """Serve the issuer on this port, else on any free one; return its URL, or an empty text without it."""
+        if self._issuer is None:
+            return ""
+        if port:
+            with contextlib.suppress(ListenError):
+                await stack.enter_async_context(self._module.issuing(self._issuer, port))
+                return str(self._issuer.url)
+        await stack.enter_async_context(self._module.issuing(self._issuer))
+        return str(self._issuer.url)
+
+    def configure(self, function: Function) -> Function:
+        """Return the function with this issuer in its environment."""
+        if self._issuer is None:
+            return function
+        own = {"JWT_ISSUER": self._issuer.url, "JWT_ALGORITHM": "RS256"}
+        return dataclasses.replace(function, environment={**function.environment, **own})
+
+    def admit(self, event: Any) -> Any:
+        """Return an event with a token."""
+        return event if self._issuer is None else self._issuer.admit(event)
+
+
 async def _invoke(function: Function, event: Any) -> int:
     """Invoke the function once: the body goes to standard output as it arrives, the rest to standard error."""
+    async with contextlib.AsyncExitStack() as stack:
+        sign_in = _SignIn(function)
+        await sign_in.start(stack, 0)
+        return await _invoke_once(sign_in.configure(function), sign_in.admit(event))
+
+
+async def _invoke_once(function: Function, event: Any) -> int:
     terminal = Terminal(sys.stderr)
     pool = SandboxPool(function, terminal, 1)
     printing = asyncio.create_task(_print(await pool.invoke(Invocation(event)), terminal))
@@ -139,10 +186,13 @@ async def _print(messages: ResponseMessages, terminal: Terminal) -> int:
 
 async def _serve(function: Function, others: list[str], options: argparse.Namespace) -> int:
     terminal = Terminal(sys.stdout)
-    pool = SandboxPool(function, terminal, options.concurrency, options.limits)
     stop = asyncio.Event()
     _on_signals(stop.set)
     async with contextlib.AsyncExitStack() as stack:
+        sign_in = _SignIn(function)
+        if issuer := await sign_in.start(stack, options.port and options.port + 2):
+            terminal.say(f"Tokens come from {issuer} instead of the template's issuer. To get one: curl {issuer}/token")
+        pool = SandboxPool(sign_in.configure(function), terminal, options.concurrency, options.limits)
         try:
             url = await stack.enter_async_context(serving(pool, options.host, options.port, options.allow_host))
         except ListenError as error:
@@ -157,7 +207,7 @@ async def _serve(function: Function, others: list[str], options: argparse.Namesp
             )
         if not options.no_inspector:
             try:
-                inspector = await _inspect(stack, pool, terminal, options, url)
+                inspector = await _inspect(stack, pool, terminal, options, url, sign_in)
             except ListenError as error:
                 print(f"local: {error}. Choose another port with --inspector-port", file=sys.stderr)
                 return 1
@@ -165,7 +215,7 @@ async def _serve(function: Function, others: list[str], options: argparse.Namesp
         terminal.say("Press Ctrl-C to stop. The next request runs your latest code.")
         try:
             await asyncio.gather(
-                _watch_code(pool, terminal, stop), _watch_template(options.template, pool, terminal, stop)
+                _watch_code(pool, terminal, stop), _watch_template(options.template, pool, terminal, stop, sign_in)
             )
         except OSError as error:  # the system's limit of watched files is reached
             terminal.say(f"Changes are no longer noticed: {error}. Restart to run changed code.", "red")
@@ -174,14 +224,23 @@ async def _serve(function: Function, others: list[str], options: argparse.Namesp
 
 
 async def _inspect(
-    stack: contextlib.AsyncExitStack, pool: SandboxPool, journal: Journal, options: argparse.Namespace, url: str
+    stack: contextlib.AsyncExitStack,
+    pool: SandboxPool,
+    journal: Journal,
+    options: argparse.Namespace,
+    url: str,
+    sign_in: _SignIn,
 ) -> str:
     """Start the inspector on the requested port, else on the one after the URL's, else on any free one."""
     events = options.template.parent / "events"
+
+    def start(port: int) -> contextlib.AbstractAsyncContextManager[str]:
+        return inspecting(pool, journal, events, url, port, sign_in.admit)
+
     if options.inspector_port is None and options.port:
         with contextlib.suppress(ListenError):
-            return await stack.enter_async_context(inspecting(pool, journal, events, url, options.port + 1))
-    return await stack.enter_async_context(inspecting(pool, journal, events, url, options.inspector_port or 0))
+            return await stack.enter_async_context(start(options.port + 1))
+    return await stack.enter_async_context(start(options.inspector_port or 0))
 
 
 async def _watch_code(pool: SandboxPool, terminal: Terminal, stop: asyncio.Event) -> None:
@@ -192,7 +251,9 @@ async def _watch_code(pool: SandboxPool, terminal: Terminal, stop: asyncio.Event
         await pool.update(pool.function)
 
 
-async def _watch_template(path: Path, pool: SandboxPool, terminal: Terminal, stop: asyncio.Event) -> None:
+async def _watch_template(
+    path: Path, pool: SandboxPool, terminal: Terminal, stop: asyncio.Event, sign_in: _SignIn
+) -> None:
     def is_template(_: Change, changed: str) -> bool:
         return Path(changed) == path
 
@@ -208,7 +269,7 @@ async def _watch_template(path: Path, pool: SandboxPool, terminal: Terminal, sto
         terminal.show_differences(function, _other_names(template, function))
         if function.code != pool.function.code:
             terminal.warn("CodeUri changed. Restart `make dev` to watch the new folder.")
-        await pool.update(function)
+        await pool.update(sign_in.configure(function))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import contextlib
 import hashlib
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,12 @@ _METHODS = {"/": "GET, HEAD", "/events": "GET, HEAD", "/invocations": "GET, POST
 
 @contextlib.asynccontextmanager
 async def inspecting(
-    pool: SandboxPool, journal: Journal, events: Path, function_url: str, port: int
+    pool: SandboxPool,
+    journal: Journal,
+    events: Path,
+    function_url: str,
+    port: int,
+    admit: Callable[[Any], Any] = lambda event: event,
 ) -> AsyncIterator[str]:
     """Serve the page on 127.0.0.1 until the block ends; the block gets the URL.
 
@@ -40,11 +45,12 @@ async def inspecting(
         events: Folder of the test events; need not exist.
         function_url: Where the function is served.
         port: Port to listen on; 0 for any free port.
+        admit: Adds what the function requires of a request to a test event, such as a token.
 
     Raises:
         ListenError: The message says where and why.
     """
-    inspector = _Inspector(pool, journal, events, function_url)
+    inspector = _Inspector(pool, journal, events, function_url, admit)
     server = Server(inspector.serve)
     try:
         yield url_of(*await server.start("127.0.0.1", port))
@@ -54,11 +60,14 @@ async def inspecting(
 
 
 class _Inspector:
-    def __init__(self, pool: SandboxPool, journal: Journal, events: Path, function_url: str) -> None:
+    def __init__(
+        self, pool: SandboxPool, journal: Journal, events: Path, function_url: str, admit: Callable[[Any], Any]
+    ) -> None:
         self._pool = pool
         self._journal = journal
         self._events = events
         self._function_url = function_url
+        self._admit = admit
         self._invocations: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
@@ -133,7 +142,7 @@ class _Inspector:
             await _respond(connection, 413, {"message": f"at most {_EVENT_LIMIT} bytes are allowed, got more"})
             return
         try:
-            invocation = Invocation(_json(body))
+            invocation = Invocation(self._admit(_json(body)))
         except ValueError as error:
             await _respond(connection, 400, {"message": f"not JSON: {error}"})
             return

@@ -65,7 +65,11 @@ def test_handler_exists(template: Template) -> None:
         if name == "StreamFunction" or local:
             assert handler, f"{name}: name the handler in {'ImageConfig: Command' if image else 'Handler'}"
             module, _, function = handler[0].rpartition(".")
-            path = PROJECT / of.get("CodeUri", "src") / f"{module.replace('.', '/')}.py"
+            # A package consists of both folders.
+            own, shared = (
+                PROJECT / folder / f"{module.replace('.', '/')}.py" for folder in (of.get("CodeUri", "src"), "runtime")
+            )
+            path = shared if shared.is_file() and not own.is_file() else own
             assert path.is_file(), f"{name}: {path} of {handler[0]} does not exist; correct the handler or add the file"
             table = symtable.symtable(path.read_text(encoding="utf-8"), str(path), "exec")
             bound = [
