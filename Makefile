@@ -2,7 +2,8 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
-PYTHON ?= python3
+# Only the command line sets it, because a shell's PYTHON has other purposes.
+PYTHON := python3
 BENCH_PYTHON ?= 3.13
 SEED ?= 7
 
@@ -11,6 +12,16 @@ options := $(foreach name,$(.VARIABLES),$(if $(filter command line,$(origin $(na
 unknown := $(filter-out PYTHON BENCH_PYTHON SEED,$(options))
 ifneq ($(if $(filter 0,$(MAKELEVEL)),$(unknown)),)
 $(error unknown option $(unknown); the options are PYTHON, BENCH_PYTHON and SEED)
+endif
+
+version_of = $(shell $(1) -c 'import sys; print(*sys.version_info[:2], sep=".")' 2>/dev/null)
+ifeq ($(origin PYTHON),command line)
+ifeq ($(call version_of,$(PYTHON)),)
+$(error this machine has no $(PYTHON) that runs; name another Python, from 3.11 on, or leave PYTHON out for python3)
+endif
+ifneq ($(and $(wildcard .venv/bin/python),$(filter-out $(call version_of,.venv/bin/python),$(call version_of,$(PYTHON)))),)
+$(error .venv has Python $(call version_of,.venv/bin/python), not $(call version_of,$(PYTHON)); run make clean first)
+endif
 endif
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -89,8 +100,8 @@ clean: ## Remove everything that git ignores, such as .venv and build/
 
 # This only requires Python: pip installs any uv, which then installs the versions in uv.lock, its own included.
 $(ready): pyproject.toml uv.lock
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-		|| { echo "Python 3.11 or later is required, and $(PYTHON) is older. Name another one with PYTHON=…" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or later is required," \
+		"and $(PYTHON) is $(or $(call version_of,$(PYTHON)),missing). Name another one with PYTHON=…" >&2; exit 1; }
 	@$(PYTHON) -m venv .venv
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check uv
 	@echo "Installing $$(.venv/bin/uv export --quiet --locked --no-hashes --no-header | grep -c ==) packages into .venv, about 30 s:" \

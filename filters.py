@@ -88,8 +88,23 @@ def validated(answers: dict[str, Any]) -> str:
     return ""
 
 
+# Files of a project that only work with the line endings of Unix.
+UNIX_FILES = ("Makefile", "interpreter.sh", "runtime/bootstrap")
+
+
+def check_line_endings(template: Path) -> None:
+    """Refuse a template that was copied with Windows line endings."""
+    for path in (template / "{{cookiecutter.project_slug}}" / name for name in UNIX_FILES):
+        if b"\r" in path.read_bytes():
+            raise FailedHookException(
+                f"Nothing was generated: {path} has Windows line endings, with which a project cannot work. Get the "
+                "template again with git 2.10 or later, which keeps them out, or generate from its address."
+            )
+
+
 def check_run() -> None:
     """Refuse answers that cookiecutter drops or ignores, and to generate over another project."""
+    check_line_endings(_HERE)
     run = _run()
     if problems := [*run.problems()]:
         raise FailedHookException(_rules()["refusal"](problems))

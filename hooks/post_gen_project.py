@@ -32,6 +32,13 @@ PUBLIC = """
 Anyone on the internet can call the deployed function, and you pay for each call ({reason}).
 """
 
+SIGNED = """
+No browser opens the page at the deployed URL, because browsers do not sign requests (url_auth: AWS_IAM). `make dev`
+shows it, and so does a deployment with front_door=cloudfront or url_auth=NONE.
+"""
+# Examples that serve a page.
+WITH_PAGE = ("sse", "bedrock")
+
 # Paths that only one answer to an option keeps in the project: option, answer, path.
 OPTIONAL_PATHS = (
     ("runtime", "container", "Dockerfile"),
@@ -120,6 +127,8 @@ def next_steps(answers: Answers) -> str:
     for option, answer in (("url_auth", "NONE"), ("front_door", "cloudfront")):
         if answers[option] == answer:
             text += PUBLIC.format(reason=f"{option}: {answer}")
+    if answers["example"] in WITH_PAGE and answers["url_auth"] == "AWS_IAM" and answers["front_door"] != "cloudfront":
+        text += SIGNED
     return text
 
 

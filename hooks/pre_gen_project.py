@@ -172,16 +172,22 @@ def _types(answers: Answers) -> Iterator[Problem]:
 def _slug(given: dict[str, str]) -> Iterator[Problem]:
     # It names a folder, a Python project and a CloudFormation stack.
     slug = given.get("project_slug", "")
+    example = f"Example: {_similar_slug(slug)}"
     if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", slug, re.ASCII):
         rule = "must be lower-case letters and digits, in words joined by single hyphens, starting with a letter"
-        yield _problem("project_slug", rule, _shown(slug), "Example: lambda-stream")
+        yield _problem("project_slug", rule, _shown(slug), example)
     elif len(slug) > SLUG_LENGTH:
         got = f"{len(slug)} in {_shown(slug)}"
-        yield _problem(
-            "project_slug", f"must have at most {SLUG_LENGTH} characters", got, f"Example: {slug[:12].rstrip('-')}"
-        )
+        yield _problem("project_slug", f"must have at most {SLUG_LENGTH} characters", got, example)
     elif slug in RESERVED_SLUGS:
-        yield _problem("project_slug", "must not be a reserved name", _shown(slug), f"Example: {slug}-stream")
+        yield _problem("project_slug", "must not be a reserved name", _shown(slug), example)
+
+
+def _similar_slug(text: str) -> str:
+    """Return a good slug that is like the text."""
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
+    slug = re.sub(r"[^a-z0-9]+", "-", plain).lstrip("-0123456789")[:SLUG_LENGTH].rstrip("-") or "lambda-stream"
+    return f"{slug}-stream" if slug in RESERVED_SLUGS else slug
 
 
 def _texts(given: dict[str, str], unrendered: Answers) -> Iterator[Problem]:

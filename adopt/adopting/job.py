@@ -227,6 +227,11 @@ def unified_diff(name: str, before: str, after: str) -> str:
 
 def _prepare_adoption(answers: Answers, folder: Folder, template: Path, document: Document) -> Job:
     project = answers.checkout / _PROJECT
+    if b"\r" in (project / "runtime" / "bootstrap").read_bytes():
+        raise Refusal(
+            f"{project} has Windows line endings, so Lambda cannot start the runtime. Get the template again with "
+            "git 2.10 or later, which keeps them out, or adopt from its address"
+        )
     layer = (answers.application / answers.folder / "runtime").resolve()
     wish = Wish(
         answers.function,

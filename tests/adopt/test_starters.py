@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from tests.adopt.conftest import Adopt, lay_out
 from tests.adopt.starters import FUNCTIONS, STARTERS
+from tests.helpers.infrastructure import transformed
 from tests.helpers.support import free_ports, run, user_environment
 
 pytestmark = [
@@ -32,23 +33,6 @@ def lambda_handler(event, context):
         yield f"{number}\\n"
         time.sleep(0.2)
 """
-
-
-def transformed(application: Path) -> dict[str, Any]:
-    """Return the plain CloudFormation that SAM makes of a template whose code was uploaded."""
-    from boto3.session import Session
-    from samcli.yamlhelper import yaml_parse
-    from samtranslator.parser.parser import Parser
-    from samtranslator.translator.translator import Translator
-
-    source = yaml_parse((application / "template.yaml").read_text(encoding="utf-8"))
-    for resource in source["Resources"].values():
-        for name in {"CodeUri", "ContentUri"} & {*resource["Properties"]}:
-            resource["Properties"][name] = "s3://bucket/key"
-    result: dict[str, Any] = Translator({}, Parser(), boto_session=Session(region_name="us-east-1")).translate(
-        source, {}
-    )
-    return result
 
 
 @pytest.mark.parametrize("starter", STARTERS)

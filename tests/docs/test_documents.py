@@ -60,6 +60,9 @@ RUN_BY = {
     "make demo": ".ci/run",
     "make test": ".ci/run",
     "apt-get install chromium": ".ci/run",
+    f"git grep -lF {TEMPLATE_ADDRESS[3:]} | xargs perl -pi -e 's|{TEMPLATE_ADDRESS[3:]}|owner/name|g'": (
+        "tests/docs/test_repository.py"
+    ),
     "uv tool install cookiecutter": "tests/docs/test_documents.py",
     "uv tool install aws-sam-cli": "tests/docs/test_documents.py",
 }

@@ -5,13 +5,25 @@ import re
 import shutil
 import stat
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from hooks.pre_gen_project import CHOICES, problems
 from tests.helpers.combinations import pairwise, product
 from tests.helpers.documents import DOCUMENTS, document, table_rows
-from tests.helpers.support import OPTIONS, ROOT, TEMPLATE, Bake, defaults, pytest_of, run, user_environment
+from tests.helpers.support import (
+    OPTIONS,
+    OWN_PYTHON,
+    ROOT,
+    TEMPLATE,
+    Bake,
+    copy_sources,
+    defaults,
+    pytest_of,
+    run,
+    user_environment,
+)
 from tests.template.test_planted_faults import FAULTS
 
 README = document("README.md")
@@ -143,6 +155,38 @@ def test_unknown_make_option_is_refused(folder: str, known: str) -> None:
     done = run("make", "help", "PROT=3000", cwd=ROOT / folder, check=False)
     assert done.returncode == 2
     assert f"unknown option PROT; {known}" in done.stderr
+
+
+def test_missing_python_is_named() -> None:
+    done = run("make", "demo", "PYTHON=python3.99", cwd=ROOT, check=False)
+    assert done.returncode == 2
+    assert "this machine has no python3.99 that runs; name another Python" in done.stderr
+
+
+def test_python_of_the_shell_is_ignored() -> None:
+    run("make", "--dry-run", "demo", cwd=ROOT, PYTHON="python3.99")
+
+
+def test_python_other_than_that_of_venv(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    (tmp_path / "other").write_text("#!/bin/sh\necho 3.99\n", encoding="utf-8")
+    (tmp_path / "other").chmod(0o755)
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    (tmp_path / ".venv" / "bin" / "python").symlink_to(sys.executable)
+    done = run("make", "demo", "PYTHON=./other", cwd=tmp_path, check=False)
+    assert f".venv has Python {OWN_PYTHON}, not 3.99; run make clean first" in done.stderr
+
+
+def test_address_of_the_repository(tmp_path: Path) -> None:
+    """It is the same everywhere, and one command replaces it everywhere."""
+    copy = copy_sources(tmp_path / "copy")
+    run("git", "init", "--quiet", cwd=copy)
+    run("git", "add", "--all", cwd=copy)
+    [command] = re.findall(r"^git grep .*", document("CONTRIBUTING.md"), re.MULTILINE)
+    run("sh", "-c", command, cwd=copy)
+    assert run("git", "grep", "-F", "org/lambda-stream-template", cwd=copy, check=False).stdout == ""
+    named = run("git", "grep", "-hoE", r"(gh:|github\.com/)[a-z]+/(lambda-stream-template|name)\b", cwd=copy).stdout
+    assert set(named.split()) == {"gh:owner/name", "github.com/owner/name"}
 
 
 def test_probe_requires_url() -> None:

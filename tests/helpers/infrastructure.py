@@ -2,26 +2,45 @@
 
 import functools
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/stream:latest"
+
+
+@contextmanager
+def _own_constructors(loader: Any) -> Iterator[None]:
+    constructors, multi = dict(loader.yaml_constructors), dict(loader.yaml_multi_constructors)
+    yield
+    loader.yaml_constructors, loader.yaml_multi_constructors = constructors, multi
+
+
+def read_as_sam(template: Path) -> dict[str, Any]:
+    """Parse a template as SAM does, and undo what SAM changes in PyYAML for that: it would read dates as text."""
+    from samcli.yamlhelper import yaml_parse
+
+    with _own_constructors(yaml.constructor.SafeConstructor), _own_constructors(yaml.SafeLoader):
+        source: dict[str, Any] = yaml_parse(template.read_text(encoding="utf-8"))
+    return source
 
 
 def transformed(project: Path, region: str = "us-east-1") -> dict[str, Any]:
     """The plain CloudFormation that the Serverless transform makes from a project's template."""
     from boto3.session import Session
-    from samcli.yamlhelper import yaml_parse
     from samtranslator.parser.parser import Parser
     from samtranslator.translator.translator import Translator
 
-    source = yaml_parse((project / "template.yaml").read_text(encoding="utf-8"))
-    function = source["Resources"]["StreamFunction"]["Properties"]
+    source = read_as_sam(project / "template.yaml")
     # The transform requires code in a bucket, or an image in a registry, as after `sam package`.
-    if function.get("PackageType") == "Image":
-        function["ImageUri"] = IMAGE
-    else:
-        function["CodeUri"] = "s3://bucket/key"
+    for resource in source["Resources"].values():
+        properties = resource.get("Properties", {})
+        if properties.get("PackageType") == "Image":
+            properties["ImageUri"] = IMAGE
+        properties.update({name: "s3://bucket/key" for name in ("CodeUri", "ContentUri") if name in properties})
     result: dict[str, Any] = Translator({}, Parser(), boto_session=Session(region_name=region)).translate(source, {})
     return result
 

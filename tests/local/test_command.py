@@ -138,6 +138,17 @@ def test_code_change_reloads(start: Start, project: Path) -> None:
         os.kill(old_pid, 0)
 
 
+def test_request_right_after_saving(start: Start, project: Path) -> None:
+    """Code and template: no watcher is faster than the request that follows."""
+    url = url_of(start("--port", "0", "--no-inspector"))
+    for version in range(2, 6):
+        write_version(project, version)
+        assert ask(url)[0] == version
+    (project / "src" / "other.py").write_text("def handler(event, context):\n    return [7, 0]\n", encoding="utf-8")
+    (project / "template.yaml").write_text(WITH_URL.replace("served", "other"), encoding="utf-8")
+    assert ask(url)[0] == 7
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of another process is read from /proc")
 def test_memory_constant_for_200_mb(start: Start, project: Path) -> None:

@@ -13,8 +13,8 @@ from tests.helpers.support import TEMPLATE
 
 LOCAL = TEMPLATE / "local"
 LAYERS = {
-    "cli": ("__main__", "terminal", "probe"),
-    "http": ("function_url", "inspector", "cors", "limits"),
+    "cli": ("__main__", "terminal", "reload", "probe", "build"),
+    "http": ("function_url", "inspector", "issuer", "cors", "limits"),
     "sandbox": ("pool", "sandbox", "runtime_api", "journal"),
     "model": ("events", "responses", "messages", "invocation"),
     "base": ("template", "environment", "aws", "access", "http_server", "http_protocol"),

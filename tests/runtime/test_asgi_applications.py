@@ -619,6 +619,7 @@ def test_sigterm_during_invocation(sandbox: Sandbox) -> None:
             await send({"type": "http.response.start", "status": 200})
             try:
                 await send({"type": "http.response.body", "body": b"marker", "more_body": True})
+                asyncio.get_running_loop().call_soon(print, "waits")  # rather than runs
                 await asyncio.sleep(60)
             finally:
                 print("cleaned up")
@@ -627,6 +628,7 @@ def test_sigterm_during_invocation(sandbox: Sandbox) -> None:
         """
     running = sandbox.start(code, as_event(function_url()), hold=True)
     running.api.wait_until(b"marker", request=1)
+    assert running.log_until(b"\n") == b"waits\n"
     running.process.terminate()
     ended = running.end()
     assert ended.status == 128 + 15

@@ -17,6 +17,8 @@ SAM = "sam validate --lint"
 Edits = tuple[tuple[str, str], ...]
 
 PUBLIC = {"url_auth": "NONE"}
+TOKENS = {"url_auth": "jwt"}
+TOKENS_API = {"url_auth": "jwt", "front_door": "rest-api"}
 CROSS_ORIGIN = {"cors_origins": "https://example.com", "cors_credentials": "yes"}
 PROVIDED = {"runtime": "provided.al2023"}
 CONTAINER = {"runtime": "container"}
@@ -62,6 +64,25 @@ OTHER = """  OtherFunction:
       Handler: index.handler
       Runtime: python3.13
 """
+OPEN = (
+    OTHER
+    + """      FunctionUrlConfig:
+        AuthType: NONE
+        InvokeMode: RESPONSE_STREAM
+"""
+)
+OPEN_API = (
+    OTHER
+    + """      Events:
+        Other:
+          Type: Api
+          Properties:
+            RestApiId: !Ref StreamApi
+            Path: /other
+            Method: GET
+            ResponseTransferMode: RESPONSE_STREAM
+"""
+)
 
 
 class Fault(NamedTuple):
@@ -112,7 +133,33 @@ OUTPUTS = "test_outputs_exist"
 ARCHITECTURE = "test_architecture"
 WAITS = "test_depends_on_exists"
 
+CHECKED = "test_tokens_are_checked"
+ISSUER = "test_issuer_and_audience"
+WAY_IN = "test_no_way_in_without_token"
+
 FAULTS = {
+    # The check of tokens.
+    "check left out": fault(TOKENS, "Handler: front_door.entry.handler", "Handler: app.handler", CHECKED),
+    "check left out of the image": fault(
+        {**TOKENS, **CONTAINER}, "          - front_door.entry.handler", "          - app.handler", CHECKED
+    ),
+    "no handler behind the check": fault(TOKENS, "          FRONT_DOOR_HANDLER: app.handler\n", "", CHECKED),
+    "check behind the check": fault(
+        TOKENS, "FRONT_DOOR_HANDLER: app.handler", "FRONT_DOOR_HANDLER: front_door.entry.handler", CHECKED
+    ),
+    "issuer missing": fault(TOKENS, '          JWT_ISSUER: "https://issuer.example.com"\n', "", ISSUER),
+    "issuer over HTTP": fault(TOKENS, '"https://issuer.example.com"', '"http://issuer.example.com"', ISSUER),
+    "issuer with a query": fault(TOKENS, '"https://issuer.example.com"', '"https://issuer.example.com?x"', ISSUER),
+    "audience missing": fault(TOKENS, '          JWT_AUDIENCE: "my-client"\n', "", ISSUER),
+    "audience empty": fault(TOKENS, 'JWT_AUDIENCE: "my-client"', 'JWT_AUDIENCE: ""', ISSUER),
+    "algorithm with a secret": fault(TOKENS, "JWT_ALGORITHM: RS256", "JWT_ALGORITHM: HS256", ISSUER),
+    "no algorithm": fault(TOKENS, "JWT_ALGORITHM: RS256", "JWT_ALGORITHM: none", ISSUER),
+    "leeway of an hour": fault(
+        TOKENS, "JWT_ALGORITHM: RS256\n", "JWT_ALGORITHM: RS256\n          JWT_LEEWAY: 3600\n", ISSUER
+    ),
+    "another public URL": fault(TOKENS, HEADER, HEADER + OPEN, WAY_IN),
+    "another public API": fault(TOKENS_API, HEADER, HEADER + OPEN_API, WAY_IN),
+    "API without the check": fault(TOKENS_API, "Handler: front_door.entry.handler", "Handler: app.handler", CHECKED),
     # The function.
     "timeout": fault({}, "Timeout: 120", "Timeout: 901", LIMITS),
     "timeout 0": fault({}, "Timeout: 120", "Timeout: 0", LIMITS),
@@ -772,8 +819,8 @@ def test_sam_linter_accepts_additions(name: str, bake: Bake) -> None:
     assert linted(edited(bake(**ACCEPTED[name].answers), ACCEPTED[name].edits), "us-east-1") == []
 
 
-MAKEFILE = "test_makefile_builds_the_package"
-IMAGE = "test_dockerfile"
+MAKEFILE = "test_makefile_builds_each_package"
+IMAGE = "test_dockerfile_of_each_image"
 SAMCONFIG = "test_samconfig"
 WHEELS = "test_requirements_have_wheels"
 BOOTSTRAP = "test_bootstrap_is_executable"
@@ -784,16 +831,16 @@ DEPLOY = ".github/workflows/deploy.yml"
 
 # Faults of other files: answers, file, text to replace, replacement, rule; without a rule it is to be accepted.
 FILE_FAULTS: dict[str, tuple[Answers, str, str, str, str]] = {
-    "build target": ({}, "Makefile", "\nbuild-StreamFunction:", "\nbuild-OtherFunction:", MAKEFILE),
+    "build target": ({}, "Makefile", "\nbuild-%:", "\nbuild-Other%:", MAKEFILE),
     "platform": ({}, "Makefile", "$(machine)-manylinux_2_34", "x86_64-manylinux_2_34", MAKEFILE),
     "this machine's platform": ({}, "Makefile", " --python-platform $(machine)-manylinux_2_34", "", MAKEFILE),
     "glibc": ({}, "Makefile", "manylinux_2_34", "manylinux_2_39", MAKEFILE),
     "musl": ({}, "Makefile", "$(machine)-manylinux_2_34", "$(machine)-unknown-linux-musl", MAKEFILE),
     "Python of the build": ({}, "Makefile", "--python-version $(python_version)", "--python-version 3.11", MAKEFILE),
     "built for this machine": ({}, "Makefile", " --only-binary :all:", "", MAKEFILE),
-    "bootstrap not copied": ({}, "Makefile", "cp -R src/. runtime/.", "cp -R src/.", MAKEFILE),
-    "code not copied": ({}, "Makefile", "cp -R src/. runtime/.", "cp -R runtime/.", MAKEFILE),
-    "interpreter's branch": (PROVIDED, "Makefile", 'test -n "$(managed)" ||', 'test -z "$(managed)" ||', MAKEFILE),
+    "bootstrap not copied": ({}, "Makefile", " $(runtime:%=%/.)", "", MAKEFILE),
+    "code not copied": ({}, "Makefile", "cp -R $(code)/. ", "cp -R ", MAKEFILE),
+    "interpreter's branch": (PROVIDED, "Makefile", '-z "$(bundled)" || sh', '-n "$(bundled)" || sh', MAKEFILE),
     "interpreter's folder": (PROVIDED, "Makefile", '"$(ARTIFACTS_DIR)/python"\n', '"$(ARTIFACTS_DIR)/py"\n', MAKEFILE),
     "target of the requirements": ({}, "Makefile", ' --target "$(ARTIFACTS_DIR)"', " --target build", MAKEFILE),
     "modes": ({}, "Makefile", '@chmod -R a+rX "$(ARTIFACTS_DIR)"', "@true", MAKEFILE),
@@ -824,7 +871,7 @@ FILE_FAULTS: dict[str, tuple[Answers, str, str, str, str]] = {
     "older glibc": ({}, "Makefile", "manylinux_2_34", "manylinux_2_28", ""),
     "entry point": (CONTAINER, "Dockerfile", "ENTRYPOINT", "CMD", IMAGE),
     "entry point in a shell": (CONTAINER, "Dockerfile", '["/var/task/bootstrap"]', "/var/task/bootstrap", IMAGE),
-    "image without the runtime": (CONTAINER, "Dockerfile", "COPY src/ runtime/ ", "COPY src/ ", IMAGE),
+    "image without the runtime": (CONTAINER, "Dockerfile", "COPY ${CODE}/ runtime/ ", "COPY ${CODE}/ ", IMAGE),
     "image without requirements": (
         CONTAINER,
         "Dockerfile",
@@ -834,7 +881,7 @@ FILE_FAULTS: dict[str, tuple[Answers, str, str, str, str]] = {
     ),
     "requirements elsewhere": (CONTAINER, "Dockerfile", '--target "$LAMBDA_TASK_ROOT"', "--target /opt", IMAGE),
     "argument that nothing sets": (CONTAINER, "Dockerfile", "PYTHON_VERSION", "PYTHON_RELEASE", IMAGE),
-    "runtime ignored": (CONTAINER, ".dockerignore", "\n", "\nruntime/\n", IMAGE),
+    "runtime ignored": (CONTAINER, ".dockerignore", "\ndocs\n", "\nruntime/\n", IMAGE),
     "capabilities": ({}, "samconfig.toml", 'capabilities = "CAPABILITY_IAM"\n', "", SAMCONFIG),
     "capabilities misspelt": ({}, "samconfig.toml", "CAPABILITY_IAM", "CAPABILITIES_IAM", SAMCONFIG),
     "stack name": ({}, "samconfig.toml", "lambda-stream", "lambda_stream", SAMCONFIG),
@@ -864,7 +911,7 @@ def test_rules_catch_file_faults(group: str, bake: Bake, tmp_path: Path) -> None
     planted = {"intact": "", **{name: of[4] for name, of in FILE_FAULTS.items() if of[0] == FILE_GROUPS[group]}}
     for number, name in enumerate(planted):
         copy = project / "planted" / f"fault{number:03}"
-        shutil.copytree(bake(**FILE_GROUPS[group]), copy, ignore=shutil.ignore_patterns("local", "tests"))
+        shutil.copytree(bake(**FILE_GROUPS[group]), copy, ignore=shutil.ignore_patterns("tests"))
         (copy / "rule").write_text(planted[name], encoding="utf-8")
         if name != "intact":
             _, file, old, new, _ = FILE_FAULTS[name]

@@ -5,7 +5,7 @@ environments behind it. `python -m local` is the command line, `function_url.run
 
 The modules lie in layers, and imports only run downward:
 
-    cli        __main__  terminal  probe
+    cli        __main__  terminal  reload  probe  build
     http       function_url  inspector  issuer  cors  limits
     sandbox    pool  sandbox  runtime_api  journal
     model      events  responses  messages  invocation

@@ -15,8 +15,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from watchfiles import Change, awatch
-
 from .access import is_loopback
 from .events import EventError, read_event
 from .function_url import serving
@@ -26,6 +24,7 @@ from .invocation import Invocation
 from .journal import Journal
 from .messages import Chunk, ResponseEnd, ResponseHead, ResponseMessages
 from .pool import SandboxPool
+from .reload import Reloader
 from .template import Function, Template, TemplateError
 from .terminal import Terminal
 
@@ -193,6 +192,8 @@ async def _serve(function: Function, others: list[str], options: argparse.Namesp
         if issuer := await sign_in.start(stack, options.port and options.port + 2):
             terminal.say(f"Tokens come from {issuer} instead of the template's issuer. To get one: curl {issuer}/token")
         pool = SandboxPool(sign_in.configure(function), terminal, options.concurrency, options.limits)
+        reloader = Reloader(options.template, pool, terminal, sign_in.configure)
+        pool.before_invocation = reloader.check
         try:
             url = await stack.enter_async_context(serving(pool, options.host, options.port, options.allow_host))
         except ListenError as error:
@@ -214,11 +215,9 @@ async def _serve(function: Function, others: list[str], options: argparse.Namesp
             terminal.say(f"Inspector at {inspector}")
         terminal.say("Press Ctrl-C to stop. The next request runs your latest code.")
         try:
-            await asyncio.gather(
-                _watch_code(pool, terminal, stop), _watch_template(options.template, pool, terminal, stop, sign_in)
-            )
+            await reloader.watch(stop)
         except OSError as error:  # the system's limit of watched files is reached
-            terminal.say(f"Changes are no longer noticed: {error}. Restart to run changed code.", "red")
+            terminal.warn(f"Changes are noticed with the next request only: {error}")
             await stop.wait()
     return 0
 
@@ -241,35 +240,6 @@ async def _inspect(
         with contextlib.suppress(ListenError):
             return await stack.enter_async_context(start(options.port + 1))
     return await stack.enter_async_context(start(options.inspector_port or 0))
-
-
-async def _watch_code(pool: SandboxPool, terminal: Terminal, stop: asyncio.Event) -> None:
-    async for changes in awatch(pool.function.code, stop_event=stop):
-        terminal.say("The code changed.")
-        if any(Path(path).name == "requirements.txt" for _, path in changes):
-            terminal.warn("requirements.txt changed. Restart `make dev` to install it.")
-        await pool.update(pool.function)
-
-
-async def _watch_template(
-    path: Path, pool: SandboxPool, terminal: Terminal, stop: asyncio.Event, sign_in: _SignIn
-) -> None:
-    def is_template(_: Change, changed: str) -> bool:
-        return Path(changed) == path
-
-    # Watch the folder, because an editor may replace the template by another file.
-    async for _ in awatch(path.parent, stop_event=stop, recursive=False, watch_filter=is_template):
-        try:
-            template = Template(path)
-            function = template.function(pool.function.name)
-        except TemplateError as error:
-            terminal.say(f"The template changed, but is ignored: {error}", "red")
-            continue
-        terminal.say("The template changed.")
-        terminal.show_differences(function, _other_names(template, function))
-        if function.code != pool.function.code:
-            terminal.warn("CodeUri changed. Restart `make dev` to watch the new folder.")
-        await pool.update(sign_in.configure(function))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+from collections.abc import Awaitable, Callable
 
 from .invocation import Invocation
 from .journal import Observer
@@ -29,6 +30,7 @@ class SandboxPool:
         function: The function that they run.
         observer: What is told about each invocation.
         limits: Whether Lambda's limits of size and bandwidth apply to a response.
+        before_invocation: What to wait for before each invocation. It may call `update`.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class SandboxPool:
         self.function = function
         self.observer = observer
         self.limits = limits
+        self.before_invocation: Callable[[], Awaitable[None]] | None = None
         self._concurrency = concurrency
         self._sandboxes: set[Sandbox] = set()
         self._current: set[Sandbox] = set()  # those that run the present code
@@ -57,6 +60,8 @@ class SandboxPool:
         Raises:
             Throttled: The concurrency limit is reached.
         """
+        if self.before_invocation is not None:
+            await self.before_invocation()
         return self._run(await self._acquire(), invocation)
 
     async def update(self, function: Function) -> None:

@@ -44,6 +44,25 @@ class Cors:
 
 
 @dataclass(frozen=True)
+class BuildSettings:
+    """What the template says about the package of a function.
+
+    Attributes:
+        code: Its `CodeUri`.
+        runtime: Lambda's name of the runtime.
+        release: The release of Python to put into the package: `PythonVersion` of its `Metadata`, or empty.
+        architecture: The architecture; Lambda's default is `x86_64`.
+        has_wrapper: Whether `AWS_LAMBDA_EXEC_WRAPPER` starts the bootstrap of the package.
+    """
+
+    code: str
+    runtime: str
+    release: str
+    architecture: str
+    has_wrapper: bool
+
+
+@dataclass(frozen=True)
 class Function:
     """One function of a SAM template and its URL: what is needed to run it.
 
@@ -117,16 +136,8 @@ class Template:
         Raises:
             TemplateError: The message says what is wrong and what to do.
         """
-        if name not in self.names:
-            found = ", ".join(self.names) or "none"
-            message = f"{self.path} has no {_FUNCTION} named '{name}' (found: {found}). Choose one with --function"
-            raise TemplateError(message)
-        own = _mapping(_mapping(self._resources, name), "Properties")
+        own = self._properties(name)
         code, bootstrap = self._find_code(name, own)
-        variables = {
-            **_mapping(_mapping(self._defaults, "Environment"), "Variables"),
-            **_mapping(_mapping(own, "Environment"), "Variables"),
-        }
         # The command of an image (CMD in Docker's terms) is the handler.
         command = _mapping(own, "ImageConfig").get("Command")
         handler = command[0] if isinstance(command, list) and command else self._value(own, "Handler", "app.handler")
@@ -141,13 +152,43 @@ class Template:
             runtime=str(self._value(own, "Runtime", "python3")),
             timeout=self._number(name, own, "Timeout", 3),
             memory=int(self._number(name, own, "MemorySize", 128)),
-            environment={str(key): _text(self._resolve(value)) for key, value in variables.items()},
+            environment=self._variables(own),
             concurrency=int(self._number(name, own, "ReservedConcurrentExecutions", 0)) if reserved else None,
             has_url=url is not None,
             streams=url is None or self._resolve(url.get("InvokeMode")) == "RESPONSE_STREAM",
             cors=self._cors(_mapping(url, "Cors")),
             aws=self._aws,
         )
+
+    def build_settings(self, name: str) -> BuildSettings:
+        """Return what the template says about the package of the function with the logical ID `name`.
+
+        Raises:
+            TemplateError: The template has no such function.
+        """
+        own = self._properties(name)
+        architectures = own.get("Architectures", self._defaults.get("Architectures")) or ["x86_64"]
+        return BuildSettings(
+            code=str(self._value(own, "CodeUri", "src")),
+            runtime=str(self._value(own, "Runtime", "")),
+            release=_text(_mapping(_mapping(self._resources, name), "Metadata").get("PythonVersion", "")),
+            architecture=str(self._resolve(architectures[0] if isinstance(architectures, list) else architectures)),
+            has_wrapper=self._variables(own).get("AWS_LAMBDA_EXEC_WRAPPER") == "/var/task/bootstrap",
+        )
+
+    def _properties(self, name: str) -> dict[str, Any]:
+        if name not in self.names:
+            found = ", ".join(self.names) or "none"
+            message = f"{self.path} has no {_FUNCTION} named '{name}' (found: {found}). Choose one with --function"
+            raise TemplateError(message)
+        return _mapping(_mapping(self._resources, name), "Properties")
+
+    def _variables(self, own: dict[str, Any]) -> dict[str, str]:
+        variables = {
+            **_mapping(_mapping(self._defaults, "Environment"), "Variables"),
+            **_mapping(_mapping(own, "Environment"), "Variables"),
+        }
+        return {str(key): _text(self._resolve(value)) for key, value in variables.items()}
 
     def _value(self, own: dict[str, Any], key: str, default: Any) -> Any:
         return self._resolve(own.get(key, self._defaults.get(key, default)))

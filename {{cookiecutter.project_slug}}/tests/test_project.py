@@ -8,11 +8,12 @@ import re
 import subprocess
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
-from tests.conftest import Template, listed
+from tests.conftest import Template, listed, variables
 
 
 @pytest.fixture(scope="module")
@@ -30,78 +31,101 @@ def test_bootstrap_is_executable(project: Path) -> None:
     assert not windows, f"{bootstrap} has Windows line endings, with which Lambda cannot start it; keep .gitattributes"
 
 
-def test_makefile_builds_the_package(project: Path, own: Template) -> None:
+def test_makefile_builds_each_package(project: Path, own: Template) -> None:
     # https://docs.aws.amazon.com/serverless-application-model/latest/developerguide/building-custom-runtimes.html
-    function = own.functions["StreamFunction"]
-    if function.get("PackageType") == "Image":
-        return
-    makefile = (project / "Makefile").read_text(encoding="utf-8")
-    target = re.search(r"^build-StreamFunction:.*\n\t", makefile, re.MULTILINE)
-    assert target, "keep the target build-StreamFunction in the Makefile, which sam build runs"
-    # What the target would run, with the versions that it reads from the template.
-    command = ["make", "--no-print-directory", "--dry-run", "build-StreamFunction"]
+    for name, function in own.functions.items():
+        metadata = own.resources[name].get("Metadata") or {}
+        if metadata.get("BuildMethod") == "makefile":
+            check_build(name, steps_of(project, name), function, metadata)
+            bundled = not str(function.get("Runtime")).startswith("python")
+            assert not bundled or (project / "interpreter.sh").is_file(), (
+                f"{name}: restore interpreter.sh, which copies Python into the package"
+            )
+
+
+def steps_of(project: Path, name: str) -> str:
+    """Return what `make build-NAME` would run, with the values that it reads from the template."""
+    command = ["make", "--no-print-directory", "--dry-run", f"build-{name}"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
     environment["ARTIFACTS_DIR"] = "/artifact"
     done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
-    steps = done.stdout.replace("\\\n", " ")
-    assert re.search(r"^cp .*\bruntime/\. .*/artifact", steps, re.MULTILINE), (
-        "copy runtime/. into $(ARTIFACTS_DIR), or the package has no bootstrap"
+    assert not done.returncode, f"{name}: keep the target build-% in the Makefile, which sam build runs: {done.stderr}"
+    assert 'test -n ""' not in done.stdout, f"correct {name}: {done.stderr}"
+    return done.stdout.replace("\\\n", " ")
+
+
+def check_build(name: str, steps: str, function: dict[str, Any], metadata: dict[str, Any]) -> None:
+    bundled = not str(function.get("Runtime")).startswith("python")
+    copied = re.search(r'^cp -R (.*)"/artifact"', steps, re.MULTILINE)
+    folders = [folder.removesuffix("/.") for folder in copied[1].split()] if copied else []
+    code = str(function.get("CodeUri", "src/")).rstrip("/")
+    assert code in folders, f"{name}: copy $(code)/. into $(ARTIFACTS_DIR)"
+    runs = bundled or "AWS_LAMBDA_EXEC_WRAPPER" in variables(function)
+    assert ("runtime" in folders) == runs, (
+        f"{name}: copy runtime/. into $(ARTIFACTS_DIR) if it streams, or the package has no bootstrap; else do not"
     )
-    assert re.search(r"^cp .*\bsrc/\.? ?", steps, re.MULTILINE), "copy src/. into $(ARTIFACTS_DIR)"
     machine = {"arm64": "aarch64"}.get(*2 * listed(function.get("Architectures", ["x86_64"])))
     platform = re.search(r"--python-platform (\S+?)-(manylinux\S*)", steps)
-    assert platform, "install requirements with --python-platform $(machine)-manylinux_2_34"
-    assert platform[1] == machine, f"install requirements for {machine}, the architecture of the template"
+    assert platform, f"{name}: install requirements with --python-platform $(machine)-manylinux_2_34"
+    assert platform[1] == machine, f"{name}: install requirements for {machine}, the architecture of the template"
     # Amazon Linux 2023 has glibc 2.34: https://docs.aws.amazon.com/linux/al2023/ug/compare-with-al2.html
     glibc = [int(number) for number in re.findall(r"manylinux_2_(\d+)", platform[2])] or [17]
-    assert max(glibc) <= 34, f"use manylinux_2_34: Lambda has glibc 2.34, not 2.{max(glibc)}"
-    metadata = own.resources["StreamFunction"].get("Metadata") or {}
+    assert max(glibc) <= 34, f"{name}: use manylinux_2_34: Lambda has glibc 2.34, not 2.{max(glibc)}"
     managed = str(function.get("Runtime")).removeprefix("python")
-    bundled = not str(function.get("Runtime")).startswith("python")
     version = str(metadata.get("PythonVersion")).rpartition(".")[0] if bundled else managed
     found = re.search(r"--python-version (\S+)", steps)
-    assert found, "install requirements with --python-version $(python_version)"
-    assert found[1] == version, f"install requirements for Python {version}, as in the template, not {found[1]}"
-    assert '--target "/artifact"' in steps, 'install requirements with --target "$(ARTIFACTS_DIR)"'
+    assert found, f"{name}: install requirements with --python-version $(python_version)"
+    assert found[1] == version, f"{name}: install requirements for Python {version}, as in the template, not {found[1]}"
+    assert '--target "/artifact"' in steps, f'{name}: install requirements with --target "$(ARTIFACTS_DIR)"'
     readable = re.search(r'^chmod -R \S*\+rX "/artifact"', steps, re.MULTILINE)
-    assert readable, 'keep chmod -R a+rX "$(ARTIFACTS_DIR)": Lambda runs the function as another user'
+    assert readable, f'{name}: keep chmod -R a+rX "$(ARTIFACTS_DIR)": Lambda runs the function as another user'
     unchecked = "compileall" not in steps or "--invalidation-mode unchecked-hash" in steps
-    assert unchecked, "compile with --invalidation-mode unchecked-hash, or Lambda ignores the .pyc files"
+    assert unchecked, f"{name}: compile with --invalidation-mode unchecked-hash, or Lambda ignores the .pyc files"
     assert "--only-binary :all:" in steps, (
-        "install requirements with --only-binary :all:, or they are built for this machine"
+        f"{name}: install requirements with --only-binary :all:, or they are built for this machine"
     )
     if bundled:
         release = str(metadata.get("PythonVersion"))
-        copied = re.search(rf'test -n "" \|\| sh interpreter\.sh {re.escape(release)} \S+ "/artifact/python"', steps)
-        assert copied, (
-            'keep: test -n "$(managed)" || sh interpreter.sh $(bundled) $(architecture) "$(ARTIFACTS_DIR)/python"'
+        copies = re.search(rf'test -z "{release}" \|\| sh interpreter\.sh {release} \S+ "/artifact/python"', steps)
+        assert copies, (
+            f'{name}: keep: test -z "$(bundled)" || sh interpreter.sh $(bundled) $(architecture) '
+            '"$(ARTIFACTS_DIR)/python"'
         )
-        assert (project / "interpreter.sh").is_file(), "restore interpreter.sh, which copies Python into the package"
 
 
-def test_dockerfile(project: Path, own: Template) -> None:
+def test_dockerfile_of_each_image(project: Path, own: Template) -> None:
     # https://docs.aws.amazon.com/lambda/latest/dg/python-image.html
-    if own.functions["StreamFunction"].get("PackageType") != "Image":
-        return
-    text = (project / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", " ")
+    for name, function in own.functions.items():
+        metadata = own.resources[name].get("Metadata") or {}
+        if function.get("PackageType") == "Image" and "Dockerfile" in metadata:
+            check_dockerfile(name, project, metadata)
+
+
+def check_dockerfile(name: str, project: Path, metadata: dict[str, Any]) -> None:
+    arguments = metadata.get("DockerBuildArgs") or {}
+    context = project / metadata.get("DockerContext", ".")
+    text = (context / metadata["Dockerfile"]).read_text(encoding="utf-8").replace("\\\n", " ")
     lines = [line for line in text.splitlines() if not line.startswith("#")]
-    arguments = (own.resources["StreamFunction"].get("Metadata") or {}).get("DockerBuildArgs") or {}
-    unset = [name for name in re.findall(r"^ARG (\w+)$", text, re.MULTILINE) if name not in arguments]
-    assert not unset, f"set {unset} under DockerBuildArgs in template.yaml"
+    unset = [argument for argument in re.findall(r"^ARG (\w+)$", text, re.MULTILINE) if argument not in arguments]
+    assert not unset, f"{name}: set {unset} under DockerBuildArgs in template.yaml"
+    if "CODE" in arguments:
+        assert (context / str(arguments["CODE"])).is_dir(), f"{name}: set CODE under DockerBuildArgs to a folder"
     base = next((line for line in lines if line.startswith("FROM")), "")
-    assert "lambda/python" in base, f"start FROM public.ecr.aws/lambda/python:…, not {base!r}"
+    assert "lambda/python" in base, f"{name}: start FROM public.ecr.aws/lambda/python:…, not {base!r}"
     copied = [line for line in lines if line.startswith("COPY")]
-    assert any("runtime/" in line for line in copied), "COPY runtime/, or the image has no bootstrap"
-    assert any(re.search(r"\bsrc/ ", line) for line in copied), "COPY src/, which is the function"
-    assert re.search(r"^RUN .*pip install .*--requirement", text, re.MULTILINE), "install src/requirements.txt"
-    assert re.search(r"^RUN .*--target \"?\$\{?LAMBDA_TASK_ROOT", text, re.MULTILINE), "install into $LAMBDA_TASK_ROOT"
+    assert any("runtime/" in line for line in copied), f"{name}: COPY runtime/, or the image has no bootstrap"
+    assert any(re.search(r"(\bsrc|\$\{?CODE\}?)/ ", line) for line in copied), f"{name}: COPY ${{CODE}}/, its code"
+    assert re.search(r"^RUN .*pip install .*--requirement", text, re.MULTILINE), f"{name}: install requirements.txt"
+    into = re.search(r"^RUN .*--target \"?\$\{?LAMBDA_TASK_ROOT", text, re.MULTILINE)
+    assert into, f"{name}: install into $LAMBDA_TASK_ROOT"
     entry = [line for line in lines if line.startswith("ENTRYPOINT")]
     assert entry == ['ENTRYPOINT ["/var/task/bootstrap"]'], (
-        'set ENTRYPOINT ["/var/task/bootstrap"]; template.yaml has Command'
+        f'{name}: set ENTRYPOINT ["/var/task/bootstrap"]; template.yaml has Command'
     )
     ignored = (project / ".dockerignore").read_text(encoding="utf-8") if (project / ".dockerignore").exists() else ""
-    hidden = {"src", "src/", "runtime", "runtime/"} & set(ignored.splitlines())
-    assert not hidden, f"remove {hidden} from .dockerignore, or the image is built without it"
+    needed = {str(arguments.get("CODE", "src")), "runtime"}
+    hidden = {line for line in ignored.splitlines() if line.rstrip("/") in needed}
+    assert not hidden, f"{name}: remove {hidden} from .dockerignore, or the image is built without it"
 
 
 def test_samconfig(project: Path, own: Template) -> None:
@@ -123,7 +147,7 @@ def test_samconfig(project: Path, own: Template) -> None:
     overrides = re.findall(r"(\w+)=", str(deploy.get("parameter_overrides", "")))
     strangers = set(overrides) - own.parameters.keys()
     assert not strangers, f"parameter_overrides: {sorted(strangers)} are not parameters; use {sorted(own.parameters)}"
-    image = own.functions["StreamFunction"].get("PackageType") == "Image"
+    image = any(of.get("PackageType") == "Image" for of in own.functions.values())
     repository = {"image_repository", "image_repositories"} & deploy.keys() or deploy.get("resolve_image_repos") is True
     assert repository or not image, "set resolve_image_repos = true, or name an image_repository"
 
@@ -131,43 +155,55 @@ def test_samconfig(project: Path, own: Template) -> None:
 def test_requirements_have_wheels(project: Path, own: Template) -> None:
     """Each requirement can be installed on Lambda, if uv can look it up."""
     # https://docs.astral.sh/uv/reference/cli/#uv-pip-compile
-    function = own.functions["StreamFunction"]
-    requirements = project / "src" / "requirements.txt"
-    lines = [line.strip() for line in requirements.read_text(encoding="utf-8").splitlines()]
-    local = [line for line in lines if re.match(r"-e\b|--editable|\.{0,2}/|file:|.*@ *file:", line)]
-    assert not local, (
-        f"src/requirements.txt: {local} cannot be installed on Lambda; use a release, or copy it into src/"
-    )
-    if not any(line and not line.startswith("#") for line in lines) or function.get("PackageType") == "Image":
-        return
-    version = re.search(r"3\.\d+", str(function.get("Runtime")) + str(own.resources["StreamFunction"].get("Metadata")))
-    machine = "aarch64" if "arm64" in str(function.get("Architectures")) else "x86_64"
-    target = ["--python-version", version[0] if version else "3.13", "--python-platform", f"{machine}-manylinux_2_34"]
-    command = ["uv", "pip", "compile", "--quiet", "--only-binary", ":all:", *target, str(requirements)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    unsolvable = done.returncode and re.search("No solution found|not found in the package registry", done.stderr)
-    assert not unsolvable, f"src/requirements.txt has no solution with wheels for Lambda; correct it: {done.stderr}"
+    for name, function in own.functions.items():
+        metadata = own.resources[name].get("Metadata") or {}
+        image = function.get("PackageType") == "Image"
+        code = str((metadata.get("DockerBuildArgs") or {}).get("CODE", "src") if image else function.get("CodeUri"))
+        file = project / code / "requirements.txt"
+        lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()] if file.is_file() else []
+        local = [line for line in lines if re.match(r"-e\b|--editable|\.{0,2}/|file:|.*@ *file:", line)]
+        shown = file.relative_to(project)
+        assert not local, f"{shown}: {local} cannot be installed on Lambda; use a release, or copy it beside {name}"
+        if image or not any(line and not line.startswith("#") for line in lines):
+            continue
+        version = re.search(r"3\.\d+", str(function.get("Runtime")) + str(metadata))
+        machine = "aarch64" if "arm64" in str(function.get("Architectures")) else "x86_64"
+        target = ["--python-version", version[0] if version else "3.13"]
+        target += ["--python-platform", f"{machine}-manylinux_2_34"]
+        command = ["uv", "pip", "compile", "--quiet", "--only-binary", ":all:", *target, str(file)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        unsolvable = done.returncode and re.search("No solution found|not found in the package registry", done.stderr)
+        assert not unsolvable, f"{shown} has no solution with wheels for Lambda; correct it: {done.stderr}"
 
 
-def test_imports_are_required(project: Path) -> None:
+def test_imports_are_required(project: Path, own: Template) -> None:
     """The tools of pyproject.toml are installed here, but not on Lambda."""
     group = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))["dependency-groups"]["dev"]
     tools = {normalized(line) for line in group} - {"botocore"}
-    required = {normalized(line) for line in (project / "src" / "requirements.txt").read_text().splitlines()}
-    todo = set(required)
-    while todo:
-        needs = {normalized(need) for name in todo for need in requires(name)}
-        todo = needs - required
-        required |= needs
     modules = importlib.metadata.packages_distributions()
-    for path in sorted((project / "src").rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            names = [of.name for of in node.names] if isinstance(node, ast.Import) else []
-            names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
-            for name in names:
+    codes = {str(of.get("CodeUri", "src")).rstrip("/") for of in own.functions.values()}
+    for code in sorted(code for code in codes if code not in ("", ".") and (project / code).is_dir()):
+        file = project / code / "requirements.txt"
+        required = {normalized(line) for line in (file.read_text() if file.is_file() else "").splitlines()}
+        todo = set(required)
+        while todo:
+            needs = {normalized(need) for name in todo for need in requires(name)}
+            todo = needs - required
+            required |= needs
+        for path in sorted((project / code).rglob("*.py")):
+            for name in imported(path):
                 packages = {normalized(of) for of in modules.get(name.partition(".")[0], ())}
                 absent = packages & tools - required
-                assert not absent, f"{path.name} imports {name}: add {sorted(absent)[0]} to src/requirements.txt"
+                assert not absent, f"{path.name} imports {name}: add {sorted(absent)[0]} to {code}/requirements.txt"
+
+
+def imported(path: Path) -> list[str]:
+    """Return the names of the modules that a file imports."""
+    names: list[str] = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names += [of.name for of in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+    return names
 
 
 def normalized(requirement: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterable
-from typing import Any
+from typing import Any, Protocol
 
 #: One part of a stream's content. Text is sent as UTF-8.
 Item = str | bytes | bytearray | memoryview
@@ -24,3 +24,26 @@ Frame = tuple[str, int | None, str]
 Application = Callable[[Any, Any, Any], Awaitable[None]]
 #: An ASGI message.
 Message = dict[str, Any]
+
+
+class Expiry(Protocol):
+    """What a handler may know of its deadline."""
+
+    passed: bool
+
+    def error(self) -> BaseException:
+        """Return the exception to raise."""
+
+
+class Writer(Protocol):
+    """Where a handler writes its response with HTTP metadata itself."""
+
+    @property
+    def deadline(self) -> Expiry:
+        """The deadline of the invocation."""
+
+    def start(self, metadata: bytes) -> None:
+        """Set the HTTP metadata. It is sent with the first part of the body."""
+
+    def write(self, part: bytes, last: bool) -> bool:
+        """Send a part of the body. Tell whether that succeeded; a failure was reported."""

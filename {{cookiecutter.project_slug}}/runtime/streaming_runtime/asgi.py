@@ -11,6 +11,7 @@ import asyncio
 from binascii import a2b_base64
 from collections import deque
 from contextlib import suppress
+from time import monotonic
 from urllib.parse import quote, unquote, urlencode
 
 from . import wire
@@ -23,12 +24,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from ._types import Application, Message
+    from ._types import Application, Message, Writer
 
 _PIECE_SIZE = 64 * 1024  # bytes of the request body in one message
 # An application may ask for a disconnect repeatedly and gets an immediate answer. After this many answers, the event
 # loop runs, in case the application asks without end.
 _DISCONNECTS = 100
+_TURN = 0.002  # seconds for which an application may send without a turn for others on the event loop
 _GRACE_PERIOD = 0.1  # seconds in which an application may end on its own after a disconnect
 
 
@@ -68,6 +70,19 @@ class AsgiHandler:
             RuntimeError: The application's lifespan failed to start, or it ended without a response.
             Exception: Anything that the application raised before its response.
         """
+        return await _Content(*await self._request(event, context)).response(self._app)
+
+    async def respond(self, event: Any, context: object, writer: Writer) -> None:
+        """Serve a request like `__call__`, but in the caller's task, and with a response that goes to `writer`.
+
+        Raises:
+            StreamDeadlineExceeded: The deadline ended the response.
+            Exception: As `__call__`, and anything that the application raised during or after its response.
+        """
+        await _Response(*await self._request(event, context), writer).run(self._app)
+
+    async def _request(self, event: Any, context: object) -> tuple[dict[str, Any], bytes]:
+        """Start the lifespan, and return the scope and the body of the request."""
         try:
             scope, body = _request(event, self._root_path)
         except (AttributeError, LookupError, TypeError, ValueError) as error:
@@ -75,8 +90,8 @@ class AsgiHandler:
             raise ValueError(f"AsgiHandler requires {expected}; reading this one failed with {error!r}") from error
         await self.startup()
         assert self._lifespan is not None
-        scope |= {"state": self._lifespan.state.copy(), "aws.event": event, "aws.context": context}
-        return await _Cycle(self._app, scope, body).response()
+        scope["state"], scope["aws.event"], scope["aws.context"] = self._lifespan.state.copy(), event, context
+        return scope, body
 
     async def startup(self) -> None:
         """Start the application's lifespan, unless it already runs on this event loop.
@@ -103,85 +118,45 @@ class AsgiHandler:
             await lifespan.shutdown()
 
 
+# The runtime prefers `respond`, which it finds here. A subclass with a `__call__` of its own keeps that.
+AsgiHandler.__call__.respond = AsgiHandler.respond  # type: ignore[attr-defined]
+
+
 class _Disconnected(OSError):
     """Raised in an application that sends after the client has disconnected."""
 
+    def __init__(self) -> None:
+        super().__init__("the client has disconnected")
+
 
 class _Cycle:
-    """One request and the content of its response. The application runs in its own task.
+    """One request: what the application receives, and the order in which it may send."""
 
-    When the runtime asks for the next part of the body, the previous one is on the wire. Only then does the
-    application's `send` return: that is the backpressure.
-    """
-
-    def __init__(self, app: Application, scope: dict[str, Any], body: bytes) -> None:
+    def __init__(self, scope: dict[str, Any], body: bytes) -> None:
+        self._scope = scope
         self._request = deque(body[start : start + _PIECE_SIZE] for start in range(0, len(body) or 1, _PIECE_SIZE))
         self._bodiless = scope["method"] == "HEAD"
-        self._response: StreamingResponse | None = None
-        self._parts: deque[bytes] = deque()
-        self._sent = self._delivered = 0  # parts of the body: sent by the application, on the wire
+        self._started = False  # the application has started its response
         self._complete = False  # the application has sent the last part
         self._over = False  # the response has ended, completely or not
-        self._ended = False  # the application has ended
         self._disconnects = 0  # messages about it
-        self._raised: list[BaseException] = []  # by the application, and not yet raised to the runtime
         self._changed = asyncio.Event()
-        self._task = asyncio.create_task(self._run(app, scope))
 
-    async def response(self) -> StreamingResponse:
-        """Wait until the application has started its response."""
-        await self._wait(lambda: self._response is not None or self._ended)
-        if self._response is None:
-            self._finish()
-            raise self._failure("starting")
-        return self._response
+    def _start(self, status: int, headers: dict[str, str], cookies: list[str]) -> None:
+        """Prepare the response. A subclass does."""
 
-    def __aiter__(self) -> _Cycle:
-        return self
+    async def _deliver(self, part: bytes, last: bool) -> None:
+        """Return when `part` is on the wire. A subclass does."""
 
-    async def __anext__(self) -> bytes:
-        if self._over:
-            raise StopAsyncIteration
-        self._delivered = self._sent - len(self._parts)
-        self._notify()
-        await self._wait(lambda: bool(self._parts) or self._complete or self._ended)
-        if self._parts:
-            return self._parts.popleft()
-        self._finish()
-        if self._complete:
-            raise StopAsyncIteration
-        raise self._failure("completing")
-
-    async def aclose(self) -> None:
-        """Wait until the application has ended. If its response was aborted, cancel it after a grace period."""
-        grace = None if self._over else _GRACE_PERIOD
-        self._finish()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(grace):
-                await self._wait(lambda: self._ended)
-        if self._raised:
-            raise self._raised.pop()
-
-    async def _run(self, app: Application, scope: dict[str, Any]) -> None:
-        try:
-            await app(scope, self._receive, self._send)
-        except _Disconnected:
-            pass  # the runtime knows
-        except StopAsyncIteration as error:  # an iteration would take this for the end of the response
-            raised = RuntimeError("ASGI callable raised StopAsyncIteration")
-            self._raised.append(raised.with_traceback(error.__traceback__))
-        except BaseException as error:
-            # A task would raise SystemExit in the event loop, where nothing reports it.
-            self._raised.append(error)
-        self._ended = True
-        self._notify()
+    def _is_over(self) -> bool:
+        return self._over
 
     async def _receive(self) -> Message:
-        if self._request and not self._over:
+        if self._request and not self._is_over():
             piece = self._request.popleft()
             return {"type": "http.request", "body": piece, "more_body": bool(self._request)}
-        if not self._over:
-            await self._until(lambda: self._over)
+        if not self._is_over():
+            await self._until(self._is_over)
             await asyncio.sleep(0)  # let the sender of the end continue first: a listener might cancel it
         self._disconnects += 1
         if self._disconnects % _DISCONNECTS == 0:
@@ -192,42 +167,28 @@ class _Cycle:
         kind = message["type"]
         if self._complete:
             raise RuntimeError(f"Unexpected ASGI message '{kind}' sent, after response already completed.")
-        if self._over:
-            raise _Disconnected("the client has disconnected")
-        expected = "http.response.start" if self._response is None else "http.response.body"
+        if self._is_over():
+            await asyncio.sleep(0)  # let the event loop deliver a pending cancellation
+            raise _Disconnected
+        expected = "http.response.body" if self._started else "http.response.start"
         if kind != expected:
             raise RuntimeError(f"Expected ASGI message '{expected}', but got '{kind}'.")
-        if self._response is None:
-            self._response = _response(self, message)
+        if not self._started:
+            self._start(message["status"], *_headers(message))
+            self._started = True
             self._bodiless = self._bodiless or message["status"] in wire.WITHOUT_CONTENT
             self._notify()
             return
         part = message.get("body", b"")
-        if not isinstance(part, (bytes, bytearray, memoryview)):
-            raise TypeError(f"the body of a response must be bytes, not {type(part).__name__}")
-        self._parts.append(b"" if self._bodiless else bytes(part))
-        self._complete = not message.get("more_body", False)
-        self._sent = number = self._sent + 1
-        self._notify()
-        await self._until(lambda: self._delivered >= number or self._over)
-        if self._delivered < number:
-            raise _Disconnected("the client has disconnected")
+        if type(part) is not bytes:
+            if not isinstance(part, (bytes, bytearray, memoryview)):
+                raise TypeError(f"the body of a response must be bytes, not {type(part).__name__}")
+            part = bytes(part)
+        await self._deliver(b"" if self._bodiless else part, not message.get("more_body", False))
 
-    async def _wait(self, condition: Callable[[], bool]) -> None:
-        """Wait for the runtime. A cancellation is passed on to the application, whose traceback shows where it was."""
-        try:
-            await self._until(condition)
-        except asyncio.CancelledError:
-            self._finish()
-            self._task.cancel()
-            await asyncio.wait((self._task,))
-            if self._raised:
-                raise self._raised.pop() from None
-            raise
-
-    def _failure(self, missing: str) -> BaseException:
-        failure = RuntimeError(f"ASGI callable returned without {missing} response.")
-        return self._raised.pop() if self._raised else failure
+    def _incomplete(self) -> RuntimeError:
+        missing = "completing" if self._started else "starting"
+        return RuntimeError(f"ASGI callable returned without {missing} response.")
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         while not condition():
@@ -242,7 +203,157 @@ class _Cycle:
         self._notify()
 
 
-def _response(content: _Cycle, message: Message) -> StreamingResponse:
+class _Response(_Cycle):
+    """A response that is written as the application sends it. The application runs in the task of the invocation."""
+
+    def __init__(self, scope: dict[str, Any], body: bytes, writer: Writer) -> None:
+        super().__init__(scope, body)
+        self._writer = writer
+        self._disconnected = False
+        self._grace_period = asyncio.timeout(None)
+        self._turn_end = monotonic() + _TURN
+
+    async def run(self, app: Application) -> None:
+        """Run the application until it has ended, with its background tasks."""
+        failure: BaseException | None = None
+        try:
+            async with self._grace_period:
+                await app(self._scope, self._receive, self._send)
+        except Exception as error:
+            if not (isinstance(error, TimeoutError) and self._grace_period.expired()):
+                failure = _actual(error)
+        finally:
+            self._finish()
+        if failure is not None and not isinstance(failure, _Disconnected):
+            raise failure
+        if not (self._complete or self._disconnected):
+            raise self._writer.deadline.error() if self._writer.deadline.passed else self._incomplete()
+
+    def _is_over(self) -> bool:
+        return self._over or self._writer.deadline.passed
+
+    def _start(self, status: int, headers: dict[str, str], cookies: list[str]) -> None:
+        self._writer.start(wire.http_metadata(status, headers, cookies))
+
+    async def _deliver(self, part: bytes, last: bool) -> None:
+        self._complete = last
+        if not self._writer.write(part, last):
+            self._disconnected = True
+            self._finish()
+            self._grace_period.reschedule(asyncio.get_running_loop().time() + _GRACE_PERIOD)
+            raise _Disconnected
+        if last:
+            self._finish()
+        elif self._writer.deadline.passed:
+            await asyncio.sleep(0)  # let the event loop deliver a pending cancellation
+            raise self._writer.deadline.error()
+        elif monotonic() > self._turn_end:
+            await asyncio.sleep(0)
+            self._turn_end = monotonic() + _TURN
+
+
+class _Content(_Cycle):
+    """A response for other code to send: the content of a `StreamingResponse`. The application runs in its own task.
+
+    When the next part of the body is asked for, the previous one is on the wire. Only then does the application's
+    `send` return: that is the backpressure.
+    """
+
+    def __init__(self, scope: dict[str, Any], body: bytes) -> None:
+        super().__init__(scope, body)
+        self._response: StreamingResponse | None = None
+        self._parts: deque[bytes] = deque()
+        self._sent = self._delivered = 0  # parts of the body: sent by the application, on the wire
+        self._ended = False  # the application has ended
+        self._raised: list[BaseException] = []  # by the application, and not yet raised to the caller
+
+    async def response(self, app: Application) -> StreamingResponse:
+        """Start the application, and wait until it has started its response."""
+        self._task = asyncio.create_task(self._run(app))
+        await self._wait(lambda: self._response is not None or self._ended)
+        if self._response is None:
+            self._finish()
+            raise self._failure()
+        return self._response
+
+    def __aiter__(self) -> _Content:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._over:
+            raise StopAsyncIteration
+        self._delivered = self._sent - len(self._parts)
+        self._notify()
+        await self._wait(lambda: bool(self._parts) or self._complete or self._ended)
+        if self._parts:
+            return self._parts.popleft()
+        self._finish()
+        if self._complete:
+            raise StopAsyncIteration
+        raise self._failure()
+
+    async def aclose(self) -> None:
+        """Wait until the application has ended. If its response was aborted, cancel it after a grace period."""
+        grace = None if self._over else _GRACE_PERIOD
+        self._finish()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(grace):
+                await self._wait(lambda: self._ended)
+        if self._raised:
+            raise self._raised.pop()
+
+    async def _run(self, app: Application) -> None:
+        try:
+            await app(self._scope, self._receive, self._send)
+        except StopAsyncIteration as error:  # an iteration would take this for the end of the response
+            raised = RuntimeError("ASGI callable raised StopAsyncIteration")
+            self._raised.append(raised.with_traceback(error.__traceback__))
+        except BaseException as error:
+            # A task would raise SystemExit in the event loop, where nothing reports it.
+            actual = _actual(error)
+            if not isinstance(actual, _Disconnected):  # the caller knows
+                self._raised.append(actual)
+        self._ended = True
+        self._notify()
+
+    def _start(self, status: int, headers: dict[str, str], cookies: list[str]) -> None:
+        self._response = StreamingResponse(self, status, headers, cookies=cookies)
+        if "content-type" not in headers:  # the application decides, as with any server
+            self._response.headers.pop("content-type", None)
+
+    async def _deliver(self, part: bytes, last: bool) -> None:
+        self._parts.append(part)
+        self._complete = last
+        self._sent = number = self._sent + 1
+        self._notify()
+        await self._until(lambda: self._delivered >= number or self._over)
+        if self._delivered < number:
+            raise _Disconnected
+
+    async def _wait(self, condition: Callable[[], bool]) -> None:
+        """Wait for the application. A cancellation is passed on to it, whose traceback shows where it was."""
+        try:
+            await self._until(condition)
+        except asyncio.CancelledError:
+            self._finish()
+            self._task.cancel()
+            await asyncio.wait((self._task,))
+            if self._raised:
+                raise self._raised.pop() from None
+            raise
+
+    def _failure(self) -> BaseException:
+        return self._raised.pop() if self._raised else self._incomplete()
+
+
+def _actual(error: BaseException) -> BaseException:
+    """Return `error`, or the OSError that Starlette has taken for a disconnect."""
+    context = error.__context__
+    return context if type(error).__name__ == "ClientDisconnect" and isinstance(context, OSError) else error
+
+
+def _headers(message: Message) -> tuple[dict[str, str], list[str]]:
+    """Return the headers and cookies of the start of a response."""
     headers: dict[str, str] = {}
     cookies: list[str] = []
     for raw_name, raw_value in message.get("headers", ()):
@@ -251,12 +362,7 @@ def _response(content: _Cycle, message: Message) -> StreamingResponse:
             cookies.append(value)
         elif name not in wire.HOP_BY_HOP:
             headers[name] = f"{headers[name]}, {value}" if name in headers else value
-    response = StreamingResponse(content, message["status"], headers, cookies=cookies)
-    if (
-        "content-type" not in headers and "content-type" in response.headers
-    ):  # the application decides, as with any server
-        del response.headers["content-type"]
-    return response
+    return headers, cookies
 
 
 def _header_text(raw: object) -> str:

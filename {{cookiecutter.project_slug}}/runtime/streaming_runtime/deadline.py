@@ -117,6 +117,7 @@ class Deadline:
 
     def __exit__(self, *_: object) -> None:
         _timer.stop(self)
+        self._task = None  # asyncio.all_tasks takes time for each task that is still referenced
 
     def watch(self, loop: AbstractEventLoop, task: Task[Any] | None) -> None:
         """Switch to async mode: on expiry, cancel `task`, which runs the handler."""

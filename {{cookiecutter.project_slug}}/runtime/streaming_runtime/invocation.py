@@ -77,7 +77,12 @@ def exit_child(error: BaseException | None) -> None:
 
 
 class _Exchange:
-    """The event and the response to it."""
+    """The event and the response to it.
+
+    Attributes:
+        stream: The response.
+        deadline: The deadline of the invocation.
+    """
 
     _reported: BaseException | None = None
     _reply: Reply | None = None
@@ -88,12 +93,12 @@ class _Exchange:
     def __init__(self, api: RuntimeApi, invocation: Invocation) -> None:
         self.stream = ResponseStream(api, invocation)
         self._invocation = invocation
-        self._deadline = Deadline(invocation.deadline_ms, api.connection.abort)
-        self._handler_section = _HandlerSection(self._deadline, self._report, api.connection)
+        self.deadline = Deadline(invocation.deadline_ms, api.connection.abort)
+        self._handler_section = _HandlerSection(self.deadline, self._report, api.connection)
 
     def run(self, handler: Handler) -> None:
         """Serve the invocation. Raises only what `serve` raises."""
-        with self._deadline:
+        with self.deadline:
             try:
                 self._serve(handler)
             except BaseException as error:
@@ -103,18 +108,50 @@ class _Exchange:
 
     def _serve(self, handler: Handler) -> None:
         result: Any = None
+        respond = getattr(getattr(type(handler), "__call__", None), "respond", None)  # noqa: B004 - see `AsgiHandler.respond`
         with self._handler_section:
             event = decode_event(self._invocation)
-            self._caller_buffers = caller_buffers(event)
-            result = handler(event, make_context(self._invocation))
-            if not hasattr(type(result), "__await__"):
-                self._prepare(result)
-        if hasattr(type(result), "__await__"):
+            context = make_context(self._invocation)
+            if respond is not None:
+                result = respond(handler, event, context, self)
+            else:
+                self._caller_buffers = caller_buffers(event)
+                result = handler(event, context)
+                if not hasattr(type(result), "__await__"):
+                    self._prepare(result)
+        if respond is not None and self._reported is None:
+            self._run_async(self._respond(result))
+        elif hasattr(type(result), "__await__"):
             self._run_async(self._serve_async(result))
         elif self._is_async(result):
             self._run_async(self._send_async(result))
         if self._reply is not None and self._reported is None and not self._is_async(result):
             self._send(self._reply.items)
+
+    async def _respond(self, response: Awaitable[None]) -> None:
+        with self._handler_section:
+            await response
+        await self._close_async(())
+
+    def start(self, metadata: bytes) -> None:
+        """Set the HTTP metadata of a response that the handler writes itself."""
+        self.stream.prepare(wire.HTTP_INTEGRATION_RESPONSE, metadata)
+
+    def write(self, part: bytes, last: bool) -> bool:
+        """Send a part of a response that the handler writes itself. Tell whether that succeeded."""
+        written = False
+        self.deadline.activity = SENDING
+        try:
+            self.stream.write(part, last=last)
+            written = True
+            if last:
+                self._end()
+        except RuntimeApiError as error:
+            if self.stream.forked:
+                exit_child(error)
+            self._report(error)
+        self.deadline.activity = HANDLER
+        return written
 
     async def _serve_async(self, awaitable: Awaitable[Any]) -> None:
         # The handler and its content are a single task, so that the content can leave what the handler entered.
@@ -135,7 +172,7 @@ class _Exchange:
             elif reply.response.ping:
                 from .event_stream import Heartbeat
 
-                self._deadline.activity = IDLE  # a heartbeat that was started must be stored, so that it can be stopped
+                self.deadline.activity = IDLE  # a heartbeat that was started must be stored, so that it can be stopped
                 self._heartbeat = Heartbeat(self.stream, reply.response.ping)
         self._reply = reply
 
@@ -149,7 +186,7 @@ class _Exchange:
         return isinstance(result, StreamingResponse) and hasattr(type(result.content), "aclose")
 
     def _send(self, items: Iterable[Any]) -> None:
-        deadline, encode, write = self._deadline, self._encode, (self._heartbeat or self.stream).write
+        deadline, encode, write = self.deadline, self._encode, (self._heartbeat or self.stream).write
         opened = [items]
         with self._handler_section:
             iterator = iter(items)
@@ -179,7 +216,7 @@ class _Exchange:
             await self._close_async([result.content if isinstance(result, StreamingResponse) else result])
             return
         items: AsyncIterable[Any] = self._reply.items
-        deadline, encode, write = self._deadline, self._encode, (self._heartbeat or self.stream).write
+        deadline, encode, write = self.deadline, self._encode, (self._heartbeat or self.stream).write
         opened = [items]
         with self._handler_section:
             iterator = aiter(items)
@@ -214,7 +251,7 @@ class _Exchange:
                 await wait(left)
 
     def _run_async(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        return event_loop.run(coroutine, copy_context(), self._deadline)
+        return event_loop.run(coroutine, copy_context(), self.deadline)
 
     def _end(self) -> None:
         if self.stream.forked:
@@ -232,17 +269,17 @@ class _Exchange:
     def _report(self, error: BaseException) -> bool:
         """Log `error`, and report it to Lambda. Returns False if it must end the process."""
         self._reported = error
-        error = self._deadline.settle(error)
+        error = self.deadline.settle(error)
         # Use type(error): an exception can override `__class__`.
         disconnected = issubclass(type(error), RuntimeApiError)
-        if disconnected and self._deadline.passed:
+        if disconnected and self.deadline.passed:
             # The client read so slowly that the deadline aborted the send.
-            late = self._deadline.error()
+            late = self.deadline.error()
             late.__cause__ = error
             error = late
         report = errors.report(error, self._invocation.request_id)
         logs.error(report)
-        self._deadline.activity = SENDING
+        self.deadline.activity = SENDING
         try:
             self._stop_heartbeat()
             if not self.stream.ended and not disconnected:
@@ -250,7 +287,7 @@ class _Exchange:
                 self.stream.fail(error, report)
         except RuntimeApiError as failure:
             logs.error(errors.report(failure, self._invocation.request_id))
-        self._deadline.activity = IDLE
+        self.deadline.activity = IDLE
         return not issubclass(type(error), (SystemExit, KeyboardInterrupt))
 
     def _send_final_chunk(self, report: Report) -> None:

@@ -44,6 +44,7 @@ class ResponseStream:
     first_byte_at: float | None = None
     _content_type = wire.OCTET_STREAM
     _metadata: bytes | None = None
+    _terminated = False
 
     def __init__(self, api: RuntimeApi, invocation: Invocation) -> None:
         self._api = api
@@ -60,26 +61,26 @@ class ResponseStream:
         self._content_type = content_type
         self._metadata = metadata
 
-    def write(self, data: bytes, payload: bool = True) -> None:
+    def write(self, data: bytes, payload: bool = True, last: bool = False) -> None:
         """Send `data` as one chunk. The first call sends the head too; empty `data` sends nothing else.
 
-        Only chunks of the `payload` are counted.
+        Args:
+            data: The data.
+            payload: Whether to count it as a chunk of the payload.
+            last: Whether to send the end of the response with it. Only `end` may be called afterwards.
 
         Raises:
             RuntimeApiError: The connection broke.
         """
         size = len(data)
-        message = wire.chunk(data) if size else b""
-        if not self.started:
-            message = self._head() + message
-        elif not size:
+        before = b"" if self.started else self._head()
+        after = wire.LAST_CHUNK if last else b""
+        if size:
+            before, after = b"%b%x\r\n" % (before, size), b"\r\n" + after
+        elif not (before or after):
             return
-        try:
-            self.started = True
-            self._connection.send(message)
-        except BaseException:
-            self._abort()
-            raise
+        self.started, self._terminated = True, last
+        self._send(before, data, after)
         if size and payload:
             if not self.chunks_sent:
                 self.first_byte_at = time.monotonic()
@@ -142,7 +143,9 @@ class ResponseStream:
         Raises:
             RuntimeApiError: The connection broke, or the Runtime API rejected the response.
         """
-        self._finish(wire.LAST_CHUNK if self.started else self._head() + wire.LAST_CHUNK)
+        if not self._terminated:
+            self.write(b"", last=True)
+        self._finish()
 
     def fail(self, error: BaseException, report: Report) -> None:
         """Report `error`: as an error of the invocation if nothing was sent yet, else in trailers.
@@ -159,7 +162,18 @@ class ResponseStream:
             self.ended = True
             self._api.post_error(self._invocation, report, errors.xray_cause(error, report))
             return
-        self._finish(errors.trailers(report))
+        self._send(errors.trailers(report))
+        self._finish()
+
+    def _send(self, *parts: bytes) -> None:
+        try:
+            if sum(map(len, parts)) < _SCATTER_SIZE:
+                self._connection.send(b"".join(parts))
+            else:
+                self._connection.send_parts(*parts)
+        except BaseException:
+            self._abort()
+            raise
 
     def _abort(self) -> None:
         # The connection broke, or a signal handler raised: it is unknown how much was sent.
@@ -174,10 +188,9 @@ class ResponseStream:
             head += wire.chunk(self._metadata) + wire.chunk(wire.METADATA_DELIMITER)
         return head
 
-    def _finish(self, data: bytes) -> None:
-        self.started = self.ended = True
+    def _finish(self) -> None:
+        self.ended = True
         try:
-            self._connection.send(data)
             answer = self._connection.receive()
         except BaseException:
             self._abort()

@@ -128,6 +128,20 @@ class Connection:
         except OSError as error:
             raise self.fail(error) from None
 
+    def send_parts(self, *parts: bytes) -> None:
+        """Send all of `parts` like `send`, but without copying them into one buffer.
+
+        Raises:
+            RuntimeApiError: The connection broke.
+        """
+        try:
+            connection = self._socket or self._connect()
+            left = sum(map(len, parts)) - connection.sendmsg(parts)
+            if left:  # a signal interrupted the call
+                connection.sendall(b"".join(parts)[-left:])
+        except OSError as error:
+            raise self.fail(error) from None
+
     def receive(self) -> wire.ResponseParser:
         """Wait for an answer, without a timeout.
 
