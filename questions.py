@@ -31,7 +31,10 @@ OPTIONS: Answers = {
     if not option.startswith("_")
 }
 # These keep their default unless they are given by name, in a configuration file or in a replay.
-NOT_ASKED = ("jwt_issuer", "jwt_audience", "cors_origins", "cors_credentials", "memory", "timeout", "reserved_concurrency", "log_retention")
+NOT_ASKED = (
+    *("jwt_issuer", "jwt_audience", "cors_origins", "cors_credentials"),
+    *("memory", "timeout", "reserved_concurrency", "log_retention"),
+)
 # These may also come as numbers, as YAML reads 512.
 NUMERIC = ("memory", "timeout", "reserved_concurrency", "log_retention")
 # Options that an earlier answer makes pointless: option, earlier option, and whether its answer leaves a choice.

@@ -119,7 +119,7 @@ class Issuer:
         return self.sign(self.claims(username))
 
     def admit(self, event: Any) -> Any:
-        """Return the event with an access token, unless it is no request or has an `authorization` of its own."""
+        """Return the event with an access token, unless it is not a request or has an `authorization` of its own."""
         headers = event.get("headers") if isinstance(event, dict) else None
         if not isinstance(headers, dict) or any(name.lower() == "authorization" for name in headers):
             return event
