@@ -97,7 +97,7 @@ def authlib() -> Iterator[Forge]:
         def get_user_id(self) -> str:
             return "someone"
 
-    class Client(ClientMixin):
+    class Client(ClientMixin):  # type: ignore[misc]
         client_id = AUDIENCE
 
         def get_client_id(self) -> str:

@@ -43,7 +43,7 @@ CHAT = """
 app.time = types.SimpleNamespace(sleep=wait)
 handler = app.handler
 """
-DEVICES = {
+DEVICES: dict[str, dict[str, Any]] = {
     "desktop, light": {"viewport": {"width": 1280, "height": 800}, "color_scheme": "light"},
     "desktop, dark": {"viewport": {"width": 1280, "height": 800}, "color_scheme": "dark"},
     "phone, light": {"viewport": {"width": 360, "height": 640}, "color_scheme": "light", "has_touch": True},

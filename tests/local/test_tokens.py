@@ -250,12 +250,12 @@ def test_scheme_ignores_case(value: str, door: Door) -> None:
 def test_token_elsewhere_is_refused(door: Door) -> None:
     """A URL is logged and shared, and a browser sends cookies for any page."""
     token = door.forge.token
-    for url, headers in (
-        (f"{door.url}?access_token={token}", {}),
-        (door.url, {"cookie": f"access_token={token}"}),
-        (door.url, {"x-authorization": f"Bearer {token}"}),
-    ):
-        assert send(url, **headers)[0].status == 401
+    places: dict[str, dict[str, str]] = {
+        f"{door.url}?access_token={token}": {},
+        door.url: {"cookie": f"access_token={token}", "x-authorization": f"Bearer {token}"},
+    }
+    for url, headers in places.items():
+        assert send(url, None, **headers)[0].status == 401
     assert send(door.url, {"access_token": token})[0].status == 401
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pytest
 from tests.helpers.infrastructure import linted
-from tests.helpers.support import Answers, Bake, pytest_of
+from tests.helpers.support import TEMPLATE, Answers, Bake, pytest_of
 
 pytestmark = pytest.mark.slow
 
@@ -944,8 +944,8 @@ def test_rule_catches_bootstrap_mode(bake: Bake, tmp_path: Path) -> None:
     assert (status, "run chmod +x " in output) == (1, True), output
 
 
-def test_every_rule_catches_a_fault(project: Path) -> None:
-    paths = [*(project / "tests").glob("test_template*.py"), project / "tests" / "test_project.py"]
+def test_every_rule_catches_a_fault() -> None:
+    paths = [*(TEMPLATE / "tests").glob("test_template*.py"), TEMPLATE / "tests" / "test_project.py"]
     text = "\n".join(path.read_text(encoding="utf-8") for path in paths)
     planted = {of.caught_by for of in FAULTS.values()} | {of[4] for of in FILE_FAULTS.values()}
     assert set(re.findall(r"^def (test_\w+)", text, re.MULTILINE)) == planted - {SAM, ""}
