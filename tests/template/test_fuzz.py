@@ -271,7 +271,7 @@ SENTINELS = {
     "bedrock_model": "sentinel.model-v1:0",
     "reserved_concurrency": "65537",
     "log_retention": "2922",
-    "jwt_issuer": "https://sentinel.example.org",
+    "jwt_issuer": "https://issuer.sentinel.net",
     "jwt_audience": "sentinel-audience",
 }
 
