@@ -78,7 +78,8 @@ lint-project-types:
 
 lint-example-types:
 	@cd '{{cookiecutter.project_slug}}' && for example in examples/*; do \
-		MYPYPATH=$$example/src:runtime mypy --config-file ../pyproject.toml $$example || exit 1; done
+		MYPYPATH=$$example:examples/chat:$$example/src:examples/chat/src:runtime \
+			mypy --config-file ../pyproject.toml $$example || exit 1; done
 
 lint-shell-and-workflows:
 	@shellcheck .ci/run '{{cookiecutter.project_slug}}/runtime/bootstrap' \

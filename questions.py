@@ -32,8 +32,15 @@ OPTIONS: Answers = {
 }
 # These keep their default unless they are given by name, in a configuration file or in a replay.
 NOT_ASKED = (
-    *("jwt_issuer", "jwt_audience", "cors_origins", "cors_credentials"),
-    *("memory", "timeout", "reserved_concurrency", "log_retention"),
+    "jwt_issuer",
+    "jwt_audience",
+    "cors_origins",
+    "cors_credentials",
+    "memory",
+    "timeout",
+    "cold_start",
+    "reserved_concurrency",
+    "log_retention",
 )
 # These may also come as numbers, as YAML reads 512.
 NUMERIC = ("memory", "timeout", "reserved_concurrency", "log_retention")

@@ -66,8 +66,9 @@ OPTIONAL_PATHS = (
 
 # Paths of earlier versions. Generating over a project leaves them in place, where they would shadow the runtime.
 RETIRED_PATHS = ("src/bootstrap", "src/streaming_runtime")
-# One folder for each example except the first, whose files they replace.
+# One folder for each example except the first, whose files they replace, and one for files that several examples share.
 EXAMPLES = Path("examples")
+SHARED = {"bedrock": "chat"}
 
 # Commercial regions where Lambda has function URLs and CloudFormation can make them.
 # https://docs.aws.amazon.com/lambda/latest/dg/urls-configuration.html
@@ -105,9 +106,9 @@ MAX_SHOWN = 80
 
 def choose_example(example: str) -> None:
     """Keep the files of one example in the current folder, which is the project's."""
-    chosen = EXAMPLES / example
-    if chosen.is_dir():
-        shutil.copytree(chosen, ".", dirs_exist_ok=True)
+    for folder in (SHARED.get(example), example):
+        if folder and (EXAMPLES / folder).is_dir():
+            shutil.copytree(EXAMPLES / folder, ".", dirs_exist_ok=True)
     shutil.rmtree(EXAMPLES)
 
 

@@ -29,6 +29,7 @@ CHOICES = {
     "front_door": ("function-url", "cloudfront", "rest-api"),
     "url_auth": ("AWS_IAM", "jwt", "NONE"),
     "cors_credentials": ("no", "yes"),
+    "cold_start": ("standard", "snapstart"),
     "observability": ("basic", "full"),
     "deployment": ("all-at-once", "canary"),
     "deploy_pipeline": ("github-actions", "none"),
@@ -49,7 +50,7 @@ SLUG_LENGTH = 40
 RESERVED_SLUGS = frozenset(
     (
         # A project cannot depend on itself, so these packages could not be installed.
-        *("botocore", "h11", "mypy", "pytest", "pyyaml", "rich", "ruff", "types-pyyaml", "watchfiles"),
+        *("botocore", "debugpy", "h11", "mypy", "pytest", "pyyaml", "rich", "ruff", "types-pyyaml", "watchfiles"),
         # Their dependencies, for the same reason.
         *("anyio", "ast-serialize", "colorama", "idna", "iniconfig", "jmespath", "librt", "markdown-it-py"),
         *("mdurl", "mypy-extensions", "packaging", "pathspec", "pluggy", "pygments", "python-dateutil"),
@@ -317,6 +318,10 @@ def _pairs(given: dict[str, str]) -> Iterator[Problem]:
             "clients do not send"
         )
         yield _problem("front_door", rule, _shown("cloudfront"), "Use function-url or rest-api")
+    if given.get("cold_start") == "snapstart" and given.get("runtime") == "provided.al2023":
+        # https://docs.aws.amazon.com/lambda/latest/dg/snapstart.html#snapstart-runtimes
+        rule = "cannot be combined with runtime=provided.al2023: Lambda takes no snapshots of OS-only runtimes"
+        yield _problem("cold_start", rule, _shown("snapstart"), "Use standard, or runtime=managed or container")
     if given.get("cors_credentials") == "yes":
         # https://fetch.spec.whatwg.org/#cors-protocol-and-credentials
         origins = given.get("cors_origins", "")

@@ -44,6 +44,7 @@ def test_options_table_row(option: str) -> None:
     assert [choice for choice in CHOICES.get(option, ()) if choice not in text and choice != OPTIONS[option][0]] == []
 
 
+@pytest.mark.slow
 def test_counts_in_documents_are_right() -> None:
     verification = document("docs/verification.md")
     assert f" {sum(not problems(answers) for answers in product()):,} combinations" in verification
@@ -112,7 +113,7 @@ def named_targets(text: str) -> set[str]:
 
 
 def test_make_targets_of_a_project() -> None:
-    project = {"help", "dev", "invoke", "test", "check", "format", "build", "deploy", "probe", "pipeline"}
+    project = {"help", "dev", "invoke", "new", "test", "check", "format", "build", "deploy", "probe", "pipeline"}
     assert MAKE_TARGETS[TEMPLATE] == project
 
 

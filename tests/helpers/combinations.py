@@ -25,7 +25,7 @@ SINGLE = {
     "log_retention": ("30", "1", "3653"),
 }
 # The rules about two answers use only these; test_combinations.py proves it.
-BOUND = ("example", "front_door", "url_auth", "cors_origins", "cors_credentials")
+BOUND = ("example", "front_door", "url_auth", "cors_origins", "cors_credentials", "runtime", "cold_start")
 
 # Each is a separate line in the template, independent of the others, so that pairs are enough. With them the product
 # would be four times as large.

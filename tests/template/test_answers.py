@@ -3,6 +3,7 @@
 import json
 import re
 import tomllib
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -203,6 +204,11 @@ PAIRS = [
         "`cors_credentials` requires cors_origins to name the pages that may send credentials, "
         'got "yes". Use no, or set cors_origins=https://www.example.com',
     ),
+    (
+        {"cold_start": "snapstart", "runtime": "provided.al2023"},
+        "`cold_start` cannot be combined with runtime=provided.al2023: Lambda takes no snapshots of OS-only runtimes, "
+        'got "snapstart". Use standard, or runtime=managed or container',
+    ),
     *(
         (
             {"cors_credentials": "yes", "cors_origins": origins},
@@ -219,6 +225,8 @@ GOOD_PAIRS = [
     {"front_door": "rest-api", "url_auth": "jwt"},
     {"cors_credentials": "yes", "cors_origins": "https://example.com"},
     {"cors_credentials": "no", "cors_origins": "*"},
+    {"cold_start": "standard", "runtime": "provided.al2023"},
+    {"cold_start": "snapstart", "runtime": "container", "deployment": "canary"},
 ]
 # Answers, and what the one warning about them says: option and doubt, value, remedy.
 WARNINGS: list[tuple[Answers, str, str, str]] = [
@@ -590,7 +598,7 @@ def test_tool_names_are_reserved_slugs(project: Path) -> None:
     for package in lock["package"]:
         needs.setdefault(package["name"], set()).update(need["name"] for need in package.get("dependencies", ()))
     found: set[str] = set()
-    todo = {requirement.partition(">=")[0] for requirement in configuration["dependency-groups"]["dev"]}
+    todo = {requirement.partition(">=")[0] for requirement in chain(*configuration["dependency-groups"].values())}
     while todo:
         found |= todo
         todo = {need for name in todo for need in needs[name]} - found

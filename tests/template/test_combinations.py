@@ -11,16 +11,16 @@ from typing import Any
 
 import pytest
 from cookiecutter.main import cookiecutter
-from hooks.post_gen_project import OPTIONAL_PATHS
+from hooks.post_gen_project import OPTIONAL_PATHS, SHARED
 from hooks.pre_gen_project import CHOICES, TEXT_LENGTHS, find_problems, problems
 from tests.helpers.combinations import ALONE, BOUND, PAIRED, SINGLE, command, name, pairs, pairwise, possible, product
 from tests.helpers.infrastructure import assert_clean
 from tests.helpers.rendering import RENDERED, check_template, check_text, load, render, source
 from tests.helpers.support import TEMPLATE, Answers, defaults, pytest_of, run, source_files
 
-# example with front_door and url_auth; runtime, python_version; cors_origins with cors_credentials; observability,
-# deployment, deploy_pipeline, bedrock_model.
-COUNTED_BY_HAND = (5 * (3 * 3 - 2) - 1) * 3 * 3 * (3 * 2 - 2) * 2 * 2 * 2 * 2
+# example with front_door and url_auth; runtime with cold_start; python_version; cors_origins with cors_credentials;
+# observability, deployment, deploy_pipeline, bedrock_model.
+COUNTED_BY_HAND = (5 * (3 * 3 - 2) - 1) * (3 * 2 - 1) * 3 * (3 * 2 - 2) * 2 * 2 * 2 * 2
 COMBINATIONS = pairwise()
 # Paths that only one answer keeps in a project.
 ONLY = {path: (option, answer) for option, answer, path in OPTIONAL_PATHS}
@@ -95,6 +95,7 @@ def test_pairwise_set_is_complete() -> None:
         {("front_door", "cloudfront"), ("example", "mcp")},
         {("cors_credentials", "yes"), ("cors_origins", "")},
         {("cors_credentials", "yes"), ("cors_origins", "*")},
+        {("cold_start", "snapstart"), ("runtime", "provided.al2023")},
     ]
     held = {
         frozenset(pair)
@@ -133,9 +134,10 @@ def baked(template: Path, answers: Answers, folder: Path) -> dict[str, tuple[int
 def expected(answers: Answers) -> dict[str, tuple[int, bytes]]:
     """Return what the template says that they are: files of the chosen example before others, rendered or verbatim."""
     paths = [path.partition("/")[2] for path in source_files() if path.startswith(f"{TEMPLATE.name}/")]
-    example = f"examples/{answers['example']}/"
     sources = {path: path for path in paths if not path.startswith("examples/")}
-    sources |= {path.removeprefix(example): path for path in paths if path.startswith(example)}
+    for example in filter(None, (SHARED.get(answers["example"]), answers["example"])):
+        folder = f"examples/{example}/"
+        sources |= {path.removeprefix(folder): path for path in paths if path.startswith(folder)}
     for path, (option, answer) in ONLY.items():
         if answers[option] != answer:
             del sources[path]

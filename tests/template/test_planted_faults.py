@@ -27,6 +27,7 @@ API = {"front_door": "rest-api"}
 FULL = {"observability": "full"}
 BEDROCK = {"example": "bedrock"}
 STAGED = {"deployment": "canary"}
+SNAPPED = {"cold_start": "snapstart"}
 
 # What a gradual deployment adds to a public project: the URL and its permissions belong to an alias.
 CANARY: Edits = (
@@ -48,6 +49,7 @@ CANARY: Edits = (
 )
 
 HEADER = "Resources:\n"
+TRACING = "      Tracing: Active\n"
 LOGS = "  StreamLogs:\n"
 POLICY = """      Policies:
         - Version: "2012-10-17"
@@ -132,6 +134,9 @@ LOGGING = "test_logs"
 OUTPUTS = "test_outputs_exist"
 ARCHITECTURE = "test_architecture"
 WAITS = "test_depends_on_exists"
+SNAPSTART = "test_snapstart_is_supported"
+SNAPSHOT = "test_callers_reach_the_snapshot"
+OLD_SNAPSHOTS = "test_old_snapshots_are_decided"
 
 CHECKED = "test_tokens_are_checked"
 ISSUER = "test_issuer_and_audience"
@@ -234,6 +239,32 @@ FAULTS = {
         PUBLIC, (*CANARY, ("DependsOn: StreamFunctionAliaslive", "DependsOn: StreamFunctionAliasprod")), WAITS
     ),
     "wrong DependsOn": fault({}, LOGS, "  StreamLogs:\n    DependsOn: StreamFunctionn\n", WAITS),
+    # SnapStart.
+    "SnapStart of an older Python": fault(SNAPPED, "Runtime: python3.13", "Runtime: python3.11", SNAPSTART),
+    "SnapStart without a Python of Lambda's": fault(
+        PROVIDED,
+        TRACING,
+        "      AutoPublishAlias: live\n      SnapStart:\n        ApplyOn: PublishedVersions\n" + TRACING,
+        SNAPSTART,
+    ),
+    "SnapStart and a file system": fault(
+        SNAPPED,
+        TRACING,
+        "      FileSystemConfigs:\n        - Arn: !Ref FileSystem\n          LocalMountPath: /mnt/a\n" + TRACING,
+        SNAPSTART,
+    ),
+    "SnapStart and provisioned concurrency": fault(
+        SNAPPED,
+        TRACING,
+        "      ProvisionedConcurrencyConfig:\n        ProvisionedConcurrentExecutions: 1\n" + TRACING,
+        SNAPSTART,
+    ),
+    "SnapStart and a large /tmp": fault(
+        SNAPPED, TRACING, "      EphemeralStorage:\n        Size: 1024\n" + TRACING, SNAPSTART
+    ),
+    "SnapStart without an alias": fault(SNAPPED, "      AutoPublishAlias: live\n", "", SNAPSHOT),
+    "URL beside the snapshot": fault(SNAPPED, "      Qualifier: live\n", "", SNAPSHOT),
+    "snapshots that are kept": fault(SNAPPED, "      VersionDeletionPolicy: Delete\n", "", OLD_SNAPSHOTS),
     # Who may do what.
     "any action": fault({}, "      Tracing: Active\n", POLICY.format(action='"*"', resource="!GetAtt Q.Arn"), ROLES),
     "any action of a service": fault(BEDROCK, "bedrock:InvokeModelWithResponseStream", "bedrock:*", ROLES),
@@ -324,6 +355,15 @@ FAULTS = {
             ),
         ),
         METRICS,
+    ),
+    "no alarm on another function's streams": fault(
+        FULL,
+        HEADER,
+        f"""{HEADER}{OTHER}      Environment:
+        Variables:
+          STREAMING_RUNTIME_METRICS_NAMESPACE: lambda-stream
+""",
+        "test_alarms_cover_each_function",
     ),
     "dashboard's metric": fault(FULL, '"ChunksStreamed"', '"ChunksSent"', METRICS),
     "alarm of another API": fault(
@@ -679,6 +719,10 @@ ACCEPTED = {
         BEDROCK, (*PROFILE, ("foundation-model/amazon.nova-2-lite-v1:0", "foundation-model/amazon.nova-pro-v1:0")), ""
     ),
     "gradual deployment": Fault(PUBLIC, CANARY, ""),
+    "snapshots that are kept on purpose": fault(
+        SNAPPED, "VersionDeletionPolicy: Delete", "VersionDeletionPolicy: Retain", ""
+    ),
+    "SnapStart and a gradual deployment": Fault({**SNAPPED, **STAGED}, (), ""),
     "read timeout of a minute": fault(CLOUDFRONT, "OriginReadTimeout: 120", "OriginReadTimeout: 60", ""),
     "threshold of a few errors": fault(STAGED, "Threshold: 0", "Threshold: 5", ""),
     "slower first bytes": fault(FULL, "Threshold: 12000", "Threshold: 20000", ""),
@@ -744,6 +788,7 @@ from pathlib import Path
 import pytest
 
 from tests.test_project import *
+from tests.test_snapshot import *
 
 PLANTED = sorted((Path(__file__).parents[1] / "planted").iterdir())
 
@@ -827,7 +872,16 @@ BOOTSTRAP = "test_bootstrap_is_executable"
 SMOKE = "test_smoke_event"
 IMPORTS = "test_imports_are_required"
 JOBS = "test_workflow_jobs_exist"
+INITIALIZES = "test_function_initializes"
+CONNECTIONS = "test_snapshot_has_no_connections"
+VALUES = "test_snapshot_has_no_unique_values"
 DEPLOY = ".github/workflows/deploy.yml"
+
+# Code that makes a connection.
+LISTENING = "import socket\nSERVER = socket.create_server(('127.0.0.1', 0))\nADDRESS = SERVER.getsockname()\n"
+IN_A_LOOP = (
+    "import asyncio\nLOOP = asyncio.new_event_loop()\nKEPT = LOOP.run_until_complete(asyncio.open_connection(*ADDRESS))"
+)
 
 # Faults of other files: answers, file, text to replace, replacement, rule; without a rule it is to be accepted.
 FILE_FAULTS: dict[str, tuple[Answers, str, str, str, str]] = {
@@ -898,6 +952,37 @@ FILE_FAULTS: dict[str, tuple[Answers, str, str, str, str]] = {
     "line endings": ({}, "runtime/bootstrap", "\n", "\r\n", BOOTSTRAP),
     "smoke event": ({}, "pyproject.toml", "events/get.json", "events/got.json", SMOKE),
     "smoke event of another source": ({}, "events/get.json", '"http": {', '"mqtt": {', SMOKE),
+    # What a snapshot holds.
+    **{
+        name: (SNAPPED, "src/app.py", "\n\n\ndef lines(", f"\n{line}\n\n\ndef lines(", rule)
+        for name, line, rule in (
+            ("failing import", "import shop", INITIALIZES),
+            ("process that ends", "os._exit(3)", INITIALIZES),
+            ("id", "import uuid; ID = uuid.uuid4()", VALUES),
+            ("id of a class", "from uuid import uuid1\nclass Of:\n    id = uuid1()", VALUES),
+            ("id in a function", "import uuid\ndef name():\n    return uuid.uuid4()\nNAME = name()", VALUES),
+            ("seed", "import random; random.seed(time.time())", VALUES),
+            ("random number", "from random import choice; PLACE = choice('ab')", VALUES),
+            ("generator", "import random; RANDOM = random.Random(7)", VALUES),
+            ("secret", "import secrets; KEY = secrets.token_bytes(16)", VALUES),
+            ("system's entropy", "KEY = os.urandom(16)", VALUES),
+            ("drawn from the system", "import random; ONE = random.SystemRandom().randrange(9)", VALUES),
+            ("system's generator", "import random; RANDOM = random.SystemRandom()", ""),
+            ("id by name", "import uuid; ID = uuid.uuid5(uuid.NAMESPACE_URL, 'name')", ""),
+            ("id in the handler", "import uuid\ndef name():\n    return uuid.uuid4()", ""),
+            ("library's id", "import email.utils, tempfile; tempfile.gettempdir()", ""),
+            ("connection", f"{LISTENING}KEPT = socket.create_connection(ADDRESS)", CONNECTIONS),
+            ("connection in an event loop", f"{LISTENING}{IN_A_LOOP}", CONNECTIONS),
+            ("connection that is closed", f"{LISTENING}socket.create_connection(ADDRESS).close()", ""),
+            ("connection that is forgotten", f"{LISTENING}socket.create_connection(ADDRESS)", ""),
+            (
+                "connection that a hook closes",
+                f"{LISTENING}import snapshot_restore_py as hooks\nKEPT = socket.create_connection(ADDRESS)\n"
+                "hooks.register_before_snapshot(KEPT.close)",
+                "",
+            ),
+        )
+    },
     "job's name": ({}, DEPLOY, "\n  staging:", "\n  stage:", JOBS),
     "job's file": ({}, DEPLOY, "/.github/workflows/environment.yml", "/.github/workflows/env.yml", JOBS),
 }
@@ -945,7 +1030,8 @@ def test_rule_catches_bootstrap_mode(bake: Bake, tmp_path: Path) -> None:
 
 
 def test_every_rule_catches_a_fault() -> None:
-    paths = [*(TEMPLATE / "tests").glob("test_template*.py"), TEMPLATE / "tests" / "test_project.py"]
+    others = [TEMPLATE / "tests" / f"test_{name}.py" for name in ("project", "snapshot")]
+    paths = [*(TEMPLATE / "tests").glob("test_template*.py"), *others]
     text = "\n".join(path.read_text(encoding="utf-8") for path in paths)
     planted = {of.caught_by for of in FAULTS.values()} | {of[4] for of in FILE_FAULTS.values()}
     assert set(re.findall(r"^def (test_\w+)", text, re.MULTILINE)) == planted - {SAM, ""}

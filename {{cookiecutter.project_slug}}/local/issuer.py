@@ -51,7 +51,7 @@ _PAGE = """<!DOCTYPE html>
   button { margin-top: 12px; font-weight: 600; cursor: pointer; }
 </style>
 <h1>Local sign-in</h1>
-<p>This stands in for your issuer while you develop. Any name will do, and there is no password.</p>
+<p>This stands in for your issuer while you develop. Any name will do, without a password.</p>
 <form method="post">
   <label for="name">Name</label>
   <input id="name" name="username" value="developer" required autofocus>

@@ -98,17 +98,24 @@ def test_cloudfront_behaviors(template: Template) -> None:
 
 def test_rest_api_streams(template: Template) -> None:
     # https://docs.aws.amazon.com/apigateway/latest/developerguide/response-transfer-mode.html
-    function, apis = template.functions["StreamFunction"], template.of("AWS::Serverless::Api")
-    public = [name for name, (of, _) in template.urls.items() if of.get("AuthType") == "NONE"]
-    for name, event in (function.get("Events") or {}).items():
-        of = event.get("Properties") or {}
+    apis = template.of("AWS::Serverless::Api")
+    events = [
+        (name, key, event)
+        for name, function in template.functions.items()
+        if template.serves_rest_api(name)
+        for key, event in (function.get("Events") or {}).items()
+    ]
+    for function, key, event in events:
+        of, name = event.get("Properties") or {}, f"{function}, event {key}"
+        public = [url for url, target in template.urls.values() if target and target[0] == function]
+        public = [url for url in public if url.get("AuthType") == "NONE"]
         assert event["Type"] != "HttpApi", f"{name}: an HTTP API does not stream; use Type: Api"
         if event["Type"] == "Api":
             mode = of.get("ResponseTransferMode")
             assert mode == "RESPONSE_STREAM", f"{name}: set ResponseTransferMode: RESPONSE_STREAM, not {mode}"
             api = str(of.get("RestApiId"))[2:-1]
             assert api in apis or template.unknown(of.get("RestApiId")), f"{name}: set RestApiId: !Ref {[*apis]}"
-            time = (function.get("Timeout", 3), of.get("TimeoutInMillis", 29000))
+            time = (template.functions[function].get("Timeout", 3), of.get("TimeoutInMillis", 29000))
             fits = not all(str(value).isdecimal() for value in time) or int(time[0]) * 1000 <= int(time[1]) <= 900000
             assert fits, f"{name}: set TimeoutInMillis to the function's Timeout, {time[0]} s, or more"
             open_to_all = not public and api in apis and "Auth" not in {**of, **apis[api]}
@@ -125,18 +132,20 @@ def test_rest_api_streams(template: Template) -> None:
 
 def test_rest_api_paths(template: Template) -> None:
     # https://docs.aws.amazon.com/apigateway/latest/developerguide/api-gateway-set-up-simple-proxy.html
-    events = template.functions["StreamFunction"].get("Events") or {}
-    paths = {str((event.get("Properties") or {}).get("Path")) for event in events.values() if event["Type"] == "Api"}
-    greedy = {path for path in paths if path.endswith("+}")}
-    missing = {"/", "/{proxy+}"} - paths
-    complete = not missing or len(paths) > 1 or (not greedy and "/" not in paths) or not paths
-    assert complete, f"StreamFunction: add an event for {sorted(missing)}: {sorted(paths)} does not include it"
+    for name, function in template.functions.items():
+        events = [event for event in (function.get("Events") or {}).values() if event["Type"] == "Api"]
+        paths = {str((event.get("Properties") or {}).get("Path")) for event in events}
+        greedy = {path for path in paths if path.endswith("+}")}
+        missing = {"/", "/{proxy+}"} - paths
+        complete = not missing or len(paths) > 1 or (not greedy and "/" not in paths) or not template.has_runtime(name)
+        assert complete, f"{name}: add an event for {sorted(missing)}: {sorted(paths)} does not include it"
 
 
 def test_rest_api_settings(template: Template) -> None:
     # https://docs.aws.amazon.com/serverless-application-model/latest/developerguide/sam-resource-api.html
-    events = template.functions["StreamFunction"].get("Events") or {}
-    used = {str((event.get("Properties") or {}).get("RestApiId"))[2:-1] for event in events.values()}
+    functions = [of for name, of in template.functions.items() if template.serves_rest_api(name)]
+    events = [event for of in functions for event in (of.get("Events") or {}).values()]
+    used = {str((event.get("Properties") or {}).get("RestApiId"))[2:-1] for event in events}
     for name, of in template.of("AWS::Serverless::Api").items():
         if name in used:
             endpoint = of.get("EndpointConfiguration")
