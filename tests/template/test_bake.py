@@ -608,7 +608,7 @@ def test_tool_settings_match(project: Path) -> None:
     lint = theirs["tool"]["ruff"]["lint"]
     assert {**lint, **ours["tool"]["ruff"]["lint"]} == lint
     # The template's own settings still apply these rules to the examples.
-    assert [*lint.pop("per-file-ignores")] == ["src/**"]
+    assert [*lint.pop("per-file-ignores")] == ["!{local,pipeline,runtime,tests}/**"]
     assert lint == ours["tool"]["ruff"]["lint"]
     assert theirs["tool"]["ruff"]["line-length"] == ours["tool"]["ruff"]["line-length"]
 

@@ -108,6 +108,7 @@ PROFILE = (
     ('MODEL_ID: "global.amazon.nova-2-lite-v1:0"', "MODEL_ID: us.amazon.nova-pro-v1:0"),
     ("inference-profile/global.amazon.nova-2-lite-v1:0", "inference-profile/us.amazon.nova-pro-v1:0"),
 )
+VPC = ("      Tracing: Active\n", "      VpcConfig:\n        SubnetIds: [subnet-12345678]\n")
 LIMITS = "test_timeout_and_memory_limits"
 RUNTIME = "test_bootstrap_is_the_entry_point"
 HANDLER = "test_handler_exists"
@@ -166,7 +167,7 @@ FAULTS = {
     "another public API": fault(TOKENS_API, HEADER, HEADER + OPEN_API, WAY_IN),
     "API without the check": fault(TOKENS_API, "Handler: front_door.entry.handler", "Handler: app.handler", CHECKED),
     # The function.
-    "timeout": fault({}, "Timeout: 120", "Timeout: 901", LIMITS),
+    "timeout": fault({}, "Timeout: 120", "Timeout: 1801", LIMITS),
     "timeout 0": fault({}, "Timeout: 120", "Timeout: 0", LIMITS),
     "memory": fault({}, "MemorySize: 512", "MemorySize: 10241", LIMITS),
     "both architectures": fault({}, "- arm64", "- arm64\n        - x86_64", ARCHITECTURE),
@@ -178,7 +179,7 @@ FAULTS = {
         "ReservedConcurrentExecutions: 0",
         "test_reserved_concurrency",
     ),
-    "VPC": fault({}, "      Tracing: Active\n", "      VpcConfig:\n        SubnetIds: [subnet-12345678]\n", STREAMS),
+    "VPC": fault({}, *VPC, "test_url_of_a_function_in_a_vpc"),
     "handler": fault({}, "Handler: app.handler", "Handler: app.main", HANDLER),
     "handler's module": fault(PROVIDED, "Handler: app.handler", "Handler: main.handler", HANDLER),
     "container's handler": fault(CONTAINER, "          - app.handler", "          - app.handle", HANDLER),
@@ -330,6 +331,7 @@ FAULTS = {
     "mode missing": fault(API, "            ResponseTransferMode: RESPONSE_STREAM\n", "", REST),
     "event on an API of its own": fault(API, "            RestApiId: !Ref StreamApi\n", "", REST),
     "API that times out first": fault(API, "Timeout: 120\n", "Timeout: 300\n", REST),
+    "API that ends a stream first": fault(API, "Timeout: 120\n", "Timeout: 901\n", REST),
     "HTTP API": fault(API, "Type: Api\n", "Type: HttpApi\n", REST),
     "open API": fault(API, "      Auth:\n", "      Tags:\n", REST),
     # Metrics.
@@ -824,11 +826,11 @@ GROUPS = {named(of.answers): of.answers for of in (*FAULTS.values(), *ACCEPTED.v
 
 def caught_by_rules(project: Path, planted: list[str]) -> dict[str, set[str]]:
     """Run the rules of a project on the faults in its folder `planted`; return the rules that caught each of them."""
-    _, output = own_tests(project, "tests/test_planted.py")
+    _, output = own_tests(project, "-Werror::UserWarning", "tests/test_planted.py")
     assert re.search(r"\d+ passed", output), output
     failures = re.findall(r"^(?:FAILED|ERROR) .*::(\w+)\[(?:.*-)?fault(\d+)\b.*?\] - (\w+)", output, re.MULTILINE)
     # A rule says what to do; one that raises another exception does not.
-    assert {kind for _, _, kind in failures} <= {"AssertionError"}, output
+    assert {kind for _, _, kind in failures} <= {"AssertionError", "UserWarning"}, output
     return {name: {rule for rule, at, _ in failures if int(at) == number} for number, name in enumerate(planted)}
 
 
@@ -838,6 +840,14 @@ def check(planted: dict[str, str], caught: dict[str, set[str]]) -> None:
     assert not missed, caught
     refused = {name: caught[name] for name, rule in planted.items() if not rule and caught[name]}
     assert not refused
+
+
+def test_vpc_is_a_warning(bake: Bake, tmp_path: Path) -> None:
+    project = shutil.copytree(bake(), tmp_path / "project")
+    (project / "template.yaml").write_text(edited(project, (VPC,)), encoding="utf-8")
+    status, output = own_tests(project, "tests/test_template_url.py")
+    assert status == 0
+    assert "StreamUrl: StreamFunction is in a VPC, and AWS says that function URLs do not stream within a VPC" in output
 
 
 @pytest.mark.parametrize("group", GROUPS)

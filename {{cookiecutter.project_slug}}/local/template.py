@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from .aws import ACCOUNT, AwsConfig, find_aws_config
+from .aws_limits import AWS_LIMITS
 
 _FUNCTION = "AWS::Serverless::Function"
 
@@ -153,7 +154,7 @@ class Template:
             bootstrap=bootstrap,
             handler=str(handler),
             runtime=str(self._value(own, "Runtime", "python3")),
-            timeout=self._number(name, own, "Timeout", 3),
+            timeout=self._number(name, own, "Timeout", AWS_LIMITS["timeout"]["default"]),
             memory=int(self._number(name, own, "MemorySize", 128)),
             environment=self._variables(own),
             concurrency=int(self._number(name, own, "ReservedConcurrentExecutions", 0)) if reserved else None,

@@ -73,7 +73,7 @@ async def upload(
     tag: Annotated[list[str], Query(default_factory=list)],
     session: Annotated[str | None, Cookie()] = None,
 ) -> Receipt:
-    """Accept a body of up to 6 MB, the limit of Lambda."""
+    """Accept a body of any size that Lambda accepts."""
     body = await request.body()
     return Receipt(name=name, tags=tag, session=session, size=len(body), sha256=sha256(body).hexdigest())
 
