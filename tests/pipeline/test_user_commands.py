@@ -25,7 +25,7 @@ from tests.pipeline.conftest import Cloud, stand_in_commands
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 LOCAL = "http://127.0.0.1:3000"
-ISSUER = "http://127.0.0.1:3002"
+ISSUER = "http://127.0.0.1:3100"
 ALONE = {"deploy_pipeline": "none"}
 # Together, these READMEs have every command that a README can have.
 VARIANTS: dict[str, Answers] = {

@@ -80,7 +80,7 @@ class Issuer:
         key_id: The key's id.
     """
 
-    def __init__(self, audience: str, lifetime: float = LIFETIME) -> None:
+    def __init__(self, audience: str | list[str], lifetime: float = LIFETIME) -> None:
         """Make a key.
 
         Args:
