@@ -66,7 +66,7 @@ class Guard:
         if reason:
             challenge += f', error="invalid_token", error_description="{reason}"'
         headers = {**_NO_STORE, "www-authenticate": challenge, "content-type": "text/plain; charset=utf-8"}
-        body = f"{reason or 'Send an access token'} Issuer: {self._verifier.issuer}\n"
+        body = f"{reason or 'Send an access token.'} Issuer: {self._verifier.issuer}\n"
         if self._client_id and request.is_navigation and not reason:
             headers |= {
                 "content-type": "text/html; charset=utf-8",
