@@ -71,14 +71,15 @@ lint-style:
 lint-types lint-project-types lint-example-types: export MYPY_CACHE_DIR = $(CURDIR)/.mypy_cache/$@
 
 lint-types:
-	@mypy hooks filters.py questions.py local_extensions.py tests benchmarks
+	@mypy hooks filters.py questions.py local_extensions.py tests benchmarks drift
 
 lint-project-types:
 	@cd '{{cookiecutter.project_slug}}' && MYPYPATH=src:runtime mypy --config-file ../pyproject.toml src runtime local tests pipeline
 
 lint-example-types:
 	@cd '{{cookiecutter.project_slug}}' && for example in examples/*; do \
-		MYPYPATH=$$example/src:runtime mypy --config-file ../pyproject.toml $$example || exit 1; done
+		MYPYPATH=$$example:examples/chat:$$example/src:examples/chat/src:runtime \
+			mypy --config-file ../pyproject.toml $$example || exit 1; done
 
 lint-shell-and-workflows:
 	@shellcheck .ci/run '{{cookiecutter.project_slug}}/runtime/bootstrap' \

@@ -23,6 +23,9 @@ HERE = Path(__file__).resolve().parent
 # What `python -m local` imports.
 TOOLS = ("botocore>=1.40", "h11>=0.16", "pyyaml>=6.0.3", "rich>=15.0", "watchfiles>=1.3")
 
+# What it imports with --debug.
+DEBUGGER = ("debugpy>=1.8.22",)
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Start what is asked for in place of this process.
@@ -92,7 +95,7 @@ def _variables(layers: list[Path]) -> dict[str, str]:
 
 def _start(folders: list[Path], variables: dict[str, str], module: str, *arguments: str) -> int:
     command = ["uv", "run", "--quiet", "--no-project"]
-    for tool in TOOLS:
+    for tool in [*TOOLS, *DEBUGGER] if "--debug" in arguments else TOOLS:
         command += ["--with", tool]
     for folder in folders:
         for requirements in (folder / "requirements.txt", folder / "python" / "requirements.txt"):

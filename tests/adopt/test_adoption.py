@@ -21,6 +21,7 @@ def everything(folder: Path) -> dict[str, bytes]:
     return {**empty, **files(folder)}
 
 
+@pytest.mark.slow
 def test_folder(adopt: Adopt, hello: Path, template: Path) -> None:
     before = everything(hello)
     done = adopt(hello, function=HELLO)
@@ -70,6 +71,7 @@ def test_diff_is_small(adopt: Adopt, tmp_path: Path, starter: str, url_auth: str
         assert len(added) - len(removed) <= 25 + (function == "ChatFunction" and starter == "several") * conditions
 
 
+@pytest.mark.slow
 def test_question(adopt: Adopt, hello: Path) -> None:
     before = everything(hello)
     declined = adopt(hello, check=False, function=HELLO, prompted="\n\n\n\n\nn\n")

@@ -11,6 +11,8 @@ _GLOBALS = """Globals:
     Timeout: 30
 
 """
+_BOUNDARY = """      PermissionsBoundary: !If [HasPermissionsBoundary, !Ref PermissionsBoundary, !Ref AWS::NoValue]
+"""
 _RESOURCES = """Resources:
   # Streams, with another Python and in flow style.
   AdminFunction:
@@ -24,8 +26,7 @@ _RESOURCES = """Resources:
       LoggingConfig: {LogFormat: JSON}
       Environment:
         Variables: {AWS_LAMBDA_EXEC_WRAPPER: /var/task/bootstrap, QUEUE: !Ref Orders}
-      PermissionsBoundary: !If [HasPermissionsBoundary, !Ref PermissionsBoundary, !Ref AWS::NoValue]
-  AdminUrl:
+{boundary}  AdminUrl:
     Type: AWS::Lambda::Url
     Properties: {TargetFunctionArn: !GetAtt AdminFunction.Arn, AuthType: NONE, InvokeMode: RESPONSE_STREAM}
   AdminUrlPermission:
@@ -53,8 +54,7 @@ _RESOURCES = """Resources:
       LoggingConfig: {LogFormat: JSON}
       Events:
         Orders: {Type: SQS, Properties: {Queue: !GetAtt Orders.Arn}}
-      PermissionsBoundary: !If [HasPermissionsBoundary, !Ref PermissionsBoundary, !Ref AWS::NoValue]
-  Orders:
+{boundary}  Orders:
     Type: AWS::SQS::Queue
     Properties: {VisibilityTimeout: 30}
 """
@@ -73,7 +73,10 @@ def add_functions(project: Path) -> Path:
     """Add a function that streams and one that does not to a generated project."""
     template = project / "template.yaml"
     text = template.read_text(encoding="utf-8")
-    text = text.replace("Resources:\n", _GLOBALS + _RESOURCES, 1).replace("Outputs:\n", _OUTPUT, 1)
+    boundary = _BOUNDARY if "HasPermissionsBoundary" in text else ""
+    text = text.replace("Resources:\n", _GLOBALS + _RESOURCES.replace("{boundary}", boundary), 1).replace(
+        "Outputs:\n", _OUTPUT, 1
+    )
     template.write_text(text, encoding="utf-8")
     for path, code in _CODE.items():
         (project / path).parent.mkdir(exist_ok=True)

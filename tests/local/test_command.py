@@ -221,7 +221,7 @@ def lines_until(process: subprocess.Popen[str], start: str) -> list[str]:
     assert process.stdout is not None
     lines: list[str] = []
     while not (line := process.stdout.readline()).startswith(start):
-        assert line, lines
+        assert line, "\n".join(lines)
         lines.append(line.rstrip("\n"))
     return [*lines, line.rstrip("\n")]
 

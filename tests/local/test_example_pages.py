@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 import botocore.session
 import pytest
 from botocore.validate import ParamValidator
+from hooks.post_gen_project import SHARED
 from playwright.sync_api import expect
 from tests.helpers.gates import Fifo
 from tests.helpers.support import TEMPLATE
@@ -61,8 +62,25 @@ def handler(event, context):
 """
 
 STANDIN = """
-app.time = types.SimpleNamespace(sleep=lambda seconds: wait("tokens"))
+async def sleep(seconds):
+    wait("tokens")
+
+app.asyncio = types.SimpleNamespace(sleep=sleep)
 handler = app.handler
+"""
+
+# Events of an answer, each of which waits for the test.
+ANSWER = """
+import chat
+from protocols import *
+
+async def answer(request):
+    for event in EVENTS:
+        wait("tokens")
+        yield event
+
+def handler(event, context):
+    return chat.respond(event, answer)
 """
 
 # A client whose events come from a variable; each waits for the test.
@@ -179,9 +197,11 @@ def start(tmp_path: Path, stack: ExitStack, gates: Gates, monkeypatch: pytest.Mo
     def serve(example: str, source: str, timeout: float = TIMEOUT, **variables: str) -> str:
         code = tmp_path / "src"
         shutil.copytree(TEMPLATE / "runtime", code, ignore=shutil.ignore_patterns("__pycache__"))
-        shutil.copytree(EXAMPLES / example / "src", code, dirs_exist_ok=True)
+        for folder in filter(None, (SHARED.get(example), example)):
+            shutil.copytree(EXAMPLES / folder / "src", code, dirs_exist_ok=True)
         (code / "served.py").write_text(PREAMBLE + textwrap.dedent(source), encoding="utf-8")
-        environment = {"GATES": str(tmp_path / "gates"), "PYTHONDONTWRITEBYTECODE": "1", **variables}
+        own = {"GATES": str(tmp_path / "gates"), "TMPDIR": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
+        environment = {**own, **variables}
         served = function(code=code, timeout=timeout, environment=environment)
         return stack.enter_context(running(served, 10, Observer()))
 
@@ -224,7 +244,7 @@ def watched(browser: Any) -> Iterator[Watched]:
     watched = Watched(context.new_page())
     yield watched
     assert [request.url for request in watched.requests if not request.url.startswith((watched.origin, "data:"))] == []
-    refused = re.compile(r"net::ERR_(INCOMPLETE_CHUNKED_ENCODING|CONNECTION_\w+)|status of 400")
+    refused = re.compile(r"net::ERR_(INCOMPLETE_CHUNKED_ENCODING|CONNECTION_\w+)|status of (400|502)")
     assert [text for text in watched.console if not refused.search(text)] == []
     context.close()
 
@@ -469,7 +489,7 @@ def test_chat_hostile_text(start: Start, gates: Gates, watched: Watched) -> None
     ask(page, HOSTILE)
     answer = page.locator("#talk .assistant")
     expect(answer).to_have_attribute("aria-busy", "false")
-    assert answer.evaluate("answer => answer.textContent") == f"{HOSTILE}\n\nevent: end\ndata: {{}}\n\n"
+    assert answer.locator("p").evaluate_all("all => all.map(p => p.textContent)") == [HOSTILE, "event: end\ndata: {}"]
     assert page.locator("#talk .user").evaluate("asked => asked.textContent") == HOSTILE.strip()
     assert page.title() == "Chat"
     assert page.locator("#talk img, #talk script").count() == 0
@@ -495,7 +515,7 @@ def test_chat_unanswered_question_resent(start: Start, watched: Watched) -> None
             page.locator("#text").fill("Why?")
         page.locator("#send").click()
         expect(page.get_by_role("alert")).to_have_count(number)
-        expect(page.get_by_role("alert").last).to_have_text("AccessDeniedException: You cannot have it.")
+        expect(page.get_by_role("alert").last).to_have_text("502: AccessDeniedException: You cannot have it.")
         expect(page.locator("#text")).to_have_value("Why?")
     assert [messages(request) for request in watched.asked("/chat")] == [[("user", "Why?")]] * 2
 
@@ -526,17 +546,123 @@ def test_chat_stop_button(start: Start, gates: Gates, watched: Watched) -> None:
     page.locator("#send").press("Enter")
     expect(page.locator("#talk .assistant")).to_have_text("Because")
     assert page.evaluate("document.activeElement.id") == "stop"
-    page.keyboard.press("Enter")
+    with page.expect_response("**/stop") as stopped:
+        page.keyboard.press("Enter")
+    assert stopped.value.status == 204
+    assert (
+        json.loads(watched.asked("/stop")[0].post_data)["id"] == json.loads(watched.asked("/chat")[0].post_data)["id"]
+    )
     expect(page.locator("#talk .note")).to_have_text("Stopped.")
     assert page.evaluate("document.activeElement.id") == "text"
     assert page.get_by_role("alert").count() == 0
     expect(page.locator("#send")).to_be_visible()
-    gates.let("tokens", b"." * 2)  # the first invocation runs to its end without a reader
+    gates.let("tokens")  # the first answer ends with its next event
     gates.let("tokens", b"." * 4)
     ask(page, "And?")
     expect(page.locator("#talk .assistant").last).to_have_text("Because not")
     assert page.locator("#talk .assistant").first.inner_text() == "Because"
     assert messages(watched.asked("/chat")[1]) == [("user", "Why?"), ("assistant", "Because"), ("user", "And?")]
+
+
+MARKDOWN = """# Why streams *feel* faster
+
+Text with **strong** and `code`,
+and [a link](https://example.com/a?b=1).
+
+- one
+- two
+  more
+
+1. first
+2. second
+
+> quoted
+
+```python
+for x in y:
+
+    print("**not strong**")
+```
+After it. [No link](javascript:alert(1)) 2 * 3 * 4"""
+DRAWN = [
+    "<h3>Why streams <em>feel</em> faster</h3>",
+    "<p>Text with <strong>strong</strong> and <code>code</code>,\nand "
+    '<a href="https://example.com/a?b=1" target="_blank" rel="noopener noreferrer">a link</a>.</p>',
+    "<ul><li>one</li><li>two\n  more</li></ul>",
+    "<ol><li>first</li><li>second</li></ol>",
+    "<blockquote>quoted</blockquote>",
+    '<pre tabindex="0"><code>for x in y:\n\n    print("**not strong**")</code></pre>',
+    "<p>After it. [No link](javascript:alert(1)) 2 * 3 * 4</p>",
+]
+
+
+def drawn(page: Any) -> list[str]:
+    markup = page.locator("#talk .assistant > *").evaluate_all("all => all.map(one => one.outerHTML)")
+    return [text.replace(' class=""', "") for text in markup]
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_chat_markdown_in_any_pieces(size: int, start: Start, gates: Gates, watched: Watched) -> None:
+    gates.make("tokens")
+    pieces = [MARKDOWN[i : i + size] for i in range(0, len(MARKDOWN), size)]
+    events = f"EVENTS = [*map(Text, {pieces!r}), Finish('end_turn')]"
+    page = watched.open(start("bedrock", f"{ANSWER}\n{events}\n"))
+    ask(page, "Why?")
+    gates.let("tokens", b"." * (len(pieces) + 1))
+    expect(page.locator("#talk .assistant")).to_have_attribute("aria-busy", "false")
+    assert drawn(page) == DRAWN
+
+
+def test_chat_code_block_grows(start: Start, gates: Gates, watched: Watched) -> None:
+    """Finished blocks stay the same elements, and an unfinished code block is one from its first line on."""
+    gates.make("tokens")
+    pieces = ["First.\n\n```py\n", "x = 1\n", "y = 2\n", "```\n", "Last"]
+    page = watched.open(start("bedrock", f"{ANSWER}\nEVENTS = [*map(Text, {pieces!r}), Finish('end_turn')]\n"))
+    ask(page, "Why?")
+    gates.let("tokens")
+    first, code = page.locator("#talk .assistant > p").first, page.locator("#talk .assistant pre code")
+    expect(code).to_have_count(1)
+    first.evaluate("element => element.dataset.kept = 'yes'")
+    for shown in ("x = 1", "x = 1\ny = 2", "x = 1\ny = 2"):
+        gates.let("tokens")
+        expect(code).to_have_text(shown)
+    gates.let("tokens")
+    expect(page.locator("#talk .assistant > p")).to_have_text(["First.", "Last"])
+    assert first.get_attribute("data-kept") == "yes"
+
+
+def test_chat_is_a_live_region(start: Start, gates: Gates, watched: Watched) -> None:
+    """A screen reader hears a whole answer: the region is busy while words are added."""
+    gates.make("tokens")
+    page = watched.open(start("bedrock", f"{ANSWER}\nEVENTS = [Text('Be'), Text('cause.'), Finish('end_turn')]\n"))
+    ask(page, "Why?")
+    gates.let("tokens")
+    answer = page.get_by_role("log").locator(".assistant")
+    expect(answer).to_have_text("Be")
+    assert answer.get_attribute("aria-busy") == "true"
+    expect(page.get_by_role("status")).to_have_text("Answering …")
+    expect(page.get_by_role("button", name="Stop")).to_be_visible()
+    gates.let("tokens", b"..")
+    expect(answer).to_have_attribute("aria-busy", "false")
+    tree = page.locator("body").aria_snapshot()
+    for line in ("- log:", "- paragraph: Because.", '- textbox "Your message"', '- button "Send"', "- status"):
+        assert line in tree, tree
+
+
+def test_chat_tools_and_reasoning(start: Start, gates: Gates, watched: Watched) -> None:
+    gates.make("tokens")
+    events = """EVENTS = [Reasoning("Let me "), Reasoning("see."), Text("One moment."), ToolCall("t1", "add"),
+        ToolInput('{"a": 1}'), ToolResult("t1", "<b>2</b>"), Text("It is two."), Finish("end_turn")]"""
+    gates.let("tokens", b"." * 8)
+    page = watched.open(start("bedrock", f"{ANSWER}\n{events}\n"))
+    ask(page, "Why?")
+    expect(page.locator("#talk .assistant")).to_have_attribute("aria-busy", "false")
+    assert drawn(page) == [
+        "<details><summary>Reasoning</summary><p>Let me see.</p></details>",
+        "<p>One moment.</p>",
+        '<p class="tool" data-id="t1">add {"a":1} → &lt;b&gt;2&lt;/b&gt;</p>',
+        "<p>It is two.</p>",
+    ]
 
 
 def test_new_chat_stops_answer(start: Start, gates: Gates, watched: Watched) -> None:

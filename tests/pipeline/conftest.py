@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import functools
 import itertools
 import json
@@ -18,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.helpers.support import ROOT, Bake, free_ports, run, user_environment
+from tests.helpers.environments import environment
+from tests.helpers.support import Bake, free_ports, run, user_environment
 from tests.pipeline.policies import Policy
 from tests.pipeline.runner import STAND_INS, Runner
 
@@ -32,12 +32,7 @@ ISSUER = "https://token.actions.githubusercontent.com"
 @pytest.fixture(scope="session")
 def tools() -> Path:
     """Install the dependency group `tools` into an environment of its own, and return its `bin` folder."""
-    (ROOT / "build").mkdir(exist_ok=True)
-    with open(ROOT / "build" / "tools.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        command = ("uv", "sync", "--quiet", "--locked", "--compile-bytecode", "--only-group", "tools")
-        run(*command, cwd=ROOT, UV_PROJECT_ENVIRONMENT="build/tools")
-    return ROOT / "build" / "tools" / "bin"
+    return environment("tools")
 
 
 @functools.cache

@@ -150,6 +150,7 @@ def slugs(generator: random.Random) -> tuple[str, str]:
     return (one, other) if other != one else (one, "t" + one[:-1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
 def test_roles_reach_only_their_own(seed: int) -> None:
     """500 pairs of projects, in each environment, against each other and against stacks that are deployed by hand."""

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from tests.helpers.support import Answers, Bake
 
+pytestmark = pytest.mark.slow
+
 DEPLOY, ENVIRONMENT = ".github/workflows/deploy.yml", ".github/workflows/environment.yml"
 CI, ROLES = ".github/workflows/ci.yml", "pipeline/oidc.yaml"
 TEMPLATE, PYPROJECT, SAMCONFIG = "template.yaml", "pyproject.toml", "samconfig.toml"

@@ -16,6 +16,8 @@ from tests.helpers.scripted_api import due, event
 
 from streaming_runtime import deadline
 
+pytestmark = pytest.mark.slow
+
 HUGE: dict[str, str | None] = {"STREAMING_RUNTIME_DEADLINE_MARGIN_MS": "3600000"}
 IMPORTS = "import asyncio, contextlib, os, sys, time, weakref\n"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hooks.post_gen_project import OPTIONAL_PATHS, PROFILES
+from hooks.post_gen_project import OPTIONAL_PATHS, PROFILES, SHARED
 from hooks.pre_gen_project import CHOICES, TEMPORARY_PATHS
 from tests.helpers.rendering import RENDERED, load_yaml, render
 from tests.helpers.support import OPTIONS, ROOT, TEMPLATE, Bake, defaults, files, run, source_files
@@ -41,9 +41,10 @@ def test_generated_files(project: Path, bake: Bake) -> None:
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_example_files(example: str, project: Path, bake: Bake) -> None:
     own = {
-        path.removeprefix(f"examples/{example}/"): (TEMPLATE / path).read_bytes()
+        path.removeprefix(f"examples/{folder}/"): (TEMPLATE / path).read_bytes()
+        for folder in (SHARED.get(example), example)
         for path in of_template()[1]
-        if path.startswith(f"examples/{example}/")
+        if path.startswith(f"examples/{folder}/")
     }
     found, default = files(bake(example=example)), files(project)
     assert found.keys() == default.keys() | own.keys()
@@ -52,15 +53,20 @@ def test_example_files(example: str, project: Path, bake: Bake) -> None:
     beside = {"README.md"}
     if example == "bedrock":
         beside.add("template.yaml")
+    if example in SHARED:
+        assert {path for path in own if path.startswith("src/")} > {"src/chat.py", "src/protocols.py"}
+    else:
+        assert len(own.keys() - default.keys()) <= 2  # a page and an event
     if example != "fastapi":  # whose smoke event is the same as that of hello
         beside.add("pyproject.toml")
     assert changed - own.keys() == beside
     assert {"src/app.py", "tests/test_app.py"} <= own.keys()
-    assert len(own.keys() - default.keys()) <= 2  # a page and an event
 
 
 def test_examples_match_options_file() -> None:
-    assert {path.name for path in (TEMPLATE / "examples").iterdir()} | {"hello"} == set(CHOICES["example"])
+    folders = {path.name for path in (TEMPLATE / "examples").iterdir()}
+    assert folders - set(SHARED.values()) | {"hello"} == set(CHOICES["example"])
+    assert folders >= set(SHARED.values()) | SHARED.keys()
 
 
 def test_file_modes(project: Path) -> None:
@@ -267,6 +273,17 @@ EFFECTS: list[tuple[dict[str, str], dict[str, Any]]] = [
         },
     ),
     (
+        {"cold_start": "snapstart"},
+        {
+            f"{FUNCTION}.AutoPublishAlias": "live",
+            f"{FUNCTION}.AutoPublishAliasAllProperties": True,
+            f"{FUNCTION}.SnapStart.ApplyOn": "PublishedVersions",
+            f"{FUNCTION}.VersionDeletionPolicy": "Delete",
+            "Resources.StreamUrl.DependsOn": "StreamFunctionAliaslive",
+            "Resources.StreamUrl.Properties.Qualifier": "live",
+        },
+    ),
+    (
         {"deploy_pipeline": "none"},
         {
             **dict.fromkeys([f"Parameters.PermissionsBoundary.{name}" for name in ("Type", "Default", "Description")]),
@@ -332,6 +349,7 @@ def test_every_option_has_an_effect() -> None:
         ({"log_retention": "365"}, ["README.md", "template.yaml"]),
         ({"bedrock_model": "amazon.nova-lite-v1:0"}, []),
         ({"deployment": "canary"}, ["README.md", "template.yaml"]),
+        ({"cold_start": "snapstart"}, ["README.md", "template.yaml"]),
         ({"deploy_pipeline": "none"}, ["README.md", "template.yaml", "pyproject.toml", *sorted(PIPELINE_FILES)]),
     ],
     ids=str,
@@ -565,7 +583,7 @@ def test_tool_settings_match(project: Path) -> None:
     lint = theirs["tool"]["ruff"]["lint"]
     assert {**lint, **ours["tool"]["ruff"]["lint"]} == lint
     # The template's own settings still apply these rules to the examples.
-    assert [*lint.pop("per-file-ignores")] == ["src/**"]
+    assert [*lint.pop("per-file-ignores")] == ["!{local,pipeline,runtime,tests}/**"]
     assert lint == ours["tool"]["ruff"]["lint"]
     assert theirs["tool"]["ruff"]["line-length"] == ours["tool"]["ruff"]["line-length"]
 

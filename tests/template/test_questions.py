@@ -70,6 +70,7 @@ def on_a_terminal(command: list[str], keys: str, folder: Path) -> tuple[int, str
     return process.wait(60), shown.decode().replace("\r\n", "\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("answers", "left_out"),
     [
@@ -99,6 +100,7 @@ BY_NAME = {
     "cors_credentials": "yes",
     "memory": "1024",
     "timeout": "30",
+    "cold_start": "snapstart",
     "reserved_concurrency": "7",
     "log_retention": "365",
 }
@@ -108,6 +110,7 @@ def check_named(project: Path) -> None:
     resources = load_yaml((project / "template.yaml").read_text(encoding="utf-8"))["Resources"]
     function = resources["StreamFunction"]["Properties"]
     assert (function["MemorySize"], function["Timeout"], function["ReservedConcurrentExecutions"]) == (1024, 30, 7)
+    assert function["SnapStart"] == {"ApplyOn": "PublishedVersions"}
     assert resources["StreamLogs"]["Properties"]["RetentionInDays"] == 365
     cors = resources["StreamUrl"]["Properties"]["Cors"]
     assert (cors["AllowOrigins"], cors["AllowCredentials"]) == (["https://example.com"], True)
@@ -149,6 +152,7 @@ def repeated(shown: str) -> str:
     return str(command)
 
 
+@pytest.mark.slow
 def test_refusal_repeats_all_answers(template: Path, tmp_path: Path) -> None:
     """After a mistake at the last questions, the command that is printed makes the project once it is corrected."""
     answers = {
@@ -251,6 +255,7 @@ def test_answer_that_would_be_dropped(line: str, message: str, template: Path, t
     assert {path.name for path in tmp_path.iterdir()} == {"answers.yaml"}
 
 
+@pytest.mark.slow
 def test_dropped_name_overwrites_no_sibling(template: Path, siblings: Path) -> None:
     before = files(siblings / "lambda-stream")
     answers = "default_context:\n  cors_credentials: no\n  project_name: Mine\n"
@@ -288,6 +293,7 @@ OVERWRITES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("start", "given", "target"), OVERWRITES)
 def test_overwriting_needs_the_name(
     start: str, given: Answers, target: str | None, template: Path, siblings: Path
@@ -301,6 +307,7 @@ def test_overwriting_needs_the_name(
     assert not reason or "add the answer project_slug=lambda-stream." in reason
 
 
+@pytest.mark.slow
 def test_replay_overwrites_no_sibling(template: Path, siblings: Path) -> None:
     """The latest replay is that of lambda-stream/, and mine/ is where it is replayed."""
     (siblings / "rc").write_text(f"replay_dir: {siblings / 'replay'}\n", encoding="utf-8")
@@ -315,6 +322,7 @@ def test_replay_overwrites_no_sibling(template: Path, siblings: Path) -> None:
     assert files(siblings / "lambda-stream") != before
 
 
+@pytest.mark.slow
 def test_folder_of_another_project(template: Path, siblings: Path) -> None:
     """A folder whose project has another name is not generated over, even if the folder is named."""
     path = siblings / "mine" / "pyproject.toml"

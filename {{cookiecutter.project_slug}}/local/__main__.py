@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .access import is_loopback
+from .debugger import Debugger
 from .events import EventError, read_event
 from .function_url import serving
 from .http_server import ListenError
@@ -79,7 +80,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--limits",
         action="store_true",
-        help="limit responses as Lambda does: 200 MB, and 2 MB/s after the first 6 MB",
+        help="limit the size and the bandwidth of responses as Lambda does",
+    )
+    parser.add_argument(
+        "--debug",
+        nargs="?",
+        const="attach",
+        choices=("attach", "wait"),
+        help="run the function under debugpy, without a timeout: an editor may attach (default), or must before the "
+        "code is imported",
+    )
+    parser.add_argument(
+        "--debug-port", type=int, default=5678, help="port on 127.0.0.1 for an editor to attach to (default: 5678)"
     )
     parser.add_argument(
         "--event", metavar="FILE", help="invoke the function once with this event (- for standard input) and exit"
@@ -138,7 +150,8 @@ async def _print(messages: ResponseMessages, terminal: Terminal) -> int:
 
 async def _serve(function: Function, others: list[str], options: argparse.Namespace) -> int:
     terminal = Terminal(sys.stdout)
-    pool = SandboxPool(function, terminal, options.concurrency, options.limits)
+    debugger = Debugger(options.debug_port, options.debug == "wait") if options.debug else None
+    pool = SandboxPool(function, terminal, options.concurrency, options.limits, debugger)
     reloader = Reloader(options.template, pool, terminal)
     pool.before_invocation = reloader.check
     stop = asyncio.Event()
@@ -163,6 +176,7 @@ async def _serve(function: Function, others: list[str], options: argparse.Namesp
                 print(f"local: {error}. Choose another port with --inspector-port", file=sys.stderr)
                 return 1
             terminal.say(f"Inspector at {inspector}")
+        await pool.start_debugging()
         terminal.say("Press Ctrl-C to stop. The next request runs your latest code.")
         try:
             await reloader.watch(stop)

@@ -6,6 +6,7 @@ import asyncio
 import functools
 from collections.abc import Awaitable, Callable
 
+from .debugger import Debugger
 from .invocation import Invocation
 from .journal import Observer
 from .messages import Chunk, ResponseEnd, ResponseHead, ResponseMessages
@@ -34,7 +35,12 @@ class SandboxPool:
     """
 
     def __init__(
-        self, function: Function, observer: Observer, concurrency: int | None = None, limits: bool = False
+        self,
+        function: Function,
+        observer: Observer,
+        concurrency: int | None = None,
+        limits: bool = False,
+        debugger: Debugger | None = None,
     ) -> None:
         """Create a pool without any execution environment.
 
@@ -43,16 +49,20 @@ class SandboxPool:
             observer: What to tell about each invocation.
             concurrency: How many invocations may run concurrently; overrides the function's reserved concurrency.
             limits: Whether Lambda's limits of size and bandwidth apply to a response.
+            debugger: How an editor can debug the function, which then has one execution environment.
         """
         self.function = function
         self.observer = observer
         self.limits = limits
         self.before_invocation: Callable[[], Awaitable[None]] | None = None
-        self._concurrency = concurrency
+        self._concurrency = concurrency if debugger is None else 1
+        self._debugger = debugger
         self._sandboxes: set[Sandbox] = set()
         self._current: set[Sandbox] = set()  # those that run the present code
         self._idle: list[Sandbox] = []
         self._returning: set[asyncio.Task[None]] = set()
+        self._starting: asyncio.Task[None] | None = None  # what starts a process before it is needed
+        self._stopped = False
 
     async def invoke(self, invocation: Invocation) -> ResponseMessages:
         """Find an execution environment, and return the response, which runs the function while it is read.
@@ -71,9 +81,20 @@ class SandboxPool:
         self._current.clear()
         for sandbox in idle:
             await self._discard(sandbox)
+        await self.start_debugging()
+
+    async def start_debugging(self) -> None:
+        """If the function is debugged, start the process that an editor can attach to, unless there is one."""
+        if self._debugger is not None and not self._sandboxes and not self._stopped:
+            sandbox = self._add()
+            self._starting = asyncio.create_task(sandbox.start())
+            self._idle.append(sandbox)
+        await self._started()
 
     async def stop(self) -> None:
         """End every process."""
+        self._stopped = True
+        await self._started()
         await asyncio.gather(*(sandbox.stop() for sandbox in self._sandboxes), *self._returning)
 
     async def _run(self, sandbox: Sandbox, invocation: Invocation) -> ResponseMessages:
@@ -97,6 +118,7 @@ class SandboxPool:
             task.add_done_callback(self._returning.discard)
 
     async def _acquire(self) -> Sandbox:
+        await self._started()
         clock = asyncio.get_running_loop().time
         deadline = clock() + _RETURN_TIMEOUT
         while not self._idle and self._returning and (left := deadline - clock()) > 0:
@@ -108,7 +130,10 @@ class SandboxPool:
             await self._discard(sandbox)
         if len(self._sandboxes) >= (limit := self._limit()):
             raise Throttled(f"the concurrency limit of {limit} is reached")
-        sandbox = Sandbox(self.function, self.observer.log)
+        return self._add()
+
+    def _add(self) -> Sandbox:
+        sandbox = Sandbox(self.function, self.observer.log, self._debugger)
         self._sandboxes.add(sandbox)
         self._current.add(sandbox)
         return sandbox
@@ -126,8 +151,14 @@ class SandboxPool:
             self._idle.append(sandbox)
         else:
             await self._discard(sandbox)
+            await self.start_debugging()
+
+    async def _started(self) -> None:
+        if self._starting is not None:
+            await self._starting
 
     async def _discard(self, sandbox: Sandbox) -> None:
         self._current.discard(sandbox)
+        await self._started()
         await sandbox.stop()
         self._sandboxes.discard(sandbox)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import codecs
 import contextlib
+import dataclasses
 import io
 import os
 import signal
 from collections.abc import Callable
 
 from .aws import CredentialsError, credentials
+from .debugger import Debugger
 from .environment import environment
 from .http_server import ListenError
 from .invocation import Invocation
@@ -22,13 +24,26 @@ from .template import Function
 LogSink = Callable[[str, str], None]
 
 
+# A person at a breakpoint needs time, and neither Lambda's timeout nor the runtime's deadline may interrupt.
+_NO_TIMEOUT = 7 * 24 * 60 * 60.0  # seconds
+
+
 class Sandbox:
     """Runs `bootstrap`, as Lambda does in an execution environment."""
 
-    def __init__(self, function: Function, log: LogSink) -> None:
-        """Prepare an execution environment; `log` receives standard output and error, piece by piece."""
+    def __init__(self, function: Function, log: LogSink, debugger: Debugger | None = None) -> None:
+        """Prepare an execution environment.
+
+        Args:
+            function: The function that it runs.
+            log: Receives standard output and error, piece by piece.
+            debugger: How an editor can debug the process, which then has no timeout.
+        """
+        if debugger is not None:
+            function = dataclasses.replace(function, timeout=_NO_TIMEOUT)
         self._function = function
         self._log = log
+        self._debugger = debugger
         self._log_request_id = ""  # of the invocation that current output belongs to
         # Why the process is about to exit, if more is known than its exit status.
         self._exit_cause: ResponseEnd | None = None
@@ -49,8 +64,7 @@ class Sandbox:
         self._read_output()  # of the previous invocation
         self._log_request_id = invocation.request_id
         self._runtime_api.offer(invocation)
-        if self._process is None:
-            await self._start()
+        await self.start()
         if not self.alive:
             invocation.finish(self._exit_end())
         async for message in invocation.messages():
@@ -76,16 +90,22 @@ class Sandbox:
         self._close_output()
         self._runtime_api.settled.set()  # also if it was stopped before it had a process
 
+    async def start(self) -> None:
+        """Start the process, unless it was started before."""
+        if self._process is None and self._exit_cause is None:
+            await self._start()
+
     async def _start(self) -> None:
-        bootstrap = str(self._function.bootstrap)
+        command = [str(self._function.bootstrap), self._function.handler]
+        if self._debugger is not None:
+            command = self._debugger.command(self._function.bootstrap)
         output_end = -1
         try:
             address = await self._runtime_api.start()
             # Not asyncio's pipe, with which a process counts as running until every heir of its output has ended.
             self._output, output_end = os.pipe()
             self._process = await asyncio.create_subprocess_exec(
-                bootstrap,
-                self._function.handler,
+                *command,
                 cwd=self._function.code,
                 env=environment(self._function, address, await self._credentials()),
                 stdin=asyncio.subprocess.DEVNULL,
@@ -94,7 +114,7 @@ class Sandbox:
                 start_new_session=True,
             )
         except (ListenError, OSError, ValueError) as error:  # ValueError: a variable that no environment can hold
-            self._write_log(f"Cannot start {bootstrap}: {error}\n")
+            self._write_log(f"Cannot start {command[0]}: {error}\n")
             self._exit_cause = ResponseEnd("Runtime.InvalidEntrypoint", str(error).encode())
             self._runtime_api.settled.set()
             self._close_output()

@@ -1,9 +1,11 @@
-"""Shared fixtures: the project's template, and its function behind a URL on localhost."""
+"""Shared fixtures: the project's template, and its functions on localhost."""
 
+import asyncio
 import dataclasses
 import json
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,10 +14,15 @@ from typing import Any
 import pytest
 import yaml
 
-from local.function_url import running
+from local.function_url import LogWriter, running
+from local.invocation import Invocation
+from local.messages import Chunk, ResponseEnd
+from local.pool import SandboxPool
 from local.template import TemplateLoader, load_function
 
 PROJECT = Path(__file__).parent.parent
+STREAM = "RESPONSE_STREAM"
+BOOTSTRAP = "/var/task/bootstrap"
 
 
 def pytest_collectstart() -> None:
@@ -25,22 +32,42 @@ def pytest_collectstart() -> None:
 
 @pytest.fixture
 def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
-    """Return a function that serves a handler, by default the template's, and returns its URL."""
+    """Return what serves a handler, by default that of the template, and return its URL."""
     with ExitStack() as stack:
 
-        def start(handler: str = "", code: Path | None = None, **environment: str) -> str:
-            function = load_function(PROJECT / "template.yaml", "StreamFunction")
+        def start(
+            handler: str = "", code: Path | None = None, function: str = "StreamFunction", **environment: str
+        ) -> str:
+            served = load_function(PROJECT / "template.yaml", function)
             for name, value in environment.items():
                 monkeypatch.setenv(name, value)
             if code is not None:
                 # The handler comes from the folder of the test.
                 monkeypatch.setenv("PYTHONPATH", str(code))
             # A test's stream may take longer than the template's timeout.
-            timeout = max(function.timeout, 30)
-            changed = dataclasses.replace(function, handler=handler or function.handler, timeout=timeout)
+            timeout = max(served.timeout, 30)
+            changed = dataclasses.replace(served, handler=handler or served.handler, timeout=timeout)
             return stack.enter_context(running(changed))
 
         yield start
+
+
+@pytest.fixture
+def invoke() -> Callable[[str, Any], Any]:
+    """Return a function that invokes a function of the template with an event, and returns its result."""
+
+    async def run(name: str, event: Any) -> bytes:
+        pool = SandboxPool(load_function(PROJECT / "template.yaml", name), LogWriter(sys.stdout), 1)
+        result = b""
+        try:
+            async for message in await pool.invoke(Invocation(event)):
+                result += message.data if isinstance(message, Chunk) else b""
+                assert not (isinstance(message, ResponseEnd) and message.error_type), message
+        finally:
+            await pool.stop()
+        return result
+
+    return lambda name, event: json.loads(asyncio.run(run(name, event)))
 
 
 @pytest.fixture(scope="session")
@@ -117,6 +144,42 @@ class Template:
             if re.fullmatch(rf"\$.({resource}(\.\w+)?|{name}\.Alias)}}", str(value)):
                 return name, alias
         return None
+
+    def code(self, name: str) -> Path | None:
+        """Return the folder of a function's code; None unless the project has it and it is Python."""
+        of, metadata = self.functions[name], self.resources[name].get("Metadata") or {}
+        if of.get("PackageType") == "Image":
+            code = (metadata.get("DockerBuildArgs") or {}).get("CODE", "src" if name == "StreamFunction" else None)
+        else:
+            python = str(of.get("Runtime")).startswith("python") or "PythonVersion" in metadata
+            code = of.get("CodeUri") if python else None
+        return PROJECT / str(code) if code is not None and (PROJECT / str(code)).is_dir() else None
+
+    def streaming(self) -> dict[str, str]:
+        """Return the functions that something streams from, and the name of that: a URL, or an event of an API."""
+        found = {name: f"event {key} of {name}" for name, key, mode in self._api_events() if mode == STREAM}
+        found |= {name: name for name, of in self.inline_urls.items() if of.get("InvokeMode") == STREAM}
+        called = {
+            target[0]: name for name, (of, target) in self.urls.items() if target and of.get("InvokeMode") == STREAM
+        }
+        return {**found, **called}
+
+    def has_runtime(self, name: str) -> bool:
+        """Return whether a function is to run on the streaming runtime of its package."""
+        of = self.functions[name]
+        bundled = "PythonVersion" in (self.resources[name].get("Metadata") or {})
+        return name == "StreamFunction" or bundled or variables(of).get("AWS_LAMBDA_EXEC_WRAPPER") == BOOTSTRAP
+
+    def serves_rest_api(self, name: str) -> bool:
+        """Return whether a function is to stream through a REST API."""
+        modes = [mode for function, _, mode in self._api_events() if function == name]
+        return bool(modes) and (STREAM in modes or (self.has_runtime(name) and name not in self.streaming()))
+
+    def _api_events(self) -> Iterator[tuple[str, str, Any]]:
+        for name, of in self.functions.items():
+            for key, event in (of.get("Events") or {}).items():
+                if event["Type"] in ("Api", "HttpApi"):
+                    yield name, key, (event.get("Properties") or {}).get("ResponseTransferMode")
 
     def unknown(self, value: Any) -> bool:
         """Return whether only AWS knows the value: an import, a choice, a parameter without a default."""

@@ -1,4 +1,4 @@
-"""Rules for `template.yaml`: what the function needs to stream, and what linters do not check.
+"""Rules for `template.yaml`: what each function needs to stream, and what linters do not check.
 
 A rule does not apply to resources that the template does not have, nor to values that only AWS knows. The other files
 `test_template_….py` have the rules for the URL, the front doors, monitoring and policies.
@@ -6,18 +6,22 @@ A rule does not apply to resources that the template does not have, nor to value
 
 import re
 import symtable
-from fnmatch import fnmatch
 from functools import cache
 
 import botocore.session
 import pytest
 
+from local.aws_limits import AWS_LIMITS
 from tests.conftest import PROJECT, Template, listed, variables
 
+# Starts the streaming runtime in a managed Python. docs/runtime.md says when this becomes None.
+WRAPPER: str | None = "/var/task/bootstrap"
 
-@pytest.mark.parametrize(("limit", "least", "most"), [("Timeout", 1, 900), ("MemorySize", 128, 10240)])
-def test_timeout_and_memory_limits(template: Template, limit: str, least: int, most: int) -> None:
+
+@pytest.mark.parametrize(("limit", "key"), [("Timeout", "timeout"), ("MemorySize", "memory")])
+def test_timeout_and_memory_limits(template: Template, limit: str, key: str) -> None:
     # https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html (Lambda Managed Instances have others)
+    least, most = AWS_LIMITS[key]["least"], AWS_LIMITS[key]["most"]
     for name, of in template.functions.items():
         if str(value := of.get(limit)).isdecimal() and "CapacityProviderConfig" not in of:
             assert least <= int(value) <= most, f"{name}: set {limit} to a value from {least} to {most}, not {value}"
@@ -25,10 +29,11 @@ def test_timeout_and_memory_limits(template: Template, limit: str, least: int, m
 
 def test_architecture(template: Template) -> None:
     # https://docs.aws.amazon.com/lambda/latest/dg/foundation-arch.html
+    names = AWS_LIMITS["architectures"]["names"]
     for name, of in template.functions.items():
         found = of.get("Architectures", ["x86_64"])
-        valid = found in (["arm64"], ["x86_64"]) or template.unknown(listed(found)[0])
-        assert valid, f"{name}: set Architectures to either arm64 or x86_64, not {found}"
+        valid = found in [[one] for one in names] or template.unknown(listed(found)[0])
+        assert valid, f"{name}: set Architectures to either {' or '.join(names)}, not {found}"
 
 
 def test_runtime_exists(template: Template) -> None:
@@ -61,11 +66,13 @@ def test_handler_exists(template: Template) -> None:
     for name, of in template.functions.items():
         image = of.get("PackageType") == "Image"
         handler = listed((of.get("ImageConfig") or {}).get("Command"))[:1] if image else listed(of.get("Handler"))
-        local = not image and fnmatch(str(of.get("Runtime")), "python*") and (PROJECT / str(of.get("CodeUri"))).is_dir()
-        if name == "StreamFunction" or local:
+        built = (template.resources[name].get("Metadata") or {}).get("BuildMethod") == "makefile"
+        code = PROJECT / str(of.get("CodeUri", "src"))
+        assert code.is_dir() or image or not built, f"{name}: {code} does not exist; correct CodeUri or add the folder"
+        if name == "StreamFunction" or template.code(name) is not None:
             assert handler, f"{name}: name the handler in {'ImageConfig: Command' if image else 'Handler'}"
             module, _, function = handler[0].rpartition(".")
-            path = PROJECT / of.get("CodeUri", "src") / f"{module.replace('.', '/')}.py"
+            path = (template.code(name) or PROJECT / "src") / f"{module.replace('.', '/')}.py"
             assert path.is_file(), f"{name}: {path} of {handler[0]} does not exist; correct the handler or add the file"
             table = symtable.symtable(path.read_text(encoding="utf-8"), str(path), "exec")
             bound = [
@@ -76,43 +83,64 @@ def test_handler_exists(template: Template) -> None:
 
 def test_bootstrap_is_the_entry_point(template: Template) -> None:
     # https://docs.aws.amazon.com/lambda/latest/dg/runtimes-modify.html#runtime-wrapper
-    of, metadata = template.functions["StreamFunction"], template.resources["StreamFunction"].get("Metadata") or {}
-    wrapper = variables(of).get("AWS_LAMBDA_EXEC_WRAPPER")
-    if of.get("PackageType") == "Image":
-        dockerfile = PROJECT / metadata.get("DockerContext", ".") / metadata.get("Dockerfile", "Dockerfile")
-        entry = str((of.get("ImageConfig") or {}).get("EntryPoint", dockerfile.read_text(encoding="utf-8")))
-        starts = re.search(r"^(ENTRYPOINT )?\[.*bootstrap", entry, re.MULTILINE)
-        assert starts, 'set ENTRYPOINT ["/var/task/bootstrap"] in the Dockerfile, or nothing streams'
-    elif str(of.get("Runtime")).startswith("provided"):
-        assert wrapper is None, "remove AWS_LAMBDA_EXEC_WRAPPER, which works only on managed runtimes"
-    else:
-        assert wrapper == "/var/task/bootstrap", "set AWS_LAMBDA_EXEC_WRAPPER: /var/task/bootstrap, or nothing streams"
+    streaming = {"StreamFunction": "StreamUrl", **template.streaming()}
+    for name, of in template.functions.items():
+        front = streaming.get(name)
+        wrapper, managed = variables(of).get("AWS_LAMBDA_EXEC_WRAPPER"), str(of.get("Runtime")).startswith("python")
+        if of.get("PackageType") == "Image" and front:
+            assert starts_bootstrap(template, name), (
+                f'{name}: set ENTRYPOINT ["/var/task/bootstrap"] in the Dockerfile, or nothing streams from {front}'
+            )
+        elif str(of.get("Runtime")).startswith("provided"):
+            assert wrapper is None, f"{name}: remove AWS_LAMBDA_EXEC_WRAPPER, which works only on managed runtimes"
+        elif managed and front and not template.unknown(wrapper or ""):
+            own = str(wrapper).startswith("/opt/") and bool(of.get("Layers"))
+            remedy = f"set AWS_LAMBDA_EXEC_WRAPPER: {WRAPPER}, or nothing streams from {front}"
+            assert wrapper == WRAPPER or own, f"{name}: {remedy if WRAPPER else 'remove AWS_LAMBDA_EXEC_WRAPPER'}"
+
+
+def starts_bootstrap(template: Template, name: str) -> bool:
+    """Return whether the entry point of an image is the bootstrap."""
+    of, metadata = template.functions[name], template.resources[name].get("Metadata") or {}
+    dockerfile = PROJECT / metadata.get("DockerContext", ".") / metadata.get("Dockerfile", "Dockerfile")
+    written = dockerfile.read_text(encoding="utf-8") if dockerfile.is_file() else ""
+    entry = str((of.get("ImageConfig") or {}).get("EntryPoint", written))
+    return re.search(r"^(ENTRYPOINT )?\[.*bootstrap", entry, re.MULTILINE) is not None
 
 
 def test_build_method(template: Template) -> None:
     # https://docs.aws.amazon.com/serverless-application-model/latest/developerguide/building-custom-runtimes.html
-    if template.functions["StreamFunction"].get("PackageType") != "Image":
-        metadata = template.resources["StreamFunction"].get("Metadata") or {}
-        found = [metadata.get(key) for key in ("BuildMethod", "ContextPath", "WorkingDirectory")]
-        assert found == ["makefile", ".", "."], "set BuildMethod: makefile, ContextPath: . and WorkingDirectory: ."
-        if str(template.functions["StreamFunction"].get("Runtime")).startswith("provided"):
+    for name, of in template.functions.items():
+        metadata = template.resources[name].get("Metadata") or {}
+        if of.get("PackageType") != "Image" and template.has_runtime(name):
+            found = [metadata.get(key) for key in ("BuildMethod", "ContextPath", "WorkingDirectory")]
+            assert found == ["makefile", ".", "."], (
+                f"{name}: set BuildMethod: makefile, ContextPath: . and WorkingDirectory: . under Metadata, "
+                "or its package has no streaming runtime"
+            )
             release = str(metadata.get("PythonVersion"))
-            exact = re.fullmatch(r"3\.\d+\.\d+\w*", release)
-            assert exact, f"set PythonVersion under Metadata to a release such as 3.13.18, not {release}"
+            exact = re.fullmatch(r"3\.\d+\.\d+\w*", release) or not str(of.get("Runtime")).startswith("provided")
+            assert exact, f"{name}: set PythonVersion under Metadata to a release such as 3.13.18, not {release}"
 
 
 def test_logs(template: Template) -> None:
     # https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs-advanced.html
-    config = template.functions["StreamFunction"].get("LoggingConfig") or {}
-    # What reads the log expects one JSON object in each line: filters, metrics, `sam logs`.
-    assert config.get("LogFormat") == "JSON", f"StreamFunction: set LogFormat: JSON, not {config.get('LogFormat')}"
-    for name, of in template.of("AWS::Logs::LogGroup").items():
-        if template.resources["StreamFunction"] and config.get("LogGroup") == f"${{{name}}}":
+    groups = template.of("AWS::Logs::LogGroup")
+    used: dict[str, str] = {}
+    for name, of in template.functions.items():
+        config = of.get("LoggingConfig") or {}
+        # What reads the log expects one JSON object in each line: filters, metrics, `sam logs`.
+        json = config.get("LogFormat") == "JSON" or (name != "StreamFunction" and "LogFormat" not in config)
+        assert json, f"{name}: set LogFormat: JSON, not {config.get('LogFormat')}"
+        key = str(config.get("LogGroup"))[2:-1]
+        if key in groups:
             # The pipeline's roles allow no other names, and stacks of one account must not share a name.
-            group = str(of.get("LogGroupName"))
+            group = str(groups[key].get("LogGroupName"))
             assert group.startswith("/aws/lambda/${AWS::StackName}"), (
-                f"{name}: set LogGroupName: !Sub /aws/lambda/${{AWS::StackName}}, not {group}"
+                f"{key}: set LogGroupName: !Sub /aws/lambda/${{AWS::StackName}}, not {group}"
             )
+            other = used.setdefault(group, key)
+            assert other == key, f"{key}: set another LogGroupName than that of {other}, {group}"
 
 
 def test_depends_on_exists(template: Template) -> None:

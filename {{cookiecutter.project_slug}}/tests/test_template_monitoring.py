@@ -4,16 +4,11 @@ import re
 from functools import cache
 from typing import Any
 
+from local.aws_limits import AWS_LIMITS
 from tests.conftest import PROJECT, Template, listed, mappings, number, variables
 
-# https://docs.aws.amazon.com/lambda/latest/dg/monitoring-metrics-types.html
-LAMBDA_METRICS = """AsyncEventAge AsyncEventsDropped AsyncEventsReceived ClaimedAccountConcurrency ConcurrentExecutions
-    DeadLetterErrors DestinationDeliveryFailures Duration Errors Invocations IteratorAge OffsetLag OversizedRecordCount
-    PostRuntimeExtensionsDuration ProvisionedConcurrencyInvocations ProvisionedConcurrencySpilloverInvocations
-    ProvisionedConcurrencyUtilization ProvisionedConcurrentExecutions RecursiveInvocationsDropped Throttles
-    UnreservedConcurrentExecutions Url4xxCount Url5xxCount UrlRequestCount UrlRequestLatency"""
-# https://docs.aws.amazon.com/apigateway/latest/developerguide/api-gateway-metrics-and-dimensions.html
-API_METRICS = ["4XXError", "5XXError", "CacheHitCount", "CacheMissCount", "Count", "IntegrationLatency", "Latency"]
+LAMBDA_METRICS = AWS_LIMITS["metrics"]["lambda"]["names"]
+API_METRICS = AWS_LIMITS["metrics"]["api_gateway"]["names"]
 DIMENSIONS = {
     "AWS/Lambda": {"FunctionName", "Resource", "ExecutedVersion", "EventSourceMappingUUID"},
     "AWS/ApiGateway": {"ApiName", "Stage", "Method", "Resource"},
@@ -27,10 +22,10 @@ UNITS = {
     "BytesStreamed": "Bytes",
 }
 MOST_FAILURES = 1000
+LIMIT = AWS_LIMITS["timeout"]
 # What an alarm can start.
 ACTIONS = ("AWS::SNS::Topic", "AWS::Lambda::Function", "AWS::Serverless::Function", "AWS::Lambda::Alias")
-# https://docs.aws.amazon.com/codedeploy/latest/userguide/deployment-configurations.html
-GRADUAL = re.compile(r"Canary10Percent(5|10|15|30)Minutes|Linear10PercentEvery(1|2|3|10)Minutes?")
+GRADUAL = AWS_LIMITS["codedeploy"]["gradual"]
 
 
 def alarms_of(template: Template, function: str) -> dict[str, dict[str, Any]]:
@@ -45,7 +40,8 @@ def alarms_of(template: Template, function: str) -> dict[str, dict[str, Any]]:
 
 def test_metrics_exist(template: Template) -> None:
     # https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
-    code = source("src") + source("runtime")
+    folders = {str(template.code(name) or "src") for name in template.functions}
+    code = "".join(map(source, sorted(folders))) + source("runtime")
     filtered = [(of.get("MetricNamespace"), of.get("MetricName")) for of in mappings(template.resources)]
     end = "_METRICS_NAMESPACE"
     spaces = {name: {v for k, v in variables(of).items() if k.endswith(end)} for name, of in template.functions.items()}
@@ -63,9 +59,9 @@ def test_metrics_exist(template: Template) -> None:
             assert dimensions["ApiName"] in apis, f"{place}: set ApiName to the Name of an API: {apis}"
         elif space == "AWS/Lambda":
             others = dimensions.keys() - {"FunctionName", "Resource", "ExecutedVersion"}
-            assert others or metric in LAMBDA_METRICS.split(), f"{place}: {metric} is not one of {LAMBDA_METRICS}"
+            assert others or metric in LAMBDA_METRICS, f"{place}: {metric} is not one of {LAMBDA_METRICS}"
         elif (written or function or space in own) and (space, metric) not in filtered:
-            assert written, f"{place}: neither src/ nor runtime/ writes {space} {metric}; correct the names"
+            assert written, f"{place}: neither a function nor runtime/ writes {space} {metric}; correct the names"
             assert space in own or f'"{space}"' in code, f"{place}: set STREAMING_RUNTIME_METRICS_NAMESPACE: {space}"
 
 
@@ -92,6 +88,17 @@ def test_metric_dimensions(template: Template) -> None:
             )
 
 
+def test_alarms_cover_each_function(template: Template) -> None:
+    # A stream that fails after its first byte has the status 200: only the metric of the runtime shows it.
+    metrics = {name: {of.get("MetricName") for of in alarms_of(template, name).values()} for name in template.functions}
+    for metric in ("Errors", "MidStreamErrors"):
+        watched = [name for name, found in metrics.items() if metric in found and template.has_runtime(name)]
+        for name, of in template.functions.items():
+            writes = "STREAMING_RUNTIME_METRICS_NAMESPACE" in variables(of)
+            covered = not watched or not writes or metric in metrics[name]
+            assert covered, f"{name}: add an alarm on {metric}, as {watched[0]} has one"
+
+
 @cache
 def source(folder: str) -> str:
     return "\n".join(path.read_text(encoding="utf-8") for path in (PROJECT / folder).rglob("*.py"))
@@ -100,8 +107,8 @@ def source(folder: str) -> str:
 def test_alarms_can_fire(template: Template) -> None:
     # https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/AlarmThatSendsEmail.html
     for function, properties in template.functions.items():
-        timeout = number(properties.get("Timeout", 3), 900) * 1000
-        for name, of in alarms_of(template, function).items() if function == "StreamFunction" else ():
+        timeout = number(properties.get("Timeout", LIMIT["default"]), LIMIT["most"]) * 1000
+        for name, of in alarms_of(template, function).items() if template.has_runtime(function) else ():
             metric, operator = str(of.get("MetricName")), str(of.get("ComparisonOperator"))
             unit = of.get("Unit", UNITS.get(metric))
             assert unit == UNITS.get(metric, unit), f"{name}: {metric} is in {UNITS[metric]}; remove Unit: {unit}"
@@ -130,7 +137,8 @@ def test_alarms_have_an_effect(template: Template) -> None:
         for action in listed(of.get("AlarmActions")):
             kind = template.resources.get(str(action)[2:-1], {}).get("Type", ACTIONS[0])
             assert kind in ACTIONS, f"{name}: set AlarmActions to !Ref of an AWS::SNS::Topic, not of an {kind}"
-    for name, of in alarms_of(template, "StreamFunction").items():
+    functions = [name for name in template.functions if template.has_runtime(name)]
+    for name, of in {name: of for function in functions for name, of in alarms_of(template, function).items()}.items():
         acts = bool(of.get("AlarmActions")) and str(of.get("ActionsEnabled", True)).lower() == "true"
         named = f"${{{name}" in attached or name in composite
         assert acts or named, f"{name}: nothing happens when it fires; set AlarmActions, or attach it to the deployment"
@@ -143,7 +151,7 @@ def test_gradual_deployment(template: Template) -> None:
     for name in template.functions:
         preference = production[name]["Properties"].get("DeploymentPreference") or {}
         kind = str(preference.get("Type", "AllAtOnce"))
-        valid = GRADUAL.fullmatch(kind) or kind == "AllAtOnce" or kind.startswith("$")
+        valid = kind in GRADUAL or kind == "AllAtOnce" or kind.startswith("$")
         assert valid, f"{name}: {kind} is not a type of deployment; use one such as Canary10Percent5Minutes"
         enabled = str(preference.get("Enabled", True)).lower() != "false"
         assert enabled, f"{name}: remove Enabled: false from DeploymentPreference, or all traffic moves immediately"
@@ -158,6 +166,9 @@ def test_gradual_deployment(template: Template) -> None:
             of = (production.get(str(alarm)[2:-1]) or {}).get("Properties") or {}
             seconds = number(of.get("Period", 60), 60) * number(of.get("EvaluationPeriods", 1), 1)
             soon = seconds <= minutes * 60 or not minutes
+            called = [template.target(item.get("Value")) for item in listed(of.get("Dimensions"))]
+            own = [target[0] for target in called if target]
+            assert set(own) <= {name}, f"{name}: {alarm} is an alarm of {own[0]}; attach one of {name}"
             assert soon, f"{alarm}: set Period and EvaluationPeriods to at most {minutes} minutes, or it fires too late"
         role = production.get(str(preference.get("Role")).partition(".")[0][2:].rstrip("}"))
         attached = str((role or {}).get("Properties", {}))

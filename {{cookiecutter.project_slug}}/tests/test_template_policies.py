@@ -42,8 +42,9 @@ def test_permissions_boundary(template: Template) -> None:
 
 def test_bedrock_policy(template: Template) -> None:
     # https://docs.aws.amazon.com/bedrock/latest/userguide/inference-profiles-prereq.html
-    code = "\n".join(path.read_text(encoding="utf-8") for path in (PROJECT / "src").rglob("*.py"))
     for name, of in template.functions.items():
+        folder = template.code(name) or PROJECT / "src"
+        code = "\n".join(path.read_text(encoding="utf-8") for path in folder.rglob("*.py"))
         statements = [item for item in mappings(of.get("Policies")) if "bedrock:" in str(item.get("Action"))]
         allowed = [item for item in statements if item.get("Effect") == "Allow"]
         actions = [str(action) for item in allowed for action in listed(item.get("Action"))]

@@ -1,101 +1,47 @@
-"""The function itself, called as Lambda's runtime calls it; boto3 is real, but nothing goes over the network."""
+"""The function itself: boto3 and its parser of event streams are real, and read frames from a server on localhost."""
 
-import base64
-import http.client
-import io
+import asyncio
 import json
-import struct
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from urllib.request import Request as HttpRequest
+from urllib.request import urlopen
 
 import boto3
 import botocore.exceptions
 import pytest
-from botocore.awsrequest import AWSPreparedRequest, AWSResponse
-from botocore.compat import HTTPHeaders
 from botocore.config import Config
-from botocore.exceptions import EndpointConnectionError
-from urllib3.exceptions import ProtocolError
 
 import app
-from streaming_runtime import EventSourceResponse, ServerSentEvent, StreamingResponse
+from protocols import Event, Failure, Finish, Reasoning, Request, Text, ToolCall, ToolInput, Usage
+from streaming_runtime import StreamingResponse
+
+from tests import bedrock_server as frames  # isort: skip  # the template's own settings would sort it differently
 
 EVENTS = Path(__file__).parent.parent / "events"
-QUESTION = {"messages": [{"role": "user", "text": "Why?"}]}
-ANSWER = [
-    ("messageStart", {"role": "assistant"}),
-    ("contentBlockDelta", {"contentBlockIndex": 0, "delta": {"reasoningContent": {"text": "hm"}}}),
-    ("contentBlockDelta", {"contentBlockIndex": 1, "delta": {"text": "Be"}}),
-    ("contentBlockDelta", {"contentBlockIndex": 1, "delta": {"text": "cause ☀."}}),
-    ("contentBlockStop", {"contentBlockIndex": 1}),
-    ("messageStop", {"stopReason": "max_tokens"}),
-    ("metadata", {"usage": {"inputTokens": 3, "outputTokens": 5, "totalTokens": 8}, "metrics": {"latencyMs": 9}}),
-]
 
 
-class Wire(io.BytesIO):
-    """The body of a response as urllib3 passes it to botocore; it fails at its end if it is `broken`."""
-
-    broken = False
-
-    def stream(self) -> Iterator[bytes]:
-        while piece := self.read(50):
-            yield piece
-        if self.broken:
-            raise ProtocolError("Connection broken")
+@pytest.fixture(scope="module")
+def server() -> Iterator[frames.BedrockServer]:
+    with frames.bedrock_server() as running:
+        yield running
 
 
-class Bedrock:
-    """Answer the requests of botocore.
-
-    Attributes:
-        status: HTTP status of the response.
-        body: Its body.
-        failure: Raised instead of a response.
-        requests: URL and JSON of each request.
-    """
-
-    def __init__(self) -> None:
-        self.status = 200
-        self.body = Wire()
-        self.failure: Exception | None = None
-        self.requests: list[tuple[str, Any]] = []
-
-    def send(self, request: AWSPreparedRequest, **_: object) -> AWSResponse:
-        if self.failure:
-            raise self.failure
-        assert isinstance(request.body, bytes)
-        self.requests.append((request.url, json.loads(request.body)))
-        kind = "application/vnd.amazon.eventstream" if self.status == 200 else "application/json"
-        return AWSResponse(request.url, self.status, HTTPHeaders.from_dict({"content-type": kind}), self.body)
-
-    def stream(self, *events: tuple[str, Any], kind: str = "event") -> None:
-        """Answer with `events`; further calls append to them."""
-        self.body = Wire(self.body.getvalue() + b"".join(frame(kind, name, data) for name, data in events))
-
-    def refuse(self, status: int, code: str, message: str) -> None:
-        """Answer with an error."""
-        self.status = status
-        self.body = Wire(json.dumps({"__type": code, "message": message}).encode())
+@pytest.fixture(scope="module")
+def client(server: frames.BedrockServer) -> Any:
+    """Return a real client of the server; to make one takes long."""
+    return new_client(server.environment["AWS_ENDPOINT_URL_BEDROCK_RUNTIME"])
 
 
-def frame(kind: str, name: str, data: Any) -> bytes:
-    """Return a message of AWS's event stream encoding: https://smithy.io/2.0/aws/amazon-eventstream.html"""
-    headers = b"".join(
-        struct.pack("!B", len(key)) + key.encode() + struct.pack("!BH", 7, len(value)) + value.encode()
-        for key, value in ((":message-type", kind), (f":{kind}-type", name), (":content-type", "application/json"))
-    )
-    payload = json.dumps(data).encode()
-    prelude = struct.pack("!II", len(headers) + len(payload) + 16, len(headers))
-    message = prelude + struct.pack("!I", zlib.crc32(prelude)) + headers + payload
-    return message + struct.pack("!I", zlib.crc32(message))
+def new_client(url: str) -> Any:
+    session = boto3.Session(aws_access_key_id="AKIAEXAMPLE", aws_secret_access_key="secret", region_name="us-east-1")
+    return session.client("bedrock-runtime", endpoint_url=url, config=Config(retries={"total_max_attempts": 1}))
 
 
 @pytest.fixture(autouse=True)
-def no_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Hide the machine's credentials, and request none from the network."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
@@ -108,135 +54,127 @@ def no_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(app, "MODEL_ID", "some.model-v1:0")
 
 
-@pytest.fixture(scope="module")
-def client() -> Any:
-    """Return a real client with invalid credentials."""
-    session = boto3.Session(aws_access_key_id="AKIAEXAMPLE", aws_secret_access_key="secret", region_name="us-east-1")
-    return session.client("bedrock-runtime", config=Config(retries={"total_max_attempts": 1}))
-
-
 @pytest.fixture
-def bedrock(client: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bedrock]:
-    """Replace the network below the client."""
-    service = Bedrock()
+def bedrock(server: frames.BedrockServer, client: Any, monkeypatch: pytest.MonkeyPatch) -> frames.BedrockServer:
+    """Let the function call the server."""
     monkeypatch.setattr(app, "bedrock", lambda: client)
-    client.meta.events.register("before-send.bedrock-runtime.ConverseStream", service.send)
-    yield service
-    client.meta.events.unregister("before-send.bedrock-runtime.ConverseStream", service.send)
+    server.answers, server.requests = [], []
+    return server
 
 
-def request(body: object, method: str = "POST", path: str = "/chat") -> dict[str, Any]:
-    text = body if isinstance(body, str) else json.dumps(body)
-    return {"rawPath": path, "requestContext": {"http": {"method": method, "path": path}}, "body": text}
+def ask(**of: Any) -> list[Event]:
+    """Return the events of the answer to a question."""
+    request = Request("my-answer", settings={"maxTokens": 9}, **of)
+    request.add_text("user", "Why?")
 
+    async def collected() -> list[Event]:
+        return [event async for event in app.answer(request)]
 
-def events_of(response: StreamingResponse) -> list[tuple[str | None, Any]]:
-    assert isinstance(response, EventSourceResponse), response.content
-    assert isinstance(response.content, Iterator)
-    events = list(response.content)
-    assert all(isinstance(event, ServerSentEvent) and event.encode() for event in events)
-    return [(event.event, event.data) for event in events]
-
-
-def ask(body: object = QUESTION) -> list[tuple[str | None, Any]]:
-    return events_of(app.handler(request(body), None))
-
-
-def text_of(events: list[tuple[str | None, Any]]) -> str:
-    return "".join(data["text"] for name, data in events if name == "token")
-
-
-def refusal(event: dict[str, Any]) -> str:
-    response = app.handler(event, None)
-    assert response.status_code == 400
-    assert response.headers["content-type"].startswith("text/plain")
-    assert isinstance(response.content, list)
-    return str(response.content[0])
+    return asyncio.run(collected())
 
 
 @pytest.mark.parametrize("event", sorted(EVENTS.glob("*.json")), ids=lambda path: path.stem)
 def test_events_return_a_response(event: Path) -> None:
-    response = app.handler(json.loads(event.read_text(encoding="utf-8")), None)
-    assert response.status_code == {"get": 200, "rest": 200, "chat": 200}.get(event.stem, 404)
-    if event.stem == "chat":
-        assert events_of(response)[-1][0] == "end"
+    request = json.loads(event.read_text(encoding="utf-8"))
+
+    async def respond() -> int:
+        response = app.handler(request, None)
+        return (response if isinstance(response, StreamingResponse) else await response).status_code
+
+    status = asyncio.run(respond())
+    assert status == {"get": 200, "rest": 200, "chat": 200, "completion": 200}.get(event.stem, 404)
 
 
-def test_page() -> None:
-    response = app.handler(request("", "GET", "/"), None)
-    assert (response.status_code, response.content) == (200, [app.PAGE])
-    assert response.headers == {"content-type": "text/html; charset=utf-8"}
+def test_answer(bedrock: frames.BedrockServer) -> None:
+    bedrock.answers = [frames.answer(frames.reasoning("hm"), frames.text("Be", "cause ☀."))]
+    assert ask() == [Reasoning("hm"), Text("Be"), Text("cause ☀."), Finish("end_turn"), Usage(3, 5)]
 
 
-@pytest.mark.parametrize(("method", "path"), [("GET", "/chat"), ("POST", "/"), ("HEAD", "/"), ("POST", "/chat/")])
-def test_unknown_route(method: str, path: str) -> None:
-    assert app.handler(request(QUESTION, method, path), None).status_code == 404
-
-
-def test_rest_api_event() -> None:
-    request: dict[str, Any] = {"httpMethod": "GET", "path": "/", "body": None, "headers": {}}
-    assert app.handler(request, None).content == [app.PAGE]
-    body = base64.b64encode(json.dumps(QUESTION).encode()).decode()
-    chat = {**request, "httpMethod": "POST", "path": "/chat", "body": body, "isBase64Encoded": True}
-    assert isinstance(app.handler(chat, None), EventSourceResponse)
-    assert app.handler({**chat, "httpMethod": "GET"}, None).status_code == 404
-
-
-def test_model_answer_streams_tokens(bedrock: Bedrock) -> None:
-    bedrock.stream(*ANSWER)
-    usage = {"inputTokens": 3, "outputTokens": 5, "totalTokens": 8}
-    assert ask() == [
-        ("token", {"text": "Be"}),
-        ("token", {"text": "cause ☀."}),
-        ("end", {"stopReason": "max_tokens", "usage": usage}),
-    ]
-    assert bedrock.body.closed
-
-
-def test_model_gets_whole_conversation(bedrock: Bedrock) -> None:
-    bedrock.stream(*ANSWER)
-    roles = ["user", "assistant", "user"]
-    ask({"messages": [{"role": role, "text": f"{number}"} for number, role in enumerate(roles)]})
-    ((url, asked),) = bedrock.requests
-    assert url == "https://bedrock-runtime.us-east-1.amazonaws.com/model/some.model-v1%3A0/converse-stream"
+def test_request_of_model(bedrock: frames.BedrockServer) -> None:
+    bedrock.answers = [frames.answer(frames.text("Yes."))]
+    tool = {"name": "add", "description": "Adds.", "inputSchema": {"json": {"type": "object"}}}
+    ask(system="Be brief.", tools=[tool])
+    ((path, asked),) = bedrock.requests
+    assert path == "/model/some.model-v1%3A0/converse-stream"
     assert asked == {
-        "messages": [{"role": role, "content": [{"text": f"{number}"}]} for number, role in enumerate(roles)],
-        "inferenceConfig": {"maxTokens": app.MAX_TOKENS},
+        "messages": [{"role": "user", "content": [{"text": "Why?"}]}],
+        "inferenceConfig": {"maxTokens": 9},
+        "system": [{"text": "Be brief."}],
+        "toolConfig": {"tools": [{"toolSpec": tool}]},
     }
 
 
-@pytest.mark.parametrize("status_and_code", [(403, "AccessDeniedException"), (400, "ValidationException")])
-def test_model_refusal(bedrock: Bedrock, status_and_code: tuple[int, str]) -> None:
-    bedrock.refuse(*status_and_code, "You cannot have it.")
-    assert ask() == [("error", {"errorType": status_and_code[1], "errorMessage": "You cannot have it."})]
+def test_tool_use_in_pieces(bedrock: frames.BedrockServer) -> None:
+    bedrock.answers = [frames.answer(frames.tool("t1", "add", '{"a":', " 1}"), reason="tool_use")]
+    assert ask()[:4] == [ToolCall("t1", "add"), ToolInput('{"a":'), ToolInput(" 1}"), Finish("tool_use")]
 
 
-def test_model_failure_midway(bedrock: Bedrock) -> None:
-    bedrock.stream(*ANSWER[:3])
-    bedrock.stream(("throttlingException", {"message": "Too many tokens."}), kind="exception")
-    error = {"errorType": "throttlingException", "errorMessage": "Too many tokens."}
-    assert ask() == [("token", {"text": "Be"}), ("error", error)]
+@pytest.mark.parametrize("reason", ["content_filtered", "guardrail_intervened", "max_tokens"])
+def test_stop_reason(bedrock: frames.BedrockServer, reason: str) -> None:
+    bedrock.answers = [frames.answer(frames.text("Be"), reason=reason)]
+    assert ask()[1] == Finish(reason)
 
 
-def test_broken_connection(bedrock: Bedrock) -> None:
-    bedrock.stream(*ANSWER[:3])
-    bedrock.body.broken = True
-    assert ask()[1:] == [("error", {"errorType": "ProtocolError", "errorMessage": "Connection broken"})]
+@pytest.mark.parametrize(
+    ("status", "code", "shown"),
+    [(400, "ValidationException", 400), (403, "AccessDeniedException", 502), (429, "ThrottlingException", 429)],
+)
+def test_refusal(bedrock: frames.BedrockServer, status: int, code: str, shown: int) -> None:
+    bedrock.answers = [(status, code, "You cannot have it.")]
+    assert ask() == [Failure(code, "You cannot have it.", shown)]
 
 
-def test_unreachable_service(bedrock: Bedrock) -> None:
-    bedrock.failure = EndpointConnectionError(endpoint_url="https://example.com")
-    ((name, data),) = ask()
-    assert (name, data["errorType"]) == ("error", "EndpointConnectionError")
-    assert "https://example.com" in data["errorMessage"]
+@pytest.mark.parametrize(
+    ("name", "status"), [("throttlingException", 429), ("modelStreamErrorException", 502), ("validationException", 400)]
+)
+def test_error_midway(bedrock: frames.BedrockServer, name: str, status: int) -> None:
+    bedrock.answers = [[*frames.text("Be"), frames.exception(name, "No more.")]]
+    assert ask() == [Text("Be"), Failure(name, "No more.", status)]
+
+
+def test_cut_stream(bedrock: frames.BedrockServer) -> None:
+    """In the middle of a frame, and between two: the protocol's end is missing."""
+    whole = b"".join(frames.text("Be", "cause."))
+
+    def broken() -> Iterator[bytes]:
+        yield whole[:-9]
+        raise frames.Cut
+
+    bedrock.answers = [broken()]
+    begun, failure = ask()
+    assert begun == Text("Be")
+    assert isinstance(failure, Failure)
+    assert failure.name in ("ProtocolError", "ResponseStreamingError")
+    bedrock.answers = [[whole]]
+    assert ask() == [Text("Be"), Text("cause.")]  # chat.py reports that the end is missing
+
+
+def test_damaged_frame(bedrock: frames.BedrockServer) -> None:
+    [frame] = frames.text("Be")
+    bedrock.answers = [[*frames.text("So "), frame[:-1] + bytes([frame[-1] ^ 1])]]
+    begun, failure = ask()
+    assert begun == Text("So ")
+    assert isinstance(failure, Failure)
+    assert failure.name == "ChecksumMismatch"
+
+
+def test_unreachable_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "bedrock", lambda: new_client("http://127.0.0.1:9"))
+    [failure] = ask()
+    assert isinstance(failure, Failure)
+    assert failure.name == "EndpointConnectionError"
+
+
+def said(events: list[Event]) -> str:
+    return "".join(event.text for event in events if isinstance(event, Text))
 
 
 def test_stand_in_without_credentials() -> None:
     events = ask()
     assert len(events) > 20
-    assert "stand-in, not a model (NoCredentialsError)" in text_of(events)
-    assert "some.model-v1:0" in text_of(events)
-    assert events[-1] == ("end", {"stopReason": "end_turn", "usage": None})
+    assert "**stand-in**, not a model (NoCredentialsError)" in said(events)
+    assert "some.model-v1:0" in said(events)
+    assert events[-1] == Finish("end_turn")
 
 
 def test_credential_error_names() -> None:
@@ -245,73 +183,37 @@ def test_credential_error_names() -> None:
 
 
 @pytest.mark.parametrize("code", ["UnrecognizedClientException", "ExpiredTokenException"])
-def test_stand_in_with_invalid_credentials(bedrock: Bedrock, code: str) -> None:
-    bedrock.refuse(403, code, "The security token is invalid.")
-    assert f"stand-in, not a model ({code})" in text_of(ask())
+def test_stand_in_with_invalid_credentials(bedrock: frames.BedrockServer, code: str) -> None:
+    bedrock.answers = [(403, code, "The security token is invalid.")]
+    assert f"not a model ({code})" in said(ask())
 
 
-def test_stand_in_on_request(bedrock: Bedrock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stand_in_on_request(bedrock: frames.BedrockServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(app, "LOCAL_STANDIN", True)
-    assert "stand-in, not a model (LOCAL_STANDIN is 1)" in text_of(ask())
+    assert "not a model (LOCAL_STANDIN is 1)" in said(ask())
     assert not bedrock.requests
 
 
-@pytest.mark.parametrize("body", ["", "{", "\ud800", "[" * 90_000], ids=["empty", "half", "no text", "deep"])
-def test_invalid_json(body: str) -> None:
-    assert "not JSON" in refusal(request(body))
+def test_function_streams(serve: Callable[..., str], bedrock: frames.BedrockServer) -> None:
+    """The second piece is sent only after the first has arrived."""
+    gate = iter([*frames.answer(frames.text("Be", "cause."))])
+    arrived: list[bytes] = []
 
+    def paced() -> Iterator[bytes]:
+        yield next(gate)
+        yield next(gate)
+        while not arrived:
+            pass
+        yield from gate
 
-def test_long_request() -> None:
-    assert "too long" in refusal(request({"messages": [{"role": "user", "text": "x" * app.MAX_BODY}]}))
-
-
-@pytest.mark.parametrize("messages", [None, [], {}, "Why?", [*QUESTION["messages"], *QUESTION["messages"]]])
-def test_wrong_number_of_messages(messages: object) -> None:
-    assert "needs a list of messages" in refusal(request({"messages": messages}))
-
-
-@pytest.mark.parametrize("body", [None, 1, "null", []])
-def test_request_that_is_not_an_object(body: object) -> None:
-    assert "needs a list of messages" in refusal(request(body))
-
-
-@pytest.mark.parametrize(
-    "message",
-    [
-        None,
-        "Why?",
-        {},
-        {"role": "user"},
-        {"role": "user", "text": ""},
-        {"role": "user", "text": " \n"},
-        {"role": "user", "text": 1},
-        {"role": "assistant", "text": "Why?"},
-        {"role": "system", "text": "Why?"},
-        {"role": ["user"], "text": "Why?"},
-    ],
-)
-def test_invalid_message(message: object) -> None:
-    assert "Message 1 must be from the user" in refusal(request({"messages": [message]}))
-
-
-def test_messages_alternate() -> None:
-    assert "Message 2 must be from the assistant" in refusal(request({"messages": QUESTION["messages"] * 3}))
-
-
-def test_base64_body() -> None:
-    event = request(base64.b64encode(json.dumps(QUESTION).encode()).decode()) | {"isBase64Encoded": True}
-    assert events_of(app.handler(event, None))[-1][0] == "end"
-    assert "not JSON" in refusal(event | {"body": "x"})
-
-
-def test_function_streams(serve: Callable[..., str]) -> None:
-    url = urlsplit(serve(LOCAL_STANDIN="1", STREAM_INTERVAL="0.001"))
-    connection = http.client.HTTPConnection(url.netloc, timeout=10)
-    connection.request("POST", "/chat", json.dumps(QUESTION))
-    response = connection.getresponse()
-    assert (response.status, response.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
-    pieces = list(iter(response.read1, b""))
-    assert len(pieces) > 5
-    assert pieces[0].startswith(b'event: token\ndata: {"text": "This "}\n\n')
-    assert b"".join(pieces).count(b"event: end\n") == 1
-    connection.close()
+    bedrock.answers = [paced()]
+    url = serve(**bedrock.environment)
+    body = json.dumps({"messages": [{"role": "user", "text": "Why?"}]}).encode()
+    with urlopen(HttpRequest(f"{url.rstrip('/')}/chat", body), timeout=60) as response:
+        assert urlsplit(response.url).path == "/chat"
+        assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
+        arrived.append(response.readline() + response.readline())
+        assert arrived == [b'event: token\ndata: {"text": "Be"}\n']
+        assert response.read().endswith(
+            b'event: end\ndata: {"stopReason": "end_turn", "usage": {"inputTokens": 3, "outputTokens": 5}}\n\n'
+        )
