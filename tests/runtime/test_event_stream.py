@@ -424,8 +424,8 @@ def test_streams_share_one_watcher(sandbox: Sandbox, definition: str) -> None:
 
 
 BROKEN = {
-    "event": ("yield 'x'", "[ERROR] RuntimeApiError: the response was aborted\r"),
-    "end": ("return", "[ERROR] RuntimeApiError: the response was aborted\r"),
+    "event": ("yield 'x'", "[ERROR] RuntimeApiError: the response was aborted"),
+    "end": ("return", "[ERROR] RuntimeApiError: the response was aborted"),
     "error": ("raise ValueError('it broke')", "[ERROR] ValueError: it broke\r"),
 }
 

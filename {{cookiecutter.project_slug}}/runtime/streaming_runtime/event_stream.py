@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 # With an empty line after it, several clients would read an empty event: see `ServerSentEvent.encode`.
 _PING = b": ping\n"
+_LONGEST_SLEEP = 1.0  # seconds until the thread looks whether the stream has ended
 
 
 class ServerSentEvent:
@@ -222,8 +223,8 @@ class Heartbeat:
 class _Watcher:
     """The thread that sends the heartbeats of all event streams, one at a time.
 
-    Starting a thread takes longer than sending an event. So it does not end with the stream, but only when it wakes up
-    for a heartbeat and finds no stream. Most streams are too short to wake it.
+    Starting a thread takes longer than sending an event. So it does not end with the stream, but when it next wakes up
+    and finds none.
 
     Attributes:
         lock: Held during a write to the stream.
@@ -257,6 +258,7 @@ class _Watcher:
                 if left is None:
                     self._wakes_at = self._current = None
                     return
+                left = min(left, _LONGEST_SLEEP)
                 self._wakes_at = time.monotonic() + left
             self._sleep.acquire(timeout=left)
 

@@ -149,7 +149,7 @@ class ResponseStream:
     ) -> Callable[[Any], bool]:
         """Return a function that sends one item as `write_rest` does, and tells whether the deadline has passed.
 
-        It is for items that do not come from a plain iterator. Calling it takes 3 % of the time for a small chunk.
+        It is for items that do not come from a plain iterator. The call costs 3 % of the time for a small chunk.
 
         Args:
             encode: Turns an item into bytes.
