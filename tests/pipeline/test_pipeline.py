@@ -118,7 +118,7 @@ def test_push_deploys_one_build(set_up: SetUp) -> None:
         "Create and show the change set",
         "Execute the change set",
         "Read the URLs from the stack's outputs",
-        "Check that each URL streams",
+        "Check that each URL streams, or refuses a request without a token",
     ]
     for environment in ("staging", "production"):
         job = jobs[f"{environment}/deploy"]
@@ -355,7 +355,7 @@ def test_three_functions(set_up: SetUp) -> None:
     )
     (project.folder / "admin" / "app.py").write_text(
         "import time\n\n\ndef handler(event, context):\n"
-        '    assert event["requestContext"]["http"]["method"] == "POST", "the event of another function"\n'
+        '    assert event["requestContext"]["http"]["method"] != "GET", "the event of another function"\n'
         '    for number in range(3):\n        yield f"{number}\\n"\n        time.sleep(0.2)\n',
         encoding="utf-8",
     )
