@@ -58,7 +58,7 @@ OPTIONAL_PATHS = (
 RETIRED_PATHS = ("src/bootstrap", "src/streaming_runtime")
 # One folder for each example except the first, whose files they replace, and one for files that several examples share.
 EXAMPLES = Path("examples")
-SHARED = {"bedrock": "chat"}
+SHARED = {"agent": "chat", "bedrock": "chat"}
 
 # Commercial regions where Lambda has function URLs and CloudFormation can make them.
 # https://docs.aws.amazon.com/lambda/latest/dg/urls-configuration.html
@@ -151,7 +151,7 @@ def _warnings(given: dict[str, str]) -> Iterator[str]:
     if given["front_door"] == "cloudfront" and given["example"] == "fastapi":
         doubt = "hides the distribution's host from the application, whose absolute URLs then name the function URL"
         yield _warning("front_door", doubt, "cloudfront", "Use relative URLs in redirects and links")
-    if given["example"] == "bedrock":
+    if given["example"] in ("agent", "bedrock"):
         yield from _model_warnings(model, region)
     if given["reserved_concurrency"] and int(given["reserved_concurrency"]) > USUAL_CONCURRENCY:
         doubt = f"is above the {USUAL_CONCURRENCY} that an account can reserve before its quota is raised"

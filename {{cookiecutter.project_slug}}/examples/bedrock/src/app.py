@@ -19,11 +19,6 @@ from streaming_runtime import StreamingResponse
 MODEL_ID = os.environ.get("MODEL_ID", "global.amazon.nova-2-lite-v1:0")  # or the ARN of a model or inference profile
 LOCAL_STANDIN = os.environ.get("LOCAL_STANDIN") == "1"
 INTERVAL = float(os.environ.get("STREAM_INTERVAL", "0.05"))  # seconds between words of the stand-in
-# The errors of botocore and AWS for missing or invalid credentials.
-NO_CREDENTIALS = {
-    *("NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "SSOTokenLoadError"),
-    *("UnauthorizedSSOTokenError", "LoginRefreshRequired", "UnrecognizedClientException", "ExpiredTokenException"),
-}
 
 
 @cache
@@ -60,7 +55,7 @@ async def answer(request: Request) -> AsyncGenerator[Event, None]:
                     yield event
     except (BotoCoreError, ClientError, HTTPError, ParserError) as error:
         failure = converse.failure_of(error)
-        if failure.name in NO_CREDENTIALS:
+        if failure.name in converse.NO_CREDENTIALS:
             async for event in standin(failure.name):
                 yield event
         else:
