@@ -37,7 +37,7 @@ No browser opens the page at the deployed URL, because browsers do not sign requ
 shows it, and so does a deployment with front_door=cloudfront or url_auth=NONE.
 """
 # Examples that serve a page.
-WITH_PAGE = ("sse", "bedrock")
+WITH_PAGE = ("sse", "agent", "bedrock")
 
 # Paths that only one answer to an option keeps in the project: option, answer, path.
 OPTIONAL_PATHS = (

@@ -20,7 +20,7 @@ from tests.helpers.support import TEMPLATE, Answers, defaults, pytest_of, run, s
 
 # example with front_door and url_auth; runtime, python_version; cors_origins with cors_credentials; observability,
 # deployment, deploy_pipeline, bedrock_model.
-COUNTED_BY_HAND = (5 * (3 * 2 - 1) - 1) * 3 * 3 * (3 * 2 - 2) * 2 * 2 * 2 * 2
+COUNTED_BY_HAND = (6 * (3 * 2 - 1) - 1) * 3 * 3 * (3 * 2 - 2) * 2 * 2 * 2 * 2
 COMBINATIONS = pairwise()
 # Paths that only one answer keeps in a project.
 ONLY = {path: (option, answer) for option, answer, path in OPTIONAL_PATHS}

@@ -68,16 +68,17 @@ async def run(model: Any, request: Request) -> AsyncGenerator[Event, None]:
     from strands import Agent, ModelRetryStrategy, tool
     from strands.types.exceptions import MaxTokensReachedException
 
+    messages: Any = request.messages  # Strands has the same types, which cannot be imported before they are needed
     agent = Agent(
         model,
-        messages=request.messages[:-1],
+        messages=messages[:-1],
         tools=[tool(weekday)],
         system_prompt=f"{INSTRUCTIONS}\n{request.system}",
         callback_handler=None,  # which would print the answer into the log
         retry_strategy=ModelRetryStrategy(max_attempts=1),  # the client can wait, and pays nothing for it
     )
     try:
-        async for item in agent.stream_async(request.messages[-1]["content"]):
+        async for item in agent.stream_async(messages[-1]["content"]):
             for event in converse.events_of(item.get("event", {})):
                 yield event
             for block in item.get("message", {}).get("content", ()):

@@ -20,7 +20,9 @@ class StandIn(Model):  # type: ignore[misc]  # where Strands is not installed
     def __init__(self, text: str) -> None:
         self._text = text
 
-    async def stream(self, messages: Any, *_: Any, **__: Any) -> AsyncGenerator[dict[str, Any], None]:
+    async def stream(
+        self, messages: Any, tool_specs: Any = None, system_prompt: Any = None, **_: Any
+    ) -> AsyncGenerator[Any, None]:
         """Yield the events of ConverseStream."""
         results = [block["toolResult"] for block in messages[-1]["content"] if "toolResult" in block]
         yield {"messageStart": {"role": "assistant"}}

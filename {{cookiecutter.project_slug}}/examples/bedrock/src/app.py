@@ -4,7 +4,6 @@ The function's role must allow bedrock:InvokeModelWithResponseStream on the mode
 LOCAL_STANDIN is 1, a stand-in answers.
 """
 
-import asyncio
 import os
 from collections.abc import AsyncGenerator, Awaitable
 from contextlib import closing
@@ -64,12 +63,14 @@ async def answer(request: Request) -> AsyncGenerator[Event, None]:
 
 async def standin(reason: str) -> AsyncGenerator[Event, None]:
     """Yield the events of a model for a text that says that it is a stand-in."""
+    from asyncio import sleep
+
     text = f"""This is a **stand-in**, not a model ({reason}). Its words stream as a model's tokens do. For real \
 answers, the function requires AWS credentials that allow `bedrock:InvokeModelWithResponseStream`, and a model that \
 your account can access in this region. `MODEL_ID` names the model, currently `{MODEL_ID}`."""
     for word in text.split():
         yield Text(f"{word} ")
-        await asyncio.sleep(INTERVAL)
+        await sleep(INTERVAL)
     yield Finish("end_turn")
 
 
