@@ -71,7 +71,7 @@ lint-style:
 lint-types lint-project-types lint-example-types: export MYPY_CACHE_DIR = $(CURDIR)/.mypy_cache/$@
 
 lint-types:
-	@mypy hooks filters.py questions.py local_extensions.py tests benchmarks
+	@mypy hooks filters.py questions.py local_extensions.py tests benchmarks drift
 
 lint-project-types:
 	@cd '{{cookiecutter.project_slug}}' && MYPYPATH=src:runtime mypy --config-file ../pyproject.toml src runtime local tests pipeline

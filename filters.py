@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import runpy
+import tomllib
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ OWN = frozenset(
         "{{cookiecutter.project_slug}}",
     )
 )
-OWN_IN_HOOKS = r'r"""\n\{\{ _?cookiecutter (\| default\(\{\}\) )?\| tojson \}\}\n"""'
+OWN_IN_HOOKS = r'r"""\n\{\{ _?cookiecutter (\| default\(\{\}\) |\| aws_limits )?\| tojson \}\}\n"""'
 
 
 def refuse_foreign(source: str) -> None:
@@ -88,6 +89,12 @@ def validated(answers: dict[str, Any]) -> str:
     return ""
 
 
+def aws_limits(_answers: dict[str, Any]) -> dict[str, Any]:
+    """Return what AWS allows, as `local/aws_limits.toml` of a project has it."""
+    path = _HERE / "{{cookiecutter.project_slug}}" / "local" / "aws_limits.toml"
+    return tomllib.loads(path.read_text(encoding="utf-8"))
+
+
 # Files of a project that only work with the line endings of Unix.
 UNIX_FILES = ("Makefile", "interpreter.sh", "runtime/bootstrap")
 
@@ -95,7 +102,7 @@ UNIX_FILES = ("Makefile", "interpreter.sh", "runtime/bootstrap")
 def check_line_endings(template: Path) -> None:
     """Refuse a template that was copied with Windows line endings."""
     for path in (template / "{{cookiecutter.project_slug}}" / name for name in UNIX_FILES):
-        if b"\r" in path.read_bytes():
+        if path.exists() and b"\r" in path.read_bytes():
             raise FailedHookException(
                 f"Nothing was generated: {path} has Windows line endings, with which a project cannot work. Get the "
                 "template again with git 2.10 or later, which keeps them out, or generate from its address."
@@ -112,7 +119,7 @@ def check_run() -> None:
         raise FailedHookException(f"Nothing was generated: {reason}.")
 
 
-FILTERS = {"project_slug": project_slug, "quoted": quoted, "validated": validated}
+FILTERS = {"aws_limits": aws_limits, "project_slug": project_slug, "quoted": quoted, "validated": validated}
 
 _load("questions.py")["Questions"]().install()
 check_run()

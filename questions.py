@@ -31,7 +31,15 @@ OPTIONS: Answers = {
     if not option.startswith("_")
 }
 # These keep their default unless they are given by name, in a configuration file or in a replay.
-NOT_ASKED = ("cors_origins", "cors_credentials", "memory", "timeout", "reserved_concurrency", "log_retention")
+NOT_ASKED = (
+    "cors_origins",
+    "cors_credentials",
+    "memory",
+    "timeout",
+    "cold_start",
+    "reserved_concurrency",
+    "log_retention",
+)
 # These may also come as numbers, as YAML reads 512.
 NUMERIC = ("memory", "timeout", "reserved_concurrency", "log_retention")
 # Options that an earlier answer makes pointless: option, earlier option, and whether its answer leaves a choice.

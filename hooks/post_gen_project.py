@@ -9,6 +9,7 @@ import json
 import shutil
 import sys
 import tempfile
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,23 @@ from typing import Any
 ANSWERS = r"""
 {{ cookiecutter | tojson }}
 """
+# What AWS allows, as in local/aws_limits.toml of a project.
+LIMITS = r"""
+{{ cookiecutter | aws_limits | tojson }}
+"""
 
 Answers = dict[str, Any]
+
+
+def _aws_limits() -> dict[str, Any]:
+    """Return what AWS allows. Cookiecutter runs a copy of this file from another folder, and inserts it there."""
+    if __name__ == "__main__":
+        return dict(json.loads(LIMITS))
+    [path] = Path(__file__).parents[1].glob("{*/local/aws_limits.toml")
+    return tomllib.loads(path.read_text(encoding="utf-8"))
+
+
+AWS = _aws_limits()
 
 NEXT_STEPS = """
 Your project is in {project_slug}/. It requires uv (https://docs.astral.sh/uv/) and, to build and deploy, the SAM CLI.
@@ -61,33 +77,12 @@ EXAMPLES = Path("examples")
 SHARED = {"agent": "chat", "bedrock": "chat"}
 
 # Commercial regions where Lambda has function URLs and CloudFormation can make them.
-# https://docs.aws.amazon.com/lambda/latest/dg/urls-configuration.html
-REGIONS = frozenset(
-    (
-        *("af-south-1", "ap-east-1", "ap-northeast-1", "ap-northeast-2", "ap-northeast-3", "ap-south-1"),
-        *("ap-southeast-1", "ap-southeast-2", "ap-southeast-3", "ca-central-1", "eu-central-1", "eu-north-1"),
-        *("eu-south-1", "eu-west-1", "eu-west-2", "eu-west-3", "me-south-1", "sa-east-1"),
-        *("us-east-1", "us-east-2", "us-west-1", "us-west-2"),
-    )
-)
-# Inference profiles of Bedrock start with the place where they run; the values are the prefixes of the regions that can
-# call them. template.yaml has the same names, since a profile requires a different policy from a model's.
-# https://docs.aws.amazon.com/bedrock/latest/userguide/inference-profiles-support.html
-PROFILES = {
-    "apac": ("ap-",),
-    "au": ("ap-southeast-",),
-    "ca": ("ca-",),
-    "eu": ("eu-",),
-    "global": ("af-", "ap-", "ca-", "eu-", "il-", "me-", "mx-", "sa-", "us-east-", "us-west-"),
-    "jp": ("ap-northeast-",),
-    "us": ("us-east-", "us-west-", "ca-"),
-    "us-gov": ("us-gov-",),
-}
-# An account has a concurrency of 1,000 until its quota is raised, to tens of thousands at most, and 100 of it must stay
-# unreserved. A new account often has less, and less memory.
-# https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
-USUAL_CONCURRENCY = 900
-USUAL_MEMORY = 3008
+REGIONS = frozenset(AWS["url"]["regions"])
+# Prefixes of Bedrock's inference profiles; the values are the prefixes of the regions that can call them.
+PROFILES = {profile: tuple(regions) for profile, regions in AWS["bedrock"]["profiles"].items()}
+# What an account can reserve before its quota is raised. A new account often has less, and less memory.
+USUAL_CONCURRENCY = AWS["concurrency"]["usual"] - AWS["concurrency"]["unreserved"]
+USUAL_MEMORY = AWS["memory"]["new_account"]
 # How much of an answer a warning shows.
 MAX_SHOWN = 80
 
@@ -156,9 +151,20 @@ def _warnings(given: dict[str, str]) -> Iterator[str]:
     if given["reserved_concurrency"] and int(given["reserved_concurrency"]) > USUAL_CONCURRENCY:
         doubt = f"is above the {USUAL_CONCURRENCY} that an account can reserve before its quota is raised"
         yield _warning("reserved_concurrency", doubt, given["reserved_concurrency"], "Ask AWS for the quota first")
+    yield from _timeout_warnings(int(given["timeout"]), given["front_door"])
     if int(given["memory"]) > USUAL_MEMORY:
         doubt = f"is above the {USUAL_MEMORY} MB that some new accounts may use"
         yield _warning("memory", doubt, given["memory"], "Ask AWS for the quota first")
+
+
+def _timeout_warnings(timeout: int, front_door: str) -> Iterator[str]:
+    documented, silence = AWS["timeout"]["documented_stream"]["most"], AWS["cloudfront"]["silence"]
+    if timeout > documented:
+        doubt = f"is above {documented} seconds, and AWS does not document whether a function URL streams for longer"
+        yield _warning("timeout", doubt, str(timeout), "Try it on AWS before you rely on it")
+    if timeout > silence and front_door == "cloudfront":
+        doubt = f"does not keep a quiet stream open: CloudFront closes it after {silence} seconds without data"
+        yield _warning("timeout", doubt, str(timeout), "Send the first byte early and heartbeats, as event streams do")
 
 
 def _model_warnings(model: str, region: str) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+import tomllib
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,8 +19,23 @@ ANSWERS = r"""
 UNRENDERED = r"""
 {{ _cookiecutter | default({}) | tojson }}
 """
+# What AWS allows, as in local/aws_limits.toml of a project.
+LIMITS = r"""
+{{ cookiecutter | aws_limits | tojson }}
+"""
 
 Answers = dict[str, Any]
+
+
+def _aws_limits() -> dict[str, Any]:
+    """Return what AWS allows. Cookiecutter runs a copy of this file from another folder, and inserts it there."""
+    if __name__ == "__main__":
+        return dict(json.loads(LIMITS))
+    [path] = Path(__file__).parents[1].glob("{*/local/aws_limits.toml")
+    return tomllib.loads(path.read_text(encoding="utf-8"))
+
+
+AWS = _aws_limits()
 
 CHOICES = {
     "example": ("hello", "sse", "fastapi", "bedrock", "agent", "mcp"),
@@ -29,6 +45,7 @@ CHOICES = {
     "front_door": ("function-url", "cloudfront", "rest-api"),
     "url_auth": ("AWS_IAM", "NONE"),
     "cors_credentials": ("no", "yes"),
+    "cold_start": ("standard", "snapstart"),
     "observability": ("basic", "full"),
     "deployment": ("all-at-once", "canary"),
     "deploy_pipeline": ("github-actions", "none"),
@@ -38,13 +55,7 @@ CHOICES = {
 # https://docs.aws.amazon.com/global-infrastructure/latest/regions/aws-regions.html
 REGION = r"([a-z]{2}|eusc)(-(gov|iso[a-z]?|[a-z]{2}))?-(central|(north|south)(east|west)?|east|west)-[1-9][0-9]?"
 # The retention periods that CloudWatch Logs offers, in days.
-# https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_PutRetentionPolicy.html
-RETENTIONS = (
-    *(1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400),
-    *(545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653),
-)
-# An account has a concurrency of 1,000 until its quota is raised, to tens of thousands at most.
-MAX_CONCURRENCY = 99_999
+RETENTIONS = tuple(AWS["log_retention"]["days"])
 SLUG_LENGTH = 40
 RESERVED_SLUGS = frozenset(
     (
@@ -83,8 +94,6 @@ TEXT_LENGTHS = {"project_name": 64, "description": 256}
 BIDIRECTIONAL = frozenset(map(chr, [*range(0x202A, 0x202F), *range(0x2066, 0x206A)]))
 # Spelled so that cookiecutter, which renders this file too, does not evaluate them.
 JINJA = tuple("{" + mark for mark in ("{", "%", "#"))
-MAX_ORIGINS = 100
-ORIGIN_LENGTH = 253
 # Browsers leave these out of the Origin header.
 DEFAULT_PORTS = {"http": "80", "https": "443"}
 # How many faults of one answer are listed.
@@ -110,8 +119,8 @@ def find_problems(answers: Answers, unrendered: Answers | None = None) -> list[P
         *_region(given),
         *_choices(given),
         *_origins(given),
-        *_number(given, "memory", 128, 10240, "MB", "512"),
-        *_number(given, "timeout", 1, 900, "seconds", "120"),
+        *_number(given, "memory", AWS["memory"], "MB", "512"),
+        *_number(given, "timeout", AWS["timeout"], "seconds", "120"),
         *_concurrency(given),
         *_model(given),
         *_retention(given),
@@ -220,13 +229,12 @@ def _choices(given: dict[str, str]) -> Iterator[Problem]:
 
 
 def _origins(given: dict[str, str]) -> Iterator[Problem]:
-    # https://docs.aws.amazon.com/lambda/latest/api/API_Cors.html
     option, answer = "cors_origins", given.get("cors_origins", "")
     if not answer:
         return
     origins = [origin.strip(" ") for origin in answer.split(",")]
-    if len(origins) > MAX_ORIGINS:
-        yield _problem(option, f"allows at most {MAX_ORIGINS} origins", str(len(origins)), "Example: *")
+    if len(origins) > AWS["cors"]["origins"]:
+        yield _problem(option, f"allows at most {AWS['cors']['origins']} origins", str(len(origins)), "Example: *")
     if "*" in origins and len(origins) > 1:
         yield _problem(option, "must not combine * with other origins", _shown(answer), "Example: *")
     found = [_problem(option, rule, _shown(origin), example) for origin in origins for rule, example in _fault(origin)]
@@ -246,8 +254,11 @@ def _fault(origin: str) -> Iterator[tuple[str, str]]:
     if parts is None or int(parts["port"] or 0) > 65535:
         rule = "must be scheme://host or scheme://host:port in lower case, without a path or a final slash"
         yield rule, "Example: https://www.example.com"
-    elif len(origin) > ORIGIN_LENGTH:
-        yield f"must have at most {ORIGIN_LENGTH} characters in an origin", "Example: https://www.example.com"
+    elif len(origin) > AWS["cors"]["origin_length"]:
+        yield (
+            f"must have at most {AWS['cors']['origin_length']} characters in an origin",
+            "Example: https://www.example.com",
+        )
     elif parts["port"] == DEFAULT_PORTS[parts["scheme"]]:
         rule = f"must not name port {parts['port']}, which browsers leave out of an {parts['scheme']} origin"
         yield rule, f"Example: {parts['scheme']}://{parts['host']}"
@@ -271,7 +282,8 @@ def _retention(given: dict[str, str]) -> Iterator[Problem]:
 
 def _concurrency(given: dict[str, str]) -> Iterator[Problem]:
     if given.get("reserved_concurrency"):
-        yield from _number(given, "reserved_concurrency", 1, MAX_CONCURRENCY, "invocations", "10, or leave it empty")
+        limits = {"least": 1, "most": AWS["concurrency"]["highest"]}
+        yield from _number(given, "reserved_concurrency", limits, "invocations", "10, or leave it empty")
 
 
 def _pairs(given: dict[str, str]) -> Iterator[Problem]:
@@ -281,6 +293,12 @@ def _pairs(given: dict[str, str]) -> Iterator[Problem]:
         rule = "cannot be combined with front_door=cloudfront: a URL without authorization ignores its signature"
         remedy = "Use AWS_IAM: the distribution is open to anyone, the URL only to the distribution"
         yield _problem("url_auth", rule, _shown("NONE"), remedy)
+    if given.get("front_door") == "rest-api" and (_whole(given.get("timeout", "")) or 0) > AWS["rest_api"]["timeout"]:
+        # https://docs.aws.amazon.com/apigateway/latest/developerguide/response-transfer-mode.html
+        most = AWS["rest_api"]["timeout"]
+        rule = f"must be at most {most} seconds with front_door=rest-api, which ends a stream then"
+        remedy = f"Use {most} or less, or function-url"
+        yield _problem("timeout", rule, _shown(given["timeout"]), remedy)
     if given.get("front_door") == "cloudfront" and given.get("example") == "mcp":
         # https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/private-content-restricting-access-to-lambda.html
         rule = (
@@ -288,6 +306,10 @@ def _pairs(given: dict[str, str]) -> Iterator[Problem]:
             "clients do not send"
         )
         yield _problem("front_door", rule, _shown("cloudfront"), "Use function-url or rest-api")
+    if given.get("cold_start") == "snapstart" and given.get("runtime") == "provided.al2023":
+        # https://docs.aws.amazon.com/lambda/latest/dg/snapstart.html#snapstart-runtimes
+        rule = "cannot be combined with runtime=provided.al2023: Lambda takes no snapshots of OS-only runtimes"
+        yield _problem("cold_start", rule, _shown("snapstart"), "Use standard, or runtime=managed or container")
     if given.get("cors_credentials") == "yes":
         # https://fetch.spec.whatwg.org/#cors-protocol-and-credentials
         origins = given.get("cors_origins", "")
@@ -300,12 +322,17 @@ def _pairs(given: dict[str, str]) -> Iterator[Problem]:
             yield _problem("cors_credentials", rule, _shown("yes"), "Use no, or name the origins")
 
 
-def _number(given: dict[str, str], option: str, least: int, most: int, unit: str, example: str) -> Iterator[Problem]:
-    # int() would accept 0512, 1_000 and digits of other scripts, which YAML reads as something else.
-    text = given.get(option, "")
-    if not re.fullmatch(r"[1-9][0-9]{0,5}", text, re.ASCII) or not least <= int(text) <= most:
+def _number(given: dict[str, str], option: str, limits: dict[str, Any], unit: str, example: str) -> Iterator[Problem]:
+    text, least, most = given.get(option, ""), limits["least"], limits["most"]
+    number = _whole(text)
+    if number is None or not least <= number <= most:
         rule = f"must be a whole number of {unit} from {least} to {most}, without a leading zero"
         yield _problem(option, rule, _shown(text), f"Example: {example}")
+
+
+def _whole(text: str) -> int | None:
+    # int() would accept 0512, 1_000 and digits of other scripts, which YAML reads as something else.
+    return int(text) if re.fullmatch(r"[1-9][0-9]{0,5}", text, re.ASCII) else None
 
 
 def _problem(option: str, rule: str, got: str, remedy: str) -> Problem:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -27,11 +29,13 @@ BOOTSTRAP = "/opt/bootstrap"
 IN_PACKAGE = "/var/task/bootstrap"
 API_SETTING = "STREAMING_RUNTIME_REST_API"
 STREAM = "RESPONSE_STREAM"
+# What AWS allows, as in a project.
+_LIMITS_FILE = Path(__file__).parents[2] / "{{cookiecutter.project_slug}}" / "local" / "aws_limits.toml"
+AWS_LIMITS = tomllib.loads(_LIMITS_FILE.read_text(encoding="utf-8"))
 # The bootstrap uses options of Python 3.11. Managed runtimes that have them:
 OLDEST_PYTHON = (3, 11)
-RUNTIMES = ["python3.11", "python3.12", "python3.13", "python3.14"]
-# https://docs.aws.amazon.com/lambda/latest/dg/chapter-layers.html
-MOST_LAYERS = 5
+RUNTIMES = AWS_LIMITS["python"]["names"]
+MOST_LAYERS = AWS_LIMITS["layers"]["most"]
 # Seconds. A stream that takes longer is common.
 SHORT_TIMEOUT = 30
 
@@ -394,10 +398,17 @@ def _notes(template: Template, plan: Plan, wish: Wish) -> Iterator[str]:
     if not isinstance(runtime, str):
         yield f"Runtime of {function} is computed. Check that it is python3.11 or later."
     if timeout is None or (isinstance(timeout, str) and timeout.isdecimal() and int(timeout) < SHORT_TIMEOUT):
-        seconds = 3 if timeout is None else timeout
-        yield f"Timeout of {function} is {seconds} s. A stream that takes longer is cut off: raise Timeout, up to 900."
+        limit = AWS_LIMITS["timeout"]
+        seconds = limit["default"] if timeout is None else timeout
+        yield (
+            f"Timeout of {function} is {seconds} s. A stream that takes longer is cut off: raise Timeout, up to "
+            f"{limit['most']}."
+        )
     if template.property(function, "VpcConfig") is not None:
-        yield f"{function} is in a VPC, where Lambda function URLs do not stream. InvokeWithResponseStream does."
+        yield (
+            f"{function} is in a VPC. AWS says that function URLs do not stream within a VPC environment, which may be "
+            "about callers there. Probe the deployed URL; InvokeWithResponseStream streams in any case."
+        )
     snapshot = template.property(function, "SnapStart")
     alias = template.property(function, "AutoPublishAlias")
     if _mapping({"": snapshot}, "").get("ApplyOn") == "PublishedVersions" and alias is None:

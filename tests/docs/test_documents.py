@@ -48,6 +48,7 @@ RUN_BY = {
     "make build": README,
     "PYTHON_HOME=/opt/python3.13 make build": README,
     "python -m local.probe --serve .aws-sam/build/template.yaml": "tests/template/test_runtimes.py",
+    "python -m drift.limits": "tests/docs/test_aws_limits.py",
     "uv python install": "tests/template/test_runtimes.py",
     "cd my-sam-app": ADOPTED,
     f"cookiecutter {TEMPLATE_ADDRESS} --directory adopt function=HelloFunction": ADOPTED,
@@ -137,3 +138,14 @@ def test_performance_table_matches_chart() -> None:
             chart[title[1]], values = values, []
     rows = table_rows(document("docs/performance.md"))
     assert {row[0]: [cell for cell in row[1:] if cell != "-"] for row in rows} == chart
+
+
+@pytest.mark.parametrize("folder", [ROOT, TEMPLATE], ids=["template", "project"])
+def test_guide_for_agents(folder: Path) -> None:
+    """It is short, and the paths that it names exist or are made by commands."""
+    text = (folder / "AGENTS.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 80
+    made = {".aws-sam/", ".venv/", ".venv", "uv.lock"} if folder == TEMPLATE else {".venv"}
+    paths = set(re.findall(r"`((?:[.\w{}-]+/)+[.\w]*|[\w.]+\.(?:md|toml|yaml|lock|py))`", text)) - made
+    found = {path for path in paths if (folder / path).exists() or (folder / "src" / path).exists()}
+    assert paths - found <= {"runtime/streaming_runtime/", "local/", "tests/test_app.py", "template.yaml"}

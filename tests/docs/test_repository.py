@@ -113,7 +113,20 @@ def named_targets(text: str) -> set[str]:
 
 
 def test_make_targets_of_a_project() -> None:
-    project = {"help", "dev", "invoke", "new", "test", "check", "format", "build", "deploy", "probe", "pipeline"}
+    project = {
+        "help",
+        "dev",
+        "invoke",
+        "new",
+        "test",
+        "check",
+        "format",
+        "build",
+        "deploy",
+        "probe",
+        "load",
+        "pipeline",
+    }
     assert MAKE_TARGETS[TEMPLATE] == project
 
 
@@ -148,7 +161,8 @@ def test_ci_runs_readme_commands() -> None:
         (".", "the options are PYTHON, BENCH_PYTHON and SEED"),
         (
             "{{cookiecutter.project_slug}}",
-            "the options are PORT EVENT URL ARGS PYTHON_HOME REPOSITORY ENVIRONMENTS BRANCH OWNER_ID REPOSITORY_ID",
+            "the options are PORT EVENT URL CONCURRENCY DURATION ARGS "
+            "PYTHON_HOME REPOSITORY ENVIRONMENTS BRANCH OWNER_ID REPOSITORY_ID",
         ),
     ],
 )

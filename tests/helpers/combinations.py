@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Iterator
 from functools import cache
 
-from hooks.pre_gen_project import CHOICES, problems
+from hooks.pre_gen_project import AWS, CHOICES, RETENTIONS, problems
 from tests.helpers.support import Answers, defaults
 
 # Examples for the answers that are free text, where the text makes a difference.
@@ -18,12 +18,13 @@ PAIRED = {
 # Each of these only changes a number or a name, so pairs are enough.
 SINGLE = {
     "region": ("us-east-1", "eu-central-1", "ap-southeast-2"),
-    "memory": ("512", "128", "10240"),
-    "timeout": ("120", "1", "900"),
-    "log_retention": ("30", "1", "3653"),
+    "memory": ("512", str(AWS["memory"]["least"]), str(AWS["memory"]["most"])),
+    "timeout": ("120", str(AWS["timeout"]["least"]), str(AWS["rest_api"]["timeout"]), str(AWS["timeout"]["most"])),
+    "log_retention": ("30", str(RETENTIONS[0]), str(RETENTIONS[-1])),
 }
+OPTIONS = {**PAIRED, **SINGLE}
 # The rules about two answers use only these; test_combinations.py proves it.
-BOUND = ("example", "front_door", "url_auth", "cors_origins", "cors_credentials")
+BOUND = ("example", "front_door", "url_auth", "cors_origins", "cors_credentials", "runtime", "cold_start", "timeout")
 
 # Each is a separate line in the template, independent of the others, so that pairs are enough. With them the product
 # would be four times as large.
@@ -50,7 +51,7 @@ def name(answers: Answers) -> str:
 
 def possible(answers: Answers) -> bool:
     """Tell whether these answers are valid together with some answers to the other options."""
-    free = {option: PAIRED[option] for option in BOUND if option not in answers}
+    free = {option: OPTIONS[option] for option in BOUND if option not in answers}
     return any(
         not problems({**defaults(), **answers, **dict(zip(free, values, strict=True))})
         for values in itertools.product(*free.values())
@@ -61,7 +62,7 @@ def pairs() -> list[Answers]:
     """All pairs of answers to two options that can be combined."""
     return [
         {one: first, other: second}
-        for (one, firsts), (other, seconds) in itertools.combinations({**PAIRED, **SINGLE}.items(), 2)
+        for (one, firsts), (other, seconds) in itertools.combinations(OPTIONS.items(), 2)
         for first, second in itertools.product(firsts, seconds)
         if possible({one: first, other: second})
     ]
@@ -74,8 +75,7 @@ def pairwise() -> tuple[Answers, ...]:
     Each further one begins with a pair that is still missing, and takes for each other option the answer that adds
     the most missing pairs.
     """
-    options = {**PAIRED, **SINGLE}
-    order = sorted(options, key=lambda option: -len(options[option]))
+    order = sorted(OPTIONS, key=lambda option: -len(OPTIONS[option]))
     missing = {frozenset(pair.items()): None for pair in pairs()}
     found = [defaults()]
 
@@ -90,6 +90,6 @@ def pairwise() -> tuple[Answers, ...]:
         answers: Answers = dict(sorted(next(iter(missing))))
         for option in order:
             if option not in answers:
-                good = [answer for answer in options[option] if possible({**answers, option: answer})]
+                good = [answer for answer in OPTIONS[option] if possible({**answers, option: answer})]
                 answers[option] = max(good, key=lambda answer: brings(answers, option, answer))
         found.append({**defaults(), **answers})

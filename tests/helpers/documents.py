@@ -8,11 +8,11 @@ from tests.helpers.rendering import render
 from tests.helpers.support import ROOT, TEMPLATE, Answers, defaults
 
 DOCUMENTS = (
-    *("README.md", "CONTRIBUTING.md", "SECURITY.md"),
+    *("README.md", "CONTRIBUTING.md", "SECURITY.md", "AGENTS.md"),
     *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))),
 )
-# The pages that a project's README links to. They are the same for all answers.
-PAGES = tuple(sorted((TEMPLATE / "docs").glob("*.md")))
+# The pages of a project beside its README. They are the same for all answers.
+PAGES = (*sorted((TEMPLATE / "docs").glob("*.md")), TEMPLATE / "AGENTS.md")
 FENCE = re.compile(r"^ *```.*?^ *```", re.DOTALL | re.MULTILINE)
 _COMMANDS = re.compile(r"^( *)```sh\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
 _PROGRAMS = "apt-get|aws|cookiecutter|cruft|curl|docker|gh|git|make|pip|pipx|python|sam|uv"
@@ -25,7 +25,7 @@ def document(path: str) -> str:
 
 
 def readme(answers: Answers) -> str:
-    """Return a project's README and the pages that it links to, always with the same region."""
+    """Return a project's README and its pages, always with the same region."""
     text = render("README.md", {**defaults(), **answers, "region": "us-east-1"})
     return "\n".join([text, *(page.read_text(encoding="utf-8") for page in PAGES)])
 

@@ -122,7 +122,9 @@ def check_template(template: dict[str, Any], answers: Answers) -> None:
     assert url["Properties"]["InvokeMode"] == "RESPONSE_STREAM"
     assert url["Properties"]["AuthType"] == answers["url_auth"]
     assert "FunctionUrlConfig" not in resources["StreamFunction"]["Properties"]
-    made_by_sam = {"StreamFunctionAliaslive", "StreamFunction.Alias"} if answers["deployment"] == "canary" else set()
+    has_alias = answers["deployment"] == "canary" or answers["cold_start"] == "snapstart"
+    assert url["Properties"].get("Qualifier") == ("live" if has_alias else None)
+    made_by_sam = {"StreamFunctionAliaslive", "StreamFunction.Alias"} if has_alias else set()
     named = {*resources, *made_by_sam, *template.get("Parameters", {}), *PSEUDO_PARAMETERS}
     assert set(references(template)) <= named
     assert {conditional[0] for conditional in conditionals(template)} == set(template.get("Conditions", {}))

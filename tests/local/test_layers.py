@@ -13,11 +13,11 @@ from tests.helpers.support import TEMPLATE
 
 LOCAL = TEMPLATE / "local"
 LAYERS = {
-    "cli": ("__main__", "terminal", "reload", "probe", "build", "new"),
+    "cli": ("__main__", "terminal", "reload", "probe", "load", "build", "new"),
     "http": ("function_url", "inspector", "cors", "limits"),
     "sandbox": ("pool", "sandbox", "debugger", "runtime_api", "journal"),
     "model": ("events", "responses", "messages", "invocation"),
-    "base": ("template", "environment", "aws", "access", "http_server", "http_protocol"),
+    "base": ("template", "environment", "aws", "aws_limits", "access", "http_server", "http_protocol"),
 }
 
 

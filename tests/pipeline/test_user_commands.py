@@ -68,6 +68,7 @@ class Shell:
         script = (
             script.replace(LOCAL, self.url)
             .replace("URL=…", f"URL={self.url}/")
+            .replace("CONCURRENCY=50 DURATION=30", "CONCURRENCY=5 DURATION=1")
             .replace("/opt/python", self.environment["PYTHON_HOME"])
         )
         done = run("bash", "-ec", script, cwd=self.project, answers=answers, **self.environment)
@@ -116,6 +117,8 @@ def shell(bake: Bake, cloud: Cloud, python_home: Path, tmp_path: Path) -> Iterat
             environment = {
                 **cloud.environment,
                 "AWS_SESSION_TOKEN": "testing",
+                "CONCURRENCY": "5",
+                "DURATION": "1",
                 "ENVIRONMENTS": "staging",
                 "GH_STATE": str(tmp_path / "github.json"),
                 "GIT_CONFIG_GLOBAL": str(tmp_path / "gitconfig"),
@@ -166,6 +169,10 @@ def test_readme_commands_work(variant: str, shell: Callable[[str], Shell]) -> No
                 pass  # running already
             case ["make", "dev", "ARGS=--limits"]:
                 here.follow(script, "http://127.0.0.1:")
+            case ["make", "dev", "ARGS=--debug"]:
+                here.follow(script, "Attach a debugger to ")
+            case ["make", "load", *_]:
+                assert "errors: none" in here(script)
             case ["make", "check", _]:
                 assert "Successfully created/updated stack - lambda-stream" in here(script, "y\n")
             case ["git", "init", _]:

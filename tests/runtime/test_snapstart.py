@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import random
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 from tests.helpers.protocol import ERROR_TYPE
 from tests.helpers.sandbox import Ended, Sandbox
-from tests.helpers.scripted_api import INIT_ERROR, NEXT, PREFIX, Answer, Reset, event, refusal
+from tests.helpers.scripted_api import INIT_ERROR, NEXT, PREFIX, Answer, Reset, due, event, refusal
 
 pytestmark = pytest.mark.own_interpreter
 
@@ -95,6 +99,50 @@ def test_output_is_flushed_before_snapshot(
     running.api.wait_until(b"/restore/next", request=0)
     expected = b"import\nbefore 3;before 2;before 1;"
     assert running.log_until(expected) == expected
+
+
+HELD = """
+    import random, signal, threading
+    import snapshot_restore_py as hooks
+    @hooks.register_before_snapshot
+    def before():
+        print(signal.getitimer(signal.ITIMER_REAL), threading.active_count())
+    def handler(event, context):
+        left, _ = signal.getitimer(signal.ITIMER_REAL)
+        return 0 < left < 60
+    """
+
+
+def test_snapshot_holds_nothing_of_the_runtime(snap_start: Sandbox) -> None:
+    """No timer and no thread, and one connection, which is closed after the restore."""
+    ended = snap_start.run(HELD, RESTORED, due(milliseconds=60000), environment=SNAP_START)
+    assert ended.output == "(0.0, 0.0) 1\n"
+    assert ended.bodies == [b"true"]  # the deadline is that of the invocation
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_snapshot_holds_one_connection(snap_start: Sandbox) -> None:
+    running = snap_start.start(HELD, environment=SNAP_START, hold=True)
+    running.api.wait_until(b"/restore/next", request=0)
+    opened = [os.readlink(path) for path in Path(f"/proc/{running.process.pid}/fd").iterdir()]
+    assert len([path for path in opened if path.startswith("socket:")]) == 1
+
+
+SEEDS = {  # what the function does, and whether its environments produce the same numbers
+    "at import": ("random.seed(7)", SNAP_START, False),
+    "before the snapshot": ("hooks.register_before_snapshot(random.seed, 7)", SNAP_START, False),
+    "after the restore": ("hooks.register_after_restore(random.seed, 7)", SNAP_START, True),
+    "without a snapshot": ("random.seed(7)", {}, True),
+}
+
+
+@pytest.mark.parametrize(("line", "environment", "same"), SEEDS.values(), ids=list(SEEDS))
+def test_random_numbers_after_restore(snap_start: Sandbox, line: str, environment: dict[str, str], same: bool) -> None:
+    code = f"import random\nimport snapshot_restore_py as hooks\n{line}\n"
+    code += "def handler(e, c):\n    return random.random()\n"
+    restored = [RESTORED] if environment else []
+    [number] = snap_start.run(code, *restored, event(), environment=environment).bodies
+    assert (float(number) == random.Random(7).random()) == same
 
 
 @pytest.mark.parametrize("present", [True, False], ids=["not imported", "not installed"])

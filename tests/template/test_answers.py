@@ -12,12 +12,29 @@ import yaml
 from cookiecutter.exceptions import FailedHookException
 from cookiecutter.main import cookiecutter
 from cookiecutter.utils import create_env_with_context, work_in
-from hooks.post_gen_project import PROFILES, REGIONS, next_steps, warnings
-from hooks.pre_gen_project import CHOICES, JINJA, NUMERIC, RESERVED_SLUGS, RETENTIONS, find_problems, problems
+from hooks.post_gen_project import REGIONS, next_steps, warnings
+from hooks.pre_gen_project import AWS, CHOICES, JINJA, NUMERIC, RESERVED_SLUGS, RETENTIONS, find_problems, problems
 from hypothesis import example, given
 from hypothesis import strategies as st
-from tests.helpers.rendering import source
 from tests.helpers.support import OPTIONS, ROOT, Answers, Bake, defaults, run
+
+LIMITS = {option: AWS[option] for option in ("memory", "timeout")}
+MEMORY, TIMEOUT = LIMITS.values()
+SILENCE = str(AWS["cloudfront"]["silence"])
+DOCUMENTED, REST_API = str(TIMEOUT["documented_stream"]["most"]), str(AWS["rest_api"]["timeout"])
+
+
+def between(limit: dict[str, int]) -> str:
+    return f"from {limit['least']} to {limit['most']}"
+
+
+def outside(limit: dict[str, int]) -> list[str]:
+    return [str(limit["least"] - 1), str(limit["most"] + 1)]
+
+
+def above(text: str) -> str:
+    return str(int(text) + 1)
+
 
 NUMBERS = ["", "0", "-1", "0512", "1e3", "1_024", "512.0", " 512", "512 ", "512\n", "+512", "0x200", "५१२", "512MB"]
 TEXTS = [
@@ -113,8 +130,8 @@ BAD_MODELS = [
 BAD_DAYS = ["2", "29", "31", "366", "3654", "99999", "never", "-30"]
 BAD = [
     *(("project_slug", slug, "`project_slug` must ") for slug in BAD_SLUGS),
-    *(("memory", number, "from 128 to 10240") for number in [*NUMBERS, "127", "10241", "99999999999"]),
-    *(("timeout", number, "from 1 to 900") for number in [*NUMBERS, "901"]),
+    *(("memory", number, between(MEMORY)) for number in [*NUMBERS, *outside(MEMORY), "99999999999"]),
+    *(("timeout", number, between(TIMEOUT)) for number in [*NUMBERS, *outside(TIMEOUT), "9" * 5000]),
     *(("region", region, "AWS region") for region in BAD_REGIONS),
     *(("bedrock_model", model, "the id of a model or inference profile") for model in BAD_MODELS),
     *(("reserved_concurrency", number, "from 1 to 99999") for number in [*NUMBERS[1:], " ", "100000", "none"]),
@@ -145,10 +162,7 @@ GOOD = [
     ("project_name", "👩‍🚀 Tom\u2019s \u201cbest\u201d stream"),
     ("description", "colons: yes, # hashes, - dashes, @ & * ! % | > [x] {y} ~ \\ / $HOME $(id) ; 100 % $ {z}"),
     ("description", "x" * 256),
-    ("memory", "128"),
-    ("memory", "10240"),
-    ("timeout", "1"),
-    ("timeout", "900"),
+    *((option, str(limit[end])) for option, limit in LIMITS.items() for end in ("least", "most")),
     *(("region", region) for region in sorted(REGIONS)),
     *(("region", region) for region in ("eu-central-2", "cn-northwest-1", "us-gov-west-1", "eusc-de-east-1")),
     *(("region", region) for region in ("us-iso-east-1", "eu-isoe-west-1", "mx-central-1", "nz-southwest-12")),
@@ -180,6 +194,11 @@ PAIRS = [
         "`cors_credentials` requires cors_origins to name the pages that may send credentials, "
         'got "yes". Use no, or set cors_origins=https://www.example.com',
     ),
+    (
+        {"cold_start": "snapstart", "runtime": "provided.al2023"},
+        "`cold_start` cannot be combined with runtime=provided.al2023: Lambda takes no snapshots of OS-only runtimes, "
+        'got "snapstart". Use standard, or runtime=managed or container',
+    ),
     *(
         (
             {"cors_credentials": "yes", "cors_origins": origins},
@@ -188,6 +207,11 @@ PAIRS = [
         )
         for origins in ("*", " * ")
     ),
+    (
+        {"front_door": "rest-api", "timeout": above(REST_API)},
+        f"`timeout` must be at most {REST_API} seconds with front_door=rest-api, which ends a stream then, "
+        f'got "{above(REST_API)}". Use {REST_API} or less, or function-url',
+    ),
 ]
 GOOD_PAIRS = [
     {"front_door": "cloudfront", "url_auth": "AWS_IAM"},
@@ -195,6 +219,10 @@ GOOD_PAIRS = [
     {"front_door": "rest-api", "url_auth": "NONE"},
     {"cors_credentials": "yes", "cors_origins": "https://example.com"},
     {"cors_credentials": "no", "cors_origins": "*"},
+    {"front_door": "rest-api", "timeout": REST_API},
+    {"timeout": str(TIMEOUT["most"])},
+    {"cold_start": "standard", "runtime": "provided.al2023"},
+    {"cold_start": "snapstart", "runtime": "container", "deployment": "canary"},
 ]
 # Answers, and what the one warning about them says: option and doubt, value, remedy.
 WARNINGS: list[tuple[Answers, str, str, str]] = [
@@ -240,6 +268,18 @@ WARNINGS: list[tuple[Answers, str, str, str]] = [
     ),
     ({"reserved_concurrency": "901"}, "`reserved_concurrency` is above the 900", "901", "Ask AWS for the quota first"),
     ({"memory": "3009"}, "`memory` is above the 3008 MB", "3009", "Ask AWS for the quota first"),
+    (
+        {"timeout": above(DOCUMENTED)},
+        f"`timeout` is above {DOCUMENTED} seconds, and AWS does not document whether",
+        above(DOCUMENTED),
+        "Try it on AWS before you rely on it",
+    ),
+    (
+        {"timeout": above(SILENCE), "front_door": "cloudfront"},
+        f"`timeout` does not keep a quiet stream open: CloudFront closes it after {SILENCE} seconds",
+        above(SILENCE),
+        "heartbeats, as event streams do",
+    ),
 ]
 # Close to what causes a warning.
 UNSUSPICIOUS: list[Answers] = [
@@ -266,6 +306,9 @@ UNSUSPICIOUS: list[Answers] = [
         for model in ("amazon.nova-lite-v1:0", "zai.glm-4.7", "deepseek.v3.2")
     ),
     {"reserved_concurrency": "900", "memory": "3008"},
+    {"timeout": DOCUMENTED},
+    {"timeout": REST_API, "front_door": "rest-api"},
+    {"timeout": SILENCE, "front_door": "cloudfront"},
 ]
 
 # What cookiecutter itself raises for an answer that is not among the choices.
@@ -573,10 +616,6 @@ def test_tool_names_are_reserved_slugs(project: Path) -> None:
     assert found <= RESERVED_SLUGS
 
 
-def test_inference_profiles_match() -> None:
-    assert f'.split(".")[0] in {json.dumps([*PROFILES])} %}}' in source("template.yaml")
-
-
 def test_every_option_has_examples() -> None:
     """The tables above have a good and a bad answer for each option."""
     assert {option for option, _ in GOOD} == {option for option, *_ in BAD} == set(defaults())
@@ -587,8 +626,11 @@ def test_choices_match_options_file() -> None:
     assert {option: value for option, value in lists.items() if not option.startswith("_")} == CHOICES
 
 
-@pytest.mark.parametrize(("hook", "literals"), [("pre_gen_project", 2), ("post_gen_project", 1)])
+@pytest.mark.parametrize(("hook", "literals"), [("pre_gen_project", 3), ("post_gen_project", 2)])
 def test_hooks_render_only_answers(hook: str, literals: int) -> None:
     code = (ROOT / "hooks" / f"{hook}.py").read_text(encoding="utf-8")
     assert [code.count(mark) for mark in ("{{", "{%", "{#")] == [literals, 0, 0]
-    assert len(re.findall(r'r"""\n\{\{ _?cookiecutter (\| default\(\{\}\) )?\| tojson \}\}\n"""', code)) == literals
+    assert (
+        len(re.findall(r'r"""\n\{\{ _?cookiecutter (\| default\(\{\}\) |\| aws_limits )?\| tojson \}\}\n"""', code))
+        == literals
+    )

@@ -273,6 +273,17 @@ EFFECTS: list[tuple[dict[str, str], dict[str, Any]]] = [
         },
     ),
     (
+        {"cold_start": "snapstart"},
+        {
+            f"{FUNCTION}.AutoPublishAlias": "live",
+            f"{FUNCTION}.AutoPublishAliasAllProperties": True,
+            f"{FUNCTION}.SnapStart.ApplyOn": "PublishedVersions",
+            f"{FUNCTION}.VersionDeletionPolicy": "Delete",
+            "Resources.StreamUrl.DependsOn": "StreamFunctionAliaslive",
+            "Resources.StreamUrl.Properties.Qualifier": "live",
+        },
+    ),
+    (
         {"deploy_pipeline": "none"},
         {
             **dict.fromkeys([f"Parameters.PermissionsBoundary.{name}" for name in ("Type", "Default", "Description")]),
@@ -338,6 +349,7 @@ def test_every_option_has_an_effect() -> None:
         ({"log_retention": "365"}, ["README.md", "template.yaml"]),
         ({"bedrock_model": "amazon.nova-lite-v1:0"}, []),
         ({"deployment": "canary"}, ["README.md", "template.yaml"]),
+        ({"cold_start": "snapstart"}, ["README.md", "template.yaml"]),
         ({"deploy_pipeline": "none"}, ["README.md", "template.yaml", "pyproject.toml", *sorted(PIPELINE_FILES)]),
     ],
     ids=str,
@@ -572,7 +584,7 @@ def test_tool_settings_match(project: Path) -> None:
     lint = theirs["tool"]["ruff"]["lint"]
     assert {**lint, **ours["tool"]["ruff"]["lint"]} == lint
     # The template's own settings still apply these rules to the examples.
-    assert [*lint.pop("per-file-ignores")] == ["src/**"]
+    assert [*lint.pop("per-file-ignores")] == ["!{local,pipeline,runtime,tests}/**"]
     assert lint == ours["tool"]["ruff"]["lint"]
     assert theirs["tool"]["ruff"]["line-length"] == ours["tool"]["ruff"]["line-length"]
 

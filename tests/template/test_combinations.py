@@ -12,15 +12,27 @@ from typing import Any
 import pytest
 from cookiecutter.main import cookiecutter
 from hooks.post_gen_project import OPTIONAL_PATHS, SHARED
-from hooks.pre_gen_project import CHOICES, TEXT_LENGTHS, find_problems, problems
-from tests.helpers.combinations import ALONE, BOUND, PAIRED, SINGLE, command, name, pairs, pairwise, possible, product
+from hooks.pre_gen_project import AWS, CHOICES, TEXT_LENGTHS, find_problems, problems
+from tests.helpers.combinations import (
+    ALONE,
+    BOUND,
+    OPTIONS,
+    PAIRED,
+    SINGLE,
+    command,
+    name,
+    pairs,
+    pairwise,
+    possible,
+    product,
+)
 from tests.helpers.infrastructure import assert_clean
 from tests.helpers.rendering import RENDERED, check_template, check_text, load, render, source
 from tests.helpers.support import TEMPLATE, Answers, defaults, pytest_of, run, source_files
 
-# example with front_door and url_auth; runtime, python_version; cors_origins with cors_credentials; observability,
-# deployment, deploy_pipeline, bedrock_model.
-COUNTED_BY_HAND = (6 * (3 * 2 - 1) - 1) * 3 * 3 * (3 * 2 - 2) * 2 * 2 * 2 * 2
+# example with front_door and url_auth; runtime with cold_start; python_version; cors_origins with cors_credentials;
+# observability, deployment, deploy_pipeline, bedrock_model.
+COUNTED_BY_HAND = (6 * (3 * 2 - 1) - 1) * (3 * 2 - 1) * 3 * (3 * 2 - 2) * 2 * 2 * 2 * 2
 COMBINATIONS = pairwise()
 # Paths that only one answer keeps in a project.
 ONLY = {path: (option, answer) for option, answer, path in OPTIONAL_PATHS}
@@ -83,10 +95,9 @@ def test_all_combinations_render(runtime: str) -> None:
 
 
 def test_pairwise_set_is_complete() -> None:
-    options = {**PAIRED, **SINGLE}
     every = {
         frozenset({(one, first), (other, second)})
-        for (one, firsts), (other, seconds) in itertools.combinations(options.items(), 2)
+        for (one, firsts), (other, seconds) in itertools.combinations(OPTIONS.items(), 2)
         for first, second in itertools.product(firsts, seconds)
     }
     impossible = [
@@ -94,11 +105,13 @@ def test_pairwise_set_is_complete() -> None:
         {("front_door", "cloudfront"), ("example", "mcp")},
         {("cors_credentials", "yes"), ("cors_origins", "")},
         {("cors_credentials", "yes"), ("cors_origins", "*")},
+        {("front_door", "rest-api"), ("timeout", str(AWS["timeout"]["most"]))},
+        {("cold_start", "snapstart"), ("runtime", "provided.al2023")},
     ]
     held = {
         frozenset(pair)
         for answers in COMBINATIONS
-        for pair in itertools.combinations({option: answers[option] for option in options}.items(), 2)
+        for pair in itertools.combinations({option: answers[option] for option in OPTIONS}.items(), 2)
     }
     assert held == {frozenset(pair.items()) for pair in pairs()} == every - {frozenset(pair) for pair in impossible}
     for answers in COMBINATIONS:

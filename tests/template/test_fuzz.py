@@ -14,7 +14,7 @@ import pytest
 from cookiecutter.exceptions import FailedHookException
 from cookiecutter.main import cookiecutter
 from hooks.post_gen_project import PROFILES, REGIONS, warnings
-from hooks.pre_gen_project import CHOICES, RETENTIONS, problems, refusal
+from hooks.pre_gen_project import AWS, CHOICES, RETENTIONS, problems, refusal
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
@@ -207,8 +207,8 @@ VALID: dict[str, st.SearchStrategy[str]] = {
     "description": st.sampled_from(["It streams", "a: b # c - [d] & *e !f % \\n <i> $(id) ${HOME} }}", "100 %"]),
     "region": st.sampled_from([*sorted(REGIONS), "us-gov-west-1", "eu-central-2"]),
     "cors_origins": st.sampled_from(["", "*", "https://example.com, http://localhost:5173", "https://a.b.c:8443"]),
-    "memory": st.integers(128, 10240).map(str),
-    "timeout": st.integers(1, 900).map(str),
+    "memory": st.integers(AWS["memory"]["least"], AWS["memory"]["most"]).map(str),
+    "timeout": st.integers(AWS["timeout"]["least"], AWS["timeout"]["linted"]["most"]).map(str),
     "bedrock_model": st.sampled_from(
         ["amazon.nova-lite-v1:0", "us-gov.a.b", "zai.glm-4.7", "global.amazon.nova-2-lite-v1:0"]
     ),
@@ -325,14 +325,14 @@ def assert_same_code(hook: str, answers: Answers) -> None:
     """Fail unless a hook that is rendered with these answers is the same program and reads the answers as data."""
     code = (ROOT / "hooks" / f"{hook}.py").read_text(encoding="utf-8")
     rendered = render_hook(hook, answers)
-    for before in re.split(r"\{\{ _?cookiecutter (?:\| default\(\{\}\) )?\| tojson \}\}", code):
+    for before in re.split(r"\{\{ _?cookiecutter (?:\| default\(\{\}\) |\| aws_limits )?\| tojson \}\}", code):
         assert rendered.startswith(before)
         rendered = rendered.removeprefix(before)
         literal = rendered.partition("\n")[0]
         rendered = rendered.removeprefix(literal)
         if literal:
             read = json.loads(ast.literal_eval(f'r"""\n{literal}\n"""'))
-            assert {option: read[option] for option in answers} == answers
+            assert read == AWS or {option: read[option] for option in answers} == answers
     assert rendered == ""
 
 

@@ -25,6 +25,7 @@ API = {"front_door": "rest-api"}
 FULL = {"observability": "full"}
 BEDROCK = {"example": "bedrock"}
 STAGED = {"deployment": "canary"}
+SNAPPED = {"cold_start": "snapstart"}
 
 # What a gradual deployment adds to a public project: the URL and its permissions belong to an alias.
 CANARY: Edits = (
@@ -46,6 +47,7 @@ CANARY: Edits = (
 )
 
 HEADER = "Resources:\n"
+TRACING = "      Tracing: Active\n"
 LOGS = "  StreamLogs:\n"
 POLICY = """      Policies:
         - Version: "2012-10-17"
@@ -85,6 +87,7 @@ PROFILE = (
     ('MODEL_ID: "global.amazon.nova-2-lite-v1:0"', "MODEL_ID: us.amazon.nova-pro-v1:0"),
     ("inference-profile/global.amazon.nova-2-lite-v1:0", "inference-profile/us.amazon.nova-pro-v1:0"),
 )
+VPC = ("      Tracing: Active\n", "      VpcConfig:\n        SubnetIds: [subnet-12345678]\n")
 LIMITS = "test_timeout_and_memory_limits"
 RUNTIME = "test_bootstrap_is_the_entry_point"
 HANDLER = "test_handler_exists"
@@ -111,10 +114,13 @@ LOGGING = "test_logs"
 OUTPUTS = "test_outputs_exist"
 ARCHITECTURE = "test_architecture"
 WAITS = "test_depends_on_exists"
+SNAPSTART = "test_snapstart_is_supported"
+SNAPSHOT = "test_callers_reach_the_snapshot"
+OLD_SNAPSHOTS = "test_old_snapshots_are_decided"
 
 FAULTS = {
     # The function.
-    "timeout": fault({}, "Timeout: 120", "Timeout: 901", LIMITS),
+    "timeout": fault({}, "Timeout: 120", "Timeout: 1801", LIMITS),
     "timeout 0": fault({}, "Timeout: 120", "Timeout: 0", LIMITS),
     "memory": fault({}, "MemorySize: 512", "MemorySize: 10241", LIMITS),
     "both architectures": fault({}, "- arm64", "- arm64\n        - x86_64", ARCHITECTURE),
@@ -126,7 +132,7 @@ FAULTS = {
         "ReservedConcurrentExecutions: 0",
         "test_reserved_concurrency",
     ),
-    "VPC": fault({}, "      Tracing: Active\n", "      VpcConfig:\n        SubnetIds: [subnet-12345678]\n", STREAMS),
+    "VPC": fault({}, *VPC, "test_url_of_a_function_in_a_vpc"),
     "handler": fault({}, "Handler: app.handler", "Handler: app.main", HANDLER),
     "handler's module": fault(PROVIDED, "Handler: app.handler", "Handler: main.handler", HANDLER),
     "container's handler": fault(CONTAINER, "          - app.handler", "          - app.handle", HANDLER),
@@ -187,6 +193,32 @@ FAULTS = {
         PUBLIC, (*CANARY, ("DependsOn: StreamFunctionAliaslive", "DependsOn: StreamFunctionAliasprod")), WAITS
     ),
     "wrong DependsOn": fault({}, LOGS, "  StreamLogs:\n    DependsOn: StreamFunctionn\n", WAITS),
+    # SnapStart.
+    "SnapStart of an older Python": fault(SNAPPED, "Runtime: python3.13", "Runtime: python3.11", SNAPSTART),
+    "SnapStart without a Python of Lambda's": fault(
+        PROVIDED,
+        TRACING,
+        "      AutoPublishAlias: live\n      SnapStart:\n        ApplyOn: PublishedVersions\n" + TRACING,
+        SNAPSTART,
+    ),
+    "SnapStart and a file system": fault(
+        SNAPPED,
+        TRACING,
+        "      FileSystemConfigs:\n        - Arn: !Ref FileSystem\n          LocalMountPath: /mnt/a\n" + TRACING,
+        SNAPSTART,
+    ),
+    "SnapStart and provisioned concurrency": fault(
+        SNAPPED,
+        TRACING,
+        "      ProvisionedConcurrencyConfig:\n        ProvisionedConcurrentExecutions: 1\n" + TRACING,
+        SNAPSTART,
+    ),
+    "SnapStart and a large /tmp": fault(
+        SNAPPED, TRACING, "      EphemeralStorage:\n        Size: 1024\n" + TRACING, SNAPSTART
+    ),
+    "SnapStart without an alias": fault(SNAPPED, "      AutoPublishAlias: live\n", "", SNAPSHOT),
+    "URL beside the snapshot": fault(SNAPPED, "      Qualifier: live\n", "", SNAPSHOT),
+    "snapshots that are kept": fault(SNAPPED, "      VersionDeletionPolicy: Delete\n", "", OLD_SNAPSHOTS),
     # Who may do what.
     "any action": fault({}, "      Tracing: Active\n", POLICY.format(action='"*"', resource="!GetAtt Q.Arn"), ROLES),
     "any action of a service": fault(BEDROCK, "bedrock:InvokeModelWithResponseStream", "bedrock:*", ROLES),
@@ -252,6 +284,7 @@ FAULTS = {
     "mode missing": fault(API, "            ResponseTransferMode: RESPONSE_STREAM\n", "", REST),
     "event on an API of its own": fault(API, "            RestApiId: !Ref StreamApi\n", "", REST),
     "API that times out first": fault(API, "Timeout: 120\n", "Timeout: 300\n", REST),
+    "API that ends a stream first": fault(API, "Timeout: 120\n", "Timeout: 901\n", REST),
     "HTTP API": fault(API, "Type: Api\n", "Type: HttpApi\n", REST),
     "open API": fault(API, "      Auth:\n", "      Tags:\n", REST),
     # Metrics.
@@ -641,6 +674,10 @@ ACCEPTED = {
         BEDROCK, (*PROFILE, ("foundation-model/amazon.nova-2-lite-v1:0", "foundation-model/amazon.nova-pro-v1:0")), ""
     ),
     "gradual deployment": Fault(PUBLIC, CANARY, ""),
+    "snapshots that are kept on purpose": fault(
+        SNAPPED, "VersionDeletionPolicy: Delete", "VersionDeletionPolicy: Retain", ""
+    ),
+    "SnapStart and a gradual deployment": Fault({**SNAPPED, **STAGED}, (), ""),
     "read timeout of a minute": fault(CLOUDFRONT, "OriginReadTimeout: 120", "OriginReadTimeout: 60", ""),
     "threshold of a few errors": fault(STAGED, "Threshold: 0", "Threshold: 5", ""),
     "slower first bytes": fault(FULL, "Threshold: 12000", "Threshold: 20000", ""),
@@ -706,6 +743,7 @@ from pathlib import Path
 import pytest
 
 from tests.test_project import *
+from tests.test_snapshot import *
 
 PLANTED = sorted((Path(__file__).parents[1] / "planted").iterdir())
 
@@ -741,11 +779,11 @@ GROUPS = {named(of.answers): of.answers for of in (*FAULTS.values(), *ACCEPTED.v
 
 def caught_by_rules(project: Path, planted: list[str]) -> dict[str, set[str]]:
     """Run the rules of a project on the faults in its folder `planted`; return the rules that caught each of them."""
-    _, output = own_tests(project, "tests/test_planted.py")
+    _, output = own_tests(project, "-Werror::UserWarning", "tests/test_planted.py")
     assert re.search(r"\d+ passed", output), output
     failures = re.findall(r"^(?:FAILED|ERROR) .*::(\w+)\[(?:.*-)?fault(\d+)\b.*?\] - (\w+)", output, re.MULTILINE)
     # A rule says what to do; one that raises another exception does not.
-    assert {kind for _, _, kind in failures} <= {"AssertionError"}, output
+    assert {kind for _, _, kind in failures} <= {"AssertionError", "UserWarning"}, output
     return {name: {rule for rule, at, _ in failures if int(at) == number} for number, name in enumerate(planted)}
 
 
@@ -755,6 +793,14 @@ def check(planted: dict[str, str], caught: dict[str, set[str]]) -> None:
     assert not missed, caught
     refused = {name: caught[name] for name, rule in planted.items() if not rule and caught[name]}
     assert not refused
+
+
+def test_vpc_is_a_warning(bake: Bake, tmp_path: Path) -> None:
+    project = shutil.copytree(bake(), tmp_path / "project")
+    (project / "template.yaml").write_text(edited(project, (VPC,)), encoding="utf-8")
+    status, output = own_tests(project, "tests/test_template_url.py")
+    assert status == 0
+    assert "StreamUrl: StreamFunction is in a VPC, and AWS says that function URLs do not stream within a VPC" in output
 
 
 @pytest.mark.parametrize("group", GROUPS)
@@ -789,7 +835,16 @@ BOOTSTRAP = "test_bootstrap_is_executable"
 SMOKE = "test_smoke_event"
 IMPORTS = "test_imports_are_required"
 JOBS = "test_workflow_jobs_exist"
+INITIALIZES = "test_function_initializes"
+CONNECTIONS = "test_snapshot_has_no_connections"
+VALUES = "test_snapshot_has_no_unique_values"
 DEPLOY = ".github/workflows/deploy.yml"
+
+# Code that makes a connection.
+LISTENING = "import socket\nSERVER = socket.create_server(('127.0.0.1', 0))\nADDRESS = SERVER.getsockname()\n"
+IN_A_LOOP = (
+    "import asyncio\nLOOP = asyncio.new_event_loop()\nKEPT = LOOP.run_until_complete(asyncio.open_connection(*ADDRESS))"
+)
 
 # Faults of other files: answers, file, text to replace, replacement, rule; without a rule it is to be accepted.
 FILE_FAULTS: dict[str, tuple[Answers, str, str, str, str]] = {
@@ -860,6 +915,37 @@ FILE_FAULTS: dict[str, tuple[Answers, str, str, str, str]] = {
     "line endings": ({}, "runtime/bootstrap", "\n", "\r\n", BOOTSTRAP),
     "smoke event": ({}, "pyproject.toml", "events/get.json", "events/got.json", SMOKE),
     "smoke event of another source": ({}, "events/get.json", '"http": {', '"mqtt": {', SMOKE),
+    # What a snapshot holds.
+    **{
+        name: (SNAPPED, "src/app.py", "\n\n\ndef lines(", f"\n{line}\n\n\ndef lines(", rule)
+        for name, line, rule in (
+            ("failing import", "import shop", INITIALIZES),
+            ("process that ends", "os._exit(3)", INITIALIZES),
+            ("id", "import uuid; ID = uuid.uuid4()", VALUES),
+            ("id of a class", "from uuid import uuid1\nclass Of:\n    id = uuid1()", VALUES),
+            ("id in a function", "import uuid\ndef name():\n    return uuid.uuid4()\nNAME = name()", VALUES),
+            ("seed", "import random; random.seed(time.time())", VALUES),
+            ("random number", "from random import choice; PLACE = choice('ab')", VALUES),
+            ("generator", "import random; RANDOM = random.Random(7)", VALUES),
+            ("secret", "import secrets; KEY = secrets.token_bytes(16)", VALUES),
+            ("system's entropy", "KEY = os.urandom(16)", VALUES),
+            ("drawn from the system", "import random; ONE = random.SystemRandom().randrange(9)", VALUES),
+            ("system's generator", "import random; RANDOM = random.SystemRandom()", ""),
+            ("id by name", "import uuid; ID = uuid.uuid5(uuid.NAMESPACE_URL, 'name')", ""),
+            ("id in the handler", "import uuid\ndef name():\n    return uuid.uuid4()", ""),
+            ("library's id", "import email.utils, tempfile; tempfile.gettempdir()", ""),
+            ("connection", f"{LISTENING}KEPT = socket.create_connection(ADDRESS)", CONNECTIONS),
+            ("connection in an event loop", f"{LISTENING}{IN_A_LOOP}", CONNECTIONS),
+            ("connection that is closed", f"{LISTENING}socket.create_connection(ADDRESS).close()", ""),
+            ("connection that is forgotten", f"{LISTENING}socket.create_connection(ADDRESS)", ""),
+            (
+                "connection that a hook closes",
+                f"{LISTENING}import snapshot_restore_py as hooks\nKEPT = socket.create_connection(ADDRESS)\n"
+                "hooks.register_before_snapshot(KEPT.close)",
+                "",
+            ),
+        )
+    },
     "job's name": ({}, DEPLOY, "\n  staging:", "\n  stage:", JOBS),
     "job's file": ({}, DEPLOY, "/.github/workflows/environment.yml", "/.github/workflows/env.yml", JOBS),
 }
@@ -907,7 +993,8 @@ def test_rule_catches_bootstrap_mode(bake: Bake, tmp_path: Path) -> None:
 
 
 def test_every_rule_catches_a_fault(project: Path) -> None:
-    paths = [*(project / "tests").glob("test_template*.py"), project / "tests" / "test_project.py"]
+    others = [project / "tests" / f"test_{name}.py" for name in ("project", "snapshot")]
+    paths = [*(project / "tests").glob("test_template*.py"), *others]
     text = "\n".join(path.read_text(encoding="utf-8") for path in paths)
     planted = {of.caught_by for of in FAULTS.values()} | {of[4] for of in FILE_FAULTS.values()}
     assert set(re.findall(r"^def (test_\w+)", text, re.MULTILINE)) == planted - {SAM, ""}

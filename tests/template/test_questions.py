@@ -101,6 +101,7 @@ BY_NAME = {
     "cors_credentials": "yes",
     "memory": "1024",
     "timeout": "30",
+    "cold_start": "snapstart",
     "reserved_concurrency": "7",
     "log_retention": "365",
 }
@@ -110,6 +111,7 @@ def check_named(project: Path) -> None:
     resources = load_yaml((project / "template.yaml").read_text(encoding="utf-8"))["Resources"]
     function = resources["StreamFunction"]["Properties"]
     assert (function["MemorySize"], function["Timeout"], function["ReservedConcurrentExecutions"]) == (1024, 30, 7)
+    assert function["SnapStart"] == {"ApplyOn": "PublishedVersions"}
     assert resources["StreamLogs"]["Properties"]["RetentionInDays"] == 365
     cors = resources["StreamUrl"]["Properties"]["Cors"]
     assert (cors["AllowOrigins"], cors["AllowCredentials"]) == (["https://example.com"], True)

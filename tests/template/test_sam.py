@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from hooks.post_gen_project import REGIONS
+from hooks.pre_gen_project import AWS
 from tests.helpers.infrastructure import IMAGE, assert_clean, linted, transformed
 from tests.helpers.support import Bake, for_own_python, run
 
@@ -38,14 +39,14 @@ def test_sam_validate_uses_cfn_lint(project: Path, tmp_path: Path) -> None:
     assert found in done.stdout
 
 
-def test_regions_with_function_urls() -> None:
-    from boto3.session import Session
-    from cfnlint.schema import PROVIDER_SCHEMA_MANAGER
-
-    regions = Session().get_available_regions("lambda")
-    known = {region for region in regions if "AWS::Lambda::Url" in PROVIDER_SCHEMA_MANAGER.get_resource_types(region)}
-    # AWS's documentation says that eu-south-2 has no function URLs; its CloudFormation schema says otherwise.
-    assert known - {"eu-south-2"} == REGIONS
+def test_linter_allows_the_longest_timeout(bake: Bake) -> None:
+    project = bake(timeout=str(AWS["timeout"]["most"]))
+    assert_clean(project, "us-east-1")
+    plain = transformed(project)
+    [ignored] = plain["Resources"]["StreamFunction"]["Metadata"].pop("cfn-lint")["config"]["ignore_checks"]
+    [found] = linted(json.dumps(plain), "us-east-1")
+    assert "is greater than the maximum of" in found
+    assert ignored == "E3717"
 
 
 def test_transformed_resources(project: Path) -> None:
@@ -62,13 +63,13 @@ def test_transformed_resources(project: Path) -> None:
 
 
 def test_transformed_rest_api_streams(bake: Bake) -> None:
-    resources = transformed(bake(front_door="rest-api", timeout="900"))["Resources"]
+    resources = transformed(bake(front_door="rest-api", timeout=str(AWS["rest_api"]["timeout"])))["Resources"]
     paths = resources["StreamApi"]["Properties"]["Body"]["paths"]
     assert set(paths) == {"/", "/{proxy+}"}
     for path in paths.values():
         integration = path["x-amazon-apigateway-any-method"]["x-amazon-apigateway-integration"]
         assert integration["responseTransferMode"] == "STREAM"
-        assert integration["timeoutInMillis"] == 900_000
+        assert integration["timeoutInMillis"] == AWS["rest_api"]["timeout"] * 1000
         assert "/response-streaming-invocations" in str(integration["uri"])
 
 

@@ -98,7 +98,7 @@ def make_previous(template: Path) -> None:
     (template / "cookiecutter.json").write_text(json.dumps(options, indent=4), encoding="utf-8")
     replace(template / "hooks/pre_gen_project.py", '    "observability": ("basic", "full"),\n', "")
     # A rule allowed more.
-    replace(template / "hooks/pre_gen_project.py", '"memory", 128', '"memory", 64')
+    replace(template / "hooks/pre_gen_project.py", '"memory", AWS["memory"]', '"memory", AWS["memory"] | {"least": 64}')
     for name in ("README.md", "template.yaml"):
         replace(project / name, "cookiecutter.observability", '"basic"')
     # The filter `quoted` had another name.

@@ -80,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--limits",
         action="store_true",
-        help="limit responses as Lambda does: 200 MB, and 2 MB/s after the first 6 MB",
+        help="limit the size and the bandwidth of responses as Lambda does",
     )
     parser.add_argument(
         "--debug",

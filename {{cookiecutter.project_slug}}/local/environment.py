@@ -32,7 +32,7 @@ def environment(function: Function, runtime_api: str, credentials: dict[str, str
         "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(function.memory),
         "AWS_LAMBDA_FUNCTION_NAME": function.name,
         "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
-        "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
+        "AWS_LAMBDA_INITIALIZATION_TYPE": "snap-start" if function.snap_start else "on-demand",
         "AWS_LAMBDA_LOG_GROUP_NAME": f"/aws/lambda/{function.name}",
         "AWS_LAMBDA_LOG_STREAM_NAME": f"{time.strftime('%Y/%m/%d')}/[$LATEST]{uuid.uuid4().hex}",
         "AWS_LAMBDA_RUNTIME_API": runtime_api,
@@ -49,6 +49,8 @@ def environment(function: Function, runtime_api: str, credentials: dict[str, str
             variables.pop(name, None)
     # On Lambda this variable makes the managed runtime start our bootstrap, which is started directly here.
     variables.pop("AWS_LAMBDA_EXEC_WRAPPER", None)
+    if function.snap_start:  # "not available in Lambda SnapStart functions"
+        del variables["AWS_LAMBDA_LOG_GROUP_NAME"], variables["AWS_LAMBDA_LOG_STREAM_NAME"]
     if function.runtime.startswith("provided"):
         del variables["AWS_EXECUTION_ENV"]  # "not defined for OS-only runtimes"
     return variables

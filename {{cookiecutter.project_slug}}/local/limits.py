@@ -1,17 +1,14 @@
-"""Lambda's limits of a request's size and a response's bandwidth. `responses` limits a response's size.
-
-https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
-https://docs.aws.amazon.com/lambda/latest/dg/configuration-response-streaming.html
-"""
+"""Lambda's limits of a request's size and a response's bandwidth. `responses` limits a response's size."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-_MB = 1024 * 1024
-REQUEST_LIMIT = 6 * _MB  # bytes of a request's body
-_BURST = 6 * _MB  # bytes of a response before its bandwidth is limited
-_BANDWIDTH = 2 * _MB  # bytes a second
+from .aws_limits import AWS_LIMITS, MB
+
+REQUEST_LIMIT: int = AWS_LIMITS["request"]["most"] * MB  # bytes of a request's body
+_BURST: int = AWS_LIMITS["stream"]["full_speed"] * MB  # bytes of a response before its bandwidth is limited
+_BANDWIDTH: int = AWS_LIMITS["stream"]["rate"] * MB  # bytes a second
 
 
 class TokenBucket:

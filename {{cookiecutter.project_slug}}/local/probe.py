@@ -16,7 +16,7 @@ import socket
 import sys
 import time
 from base64 import b64encode
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import pairwise
@@ -29,6 +29,7 @@ from rich.console import Console
 from rich.text import Text
 
 from .access import is_loopback
+from .aws_limits import AWS_LIMITS
 from .events import EventError, read_event, request_from_event
 from .function_url import LogWriter, running
 from .http_server import join_values
@@ -37,6 +38,8 @@ from .template import TemplateError, load_function
 _AWS_HOST = re.compile(r"[^.]+\.(lambda-url|execute-api)\.([^.]+)\.(?:on\.aws|amazonaws\.com)")
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _RECEIVE_SIZE = 64 * 1024
+_SILENCE = AWS_LIMITS["timeout"]["most"]  # seconds: no function runs for longer
+_LONGEST_SILENCE = 24 * 60 * 60  # seconds
 _MAX_ROWS = 40
 _MIN_SPREAD = 0.1  # seconds
 _MIN_SHARE_OF_TIME = 0.05
@@ -137,9 +140,10 @@ def probe(
     method: str = "",
     headers: Iterable[tuple[str, str]] = (),
     data: bytes | None = None,
-    timeout: float = 900,
+    timeout: float = _SILENCE,
     sign: bool = True,
     console: Console | None = None,
+    observe: Callable[[float, int], object] | None = None,
 ) -> Result:
     """Send a request to `url` and read the response as it arrives.
 
@@ -151,6 +155,7 @@ def probe(
         timeout: How many seconds may pass without a byte.
         sign: Whether to sign a request to AWS that has no `Authorization` header.
         console: Where to show the response as it arrives.
+        observe: Called with the arrival time and the size of each chunk, which is then not kept.
 
     Raises:
         ProbeError: The request cannot be sent, or gets no response.
@@ -164,8 +169,8 @@ def probe(
             raise ProbeError(f"the URL must begin with http:// or https:// and a host, got {url!r}")
         if not url.isascii() or not url.isprintable() or " " in url:
             raise ProbeError(f"percent-encode spaces and characters outside of ASCII in the URL, got {url!r}")
-        if not 0 < timeout <= 86_400:
-            raise ProbeError(f"the timeout must be more than 0 and at most 86400 seconds, got {timeout}")
+        if not 0 < timeout <= _LONGEST_SILENCE:
+            raise ProbeError(f"the timeout must be more than 0 and at most {_LONGEST_SILENCE} seconds, got {timeout}")
         signature = _signature(method, parts, sent, data) if sign and "authorization" not in sent else {}
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         connection, base, authorization = _connection(parts, timeout)
@@ -181,6 +186,9 @@ def probe(
             try:
                 while received := response.read1(_RECEIVE_SIZE):
                     at = time.perf_counter() - start
+                    if observe is not None:
+                        observe(at, len(received))
+                        continue
                     result.chunks.append((at, received))
                     text = received[: 4 * console.width].decode(errors="replace").rstrip("\r\n")
                     _show(console, f"{at:8.3f} s {len(received):8} bytes  {text}")
@@ -331,7 +339,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--header", type=_header, action="append", default=[], help="'Name: value'; repeatable")
     parser.add_argument("--data", type=_data, metavar="TEXT", help="body to send; @FILE reads it from a file")
     parser.add_argument("--event", metavar="FILE", help="send the request of this event to its path below URL")
-    parser.add_argument("--timeout", type=float, default=900, help="seconds without a byte to wait (default: 900)")
+    parser.add_argument(
+        "--timeout", type=float, default=_SILENCE, help="seconds without a byte to wait (default: %(default)s)"
+    )
     parser.add_argument("--no-sign", action="store_false", dest="sign", help="do not sign the request")
     options = parser.parse_args(arguments)
     if hasattr(sys.stdout, "reconfigure"):

@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from .aws_limits import AWS_LIMITS, MB
 from .events import HOP_BY_HOP
 from .messages import Chunk, PostedMessages, PostStart, ResponseEnd, ResponseHead, ResponseMessages
 
@@ -17,8 +18,8 @@ from .messages import Chunk, PostedMessages, PostStart, ResponseEnd, ResponseHea
 HTTP_INTEGRATION_RESPONSE = "application/vnd.awslambda.http-integration-response"
 _DELIMITER = bytes(8)
 _METADATA_LIMIT = 16 * 1024  # bytes, delimiter included
-_BUFFERED_LIMIT = 6 * 1024 * 1024 + 100  # bytes of a buffered response
-_STREAMED_LIMIT = 200 * 1024 * 1024  # bytes of a streamed response
+_BUFFERED_LIMIT: int = AWS_LIMITS["buffered"]["most"] * MB + 100  # bytes of a buffered response
+_STREAMED_LIMIT: int = AWS_LIMITS["stream"]["most"] * MB  # bytes of a streamed response
 # What JSON that does not have the expected format may raise.
 _MALFORMED = (AttributeError, OverflowError, RecursionError, TypeError, ValueError)
 # The URL sets these itself; the function's own values go out under another name.

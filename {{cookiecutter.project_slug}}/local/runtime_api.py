@@ -25,6 +25,8 @@ _JSON = [("content-type", "application/json")]
 _ACCEPTED = b'{"status":"OK"}\n'
 _FORBIDDEN = b'{"errorMessage":"Only the process of this execution environment may call","errorType":"Forbidden"}\n'
 _UNKNOWN_CALL = b'{"errorMessage":"Invalid request ID or path","errorType":"InvalidRequestID"}\n'
+# Calls that report why the process cannot become ready.
+_START_ERRORS = {("POST", "/init/error"), ("POST", "/restore/error")}
 # The least time that a function has to become ready for its first event.
 # https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html#runtimes-lifecycle-ib
 _INIT_TIMEOUT = 10  # seconds
@@ -109,15 +111,18 @@ class RuntimeApi:
         elif call == ("GET", "/invocation/next"):
             await connection.read_body()
             await self._serve_next(connection)
+        elif call == ("GET", "/restore/next"):  # no snapshot is taken, so the process is restored immediately
+            await connection.read_body()
+            await connection.respond(200, _JSON, b"")
         elif call == ("POST", f"/invocation/{current}/response"):
             assert self.current is not None
             content_type = headers.get("content-type", "application/octet-stream")
             if not await self.current.receive_post(content_type, connection):
                 raise ClientDisconnected("a second response, or an incomplete one")
             await connection.respond(202, _JSON, _ACCEPTED)
-        elif call in {("POST", f"/invocation/{current}/error"), ("POST", "/init/error")}:
+        elif call in {("POST", f"/invocation/{current}/error"), *_START_ERRORS}:
             error = ResponseEnd(headers.get(ERROR_TYPE, "Runtime.Unknown"), await connection.read_body())
-            if call[1] == "/init/error":
+            if call in _START_ERRORS:
                 self._on_init_error(error)
                 self.settled.set()
             await connection.respond(202, _JSON, _ACCEPTED)

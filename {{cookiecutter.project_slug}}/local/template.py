@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from .aws import ACCOUNT, AwsConfig, find_aws_config
+from .aws_limits import AWS_LIMITS
 
 _FUNCTION = "AWS::Serverless::Function"
 
@@ -79,6 +80,7 @@ class Function:
         concurrency: Reserved concurrency; None if the template reserves none.
         has_url: Whether the template defines a URL for it.
         streams: Whether the URL's invoke mode is `RESPONSE_STREAM`.
+        snap_start: Whether Lambda starts its published versions from a snapshot.
         cors: Cross-origin settings of the URL, if it has any.
         aws: The region and the profile to use.
     """
@@ -94,6 +96,7 @@ class Function:
     concurrency: int | None = None
     has_url: bool = True
     streams: bool = True
+    snap_start: bool = False
     cors: Cors | None = None
     aws: AwsConfig = field(default_factory=AwsConfig)
 
@@ -143,6 +146,7 @@ class Template:
         handler = command[0] if isinstance(command, list) and command else self._value(own, "Handler", "app.handler")
         inline = {**_mapping(self._defaults, "FunctionUrlConfig"), **_mapping(own, "FunctionUrlConfig")}
         url = inline or self._find_url(name)
+        snap_start = {**_mapping(self._defaults, "SnapStart"), **_mapping(own, "SnapStart")}
         reserved = self._value(own, "ReservedConcurrentExecutions", None) is not None
         return Function(
             name=name,
@@ -150,12 +154,13 @@ class Template:
             bootstrap=bootstrap,
             handler=str(handler),
             runtime=str(self._value(own, "Runtime", "python3")),
-            timeout=self._number(name, own, "Timeout", 3),
+            timeout=self._number(name, own, "Timeout", AWS_LIMITS["timeout"]["default"]),
             memory=int(self._number(name, own, "MemorySize", 128)),
             environment=self._variables(own),
             concurrency=int(self._number(name, own, "ReservedConcurrentExecutions", 0)) if reserved else None,
             has_url=url is not None,
             streams=url is None or self._resolve(url.get("InvokeMode")) == "RESPONSE_STREAM",
+            snap_start=self._resolve(snap_start.get("ApplyOn")) == "PublishedVersions",
             cors=self._cors(_mapping(url, "Cors")),
             aws=self._aws,
         )

@@ -4,15 +4,14 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from local.aws_limits import AWS_LIMITS
 from tests.conftest import Template, listed, number, ref
 from tests.test_template_url import URL_ACTIONS
 
-# CachingDisabled, and the policy by which CloudFront caches only what the function's own headers allow.
-# https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/using-managed-cache-policies.html
-UNCACHED = ["4135ea2d-6df8-44a3-9df3-4b5a84be39ad", "83da9c7e-98b4-4e11-a168-04f0df8e2c65"]
-# AllViewerExceptHostHeader: the URL accepts only its own Host header.
-# https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/using-managed-origin-request-policies.html
-EXCEPT_HOST = "b689b0a8-53d0-40ab-baf2-68738e2966ac"
+CLOUDFRONT, REST_API = AWS_LIMITS["cloudfront"], AWS_LIMITS["rest_api"]
+# Policies by which CloudFront caches nothing, or only what the function's own headers allow.
+UNCACHED = [CLOUDFRONT["policies"]["caching_disabled"], CLOUDFRONT["policies"]["use_origin_cache_control_headers"]]
+EXCEPT_HOST = CLOUDFRONT["policies"]["all_viewer_except_host_header"]
 METHODS = {"GET", "HEAD", "OPTIONS", "PUT", "PATCH", "POST", "DELETE"}
 
 Distribution = tuple[str, dict[str, Any], list[dict[str, Any]], str]
@@ -63,9 +62,11 @@ def test_cloudfront_origin(template: Template) -> None:
         custom = origin.get("CustomOriginConfig") or {}
         policy = custom.get("OriginProtocolPolicy")
         assert policy == "https-only", f"{name}: set OriginProtocolPolicy: https-only, since URLs have no HTTP"
-        # Heartbeats come after 15 seconds without an event; the default of 30 s also limits the first byte.
-        silence = number(custom.get("OriginReadTimeout", 30), 120)
-        assert silence >= 60, f"{name}: set OriginReadTimeout: 120, or a stream ends after {silence:g} s without data"
+        # Heartbeats come after 15 seconds without an event; the default, which is short, also limits the first byte.
+        silence = number(custom.get("OriginReadTimeout", CLOUDFRONT["default_silence"]), CLOUDFRONT["silence"])
+        assert silence >= 60, (
+            f"{name}: set OriginReadTimeout: {CLOUDFRONT['silence']}, or a stream ends after {silence:g} s without data"
+        )
         attempts = number(origin.get("ConnectionAttempts", 3), 1)
         assert attempts == 1, f"{name}: set ConnectionAttempts: 1, or a slow request invokes the function again"
 
@@ -115,9 +116,18 @@ def test_rest_api_streams(template: Template) -> None:
             assert mode == "RESPONSE_STREAM", f"{name}: set ResponseTransferMode: RESPONSE_STREAM, not {mode}"
             api = str(of.get("RestApiId"))[2:-1]
             assert api in apis or template.unknown(of.get("RestApiId")), f"{name}: set RestApiId: !Ref {[*apis]}"
-            time = (template.functions[function].get("Timeout", 3), of.get("TimeoutInMillis", 29000))
-            fits = not all(str(value).isdecimal() for value in time) or int(time[0]) * 1000 <= int(time[1]) <= 900000
-            assert fits, f"{name}: set TimeoutInMillis to the function's Timeout, {time[0]} s, or more"
+            default, most = REST_API["default_timeout"] * 1000, REST_API["timeout"] * 1000
+            time = (
+                template.functions[function].get("Timeout", AWS_LIMITS["timeout"]["default"]),
+                of.get("TimeoutInMillis", default),
+            )
+            known = all(str(value).isdecimal() for value in time)
+            assert not known or int(time[0]) * 1000 <= most, (
+                f"{name}: set Timeout of the function to at most {REST_API['timeout']}, when the API ends a stream"
+            )
+            assert not known or int(time[0]) * 1000 <= int(time[1]) <= most, (
+                f"{name}: set TimeoutInMillis to the function's Timeout, {time[0]} s, or more, up to {most}"
+            )
             open_to_all = not public and api in apis and "Auth" not in {**of, **apis[api]}
             assert not open_to_all, (
                 f"{name}: anyone can call it; set Auth on {api}, to an empty mapping if that is intended"
@@ -151,7 +161,10 @@ def test_rest_api_settings(template: Template) -> None:
             endpoint = of.get("EndpointConfiguration")
             kind = endpoint.get("Type") if isinstance(endpoint, dict) else endpoint
             regional = kind in ("REGIONAL", "PRIVATE") or template.unknown(kind)
-            assert regional, f"{name}: set EndpointConfiguration: Type: REGIONAL; others close a stream after 30 s"
+            assert regional, (
+                f"{name}: set EndpointConfiguration: Type: REGIONAL; others close a stream after "
+                f"{REST_API['edge_silence']} seconds without data"
+            )
             binary = {"*~1*", "*/*"} & set(map(str, listed(of.get("BinaryMediaTypes"))))
             assert binary, f'{name}: set BinaryMediaTypes: ["*~1*"], or binary bodies are damaged'
             auth = of.get("Auth") or {}

@@ -4,16 +4,11 @@ import re
 from functools import cache
 from typing import Any
 
+from local.aws_limits import AWS_LIMITS
 from tests.conftest import PROJECT, Template, listed, mappings, number, variables
 
-# https://docs.aws.amazon.com/lambda/latest/dg/monitoring-metrics-types.html
-LAMBDA_METRICS = """AsyncEventAge AsyncEventsDropped AsyncEventsReceived ClaimedAccountConcurrency ConcurrentExecutions
-    DeadLetterErrors DestinationDeliveryFailures Duration Errors Invocations IteratorAge OffsetLag OversizedRecordCount
-    PostRuntimeExtensionsDuration ProvisionedConcurrencyInvocations ProvisionedConcurrencySpilloverInvocations
-    ProvisionedConcurrencyUtilization ProvisionedConcurrentExecutions RecursiveInvocationsDropped Throttles
-    UnreservedConcurrentExecutions Url4xxCount Url5xxCount UrlRequestCount UrlRequestLatency"""
-# https://docs.aws.amazon.com/apigateway/latest/developerguide/api-gateway-metrics-and-dimensions.html
-API_METRICS = ["4XXError", "5XXError", "CacheHitCount", "CacheMissCount", "Count", "IntegrationLatency", "Latency"]
+LAMBDA_METRICS = AWS_LIMITS["metrics"]["lambda"]["names"]
+API_METRICS = AWS_LIMITS["metrics"]["api_gateway"]["names"]
 DIMENSIONS = {
     "AWS/Lambda": {"FunctionName", "Resource", "ExecutedVersion", "EventSourceMappingUUID"},
     "AWS/ApiGateway": {"ApiName", "Stage", "Method", "Resource"},
@@ -27,10 +22,10 @@ UNITS = {
     "BytesStreamed": "Bytes",
 }
 MOST_FAILURES = 1000
+LIMIT = AWS_LIMITS["timeout"]
 # What an alarm can start.
 ACTIONS = ("AWS::SNS::Topic", "AWS::Lambda::Function", "AWS::Serverless::Function", "AWS::Lambda::Alias")
-# https://docs.aws.amazon.com/codedeploy/latest/userguide/deployment-configurations.html
-GRADUAL = re.compile(r"Canary10Percent(5|10|15|30)Minutes|Linear10PercentEvery(1|2|3|10)Minutes?")
+GRADUAL = AWS_LIMITS["codedeploy"]["gradual"]
 
 
 def alarms_of(template: Template, function: str) -> dict[str, dict[str, Any]]:
@@ -64,7 +59,7 @@ def test_metrics_exist(template: Template) -> None:
             assert dimensions["ApiName"] in apis, f"{place}: set ApiName to the Name of an API: {apis}"
         elif space == "AWS/Lambda":
             others = dimensions.keys() - {"FunctionName", "Resource", "ExecutedVersion"}
-            assert others or metric in LAMBDA_METRICS.split(), f"{place}: {metric} is not one of {LAMBDA_METRICS}"
+            assert others or metric in LAMBDA_METRICS, f"{place}: {metric} is not one of {LAMBDA_METRICS}"
         elif (written or function or space in own) and (space, metric) not in filtered:
             assert written, f"{place}: neither a function nor runtime/ writes {space} {metric}; correct the names"
             assert space in own or f'"{space}"' in code, f"{place}: set STREAMING_RUNTIME_METRICS_NAMESPACE: {space}"
@@ -112,7 +107,7 @@ def source(folder: str) -> str:
 def test_alarms_can_fire(template: Template) -> None:
     # https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/AlarmThatSendsEmail.html
     for function, properties in template.functions.items():
-        timeout = number(properties.get("Timeout", 3), 900) * 1000
+        timeout = number(properties.get("Timeout", LIMIT["default"]), LIMIT["most"]) * 1000
         for name, of in alarms_of(template, function).items() if template.has_runtime(function) else ():
             metric, operator = str(of.get("MetricName")), str(of.get("ComparisonOperator"))
             unit = of.get("Unit", UNITS.get(metric))
@@ -156,7 +151,7 @@ def test_gradual_deployment(template: Template) -> None:
     for name in template.functions:
         preference = production[name]["Properties"].get("DeploymentPreference") or {}
         kind = str(preference.get("Type", "AllAtOnce"))
-        valid = GRADUAL.fullmatch(kind) or kind == "AllAtOnce" or kind.startswith("$")
+        valid = kind in GRADUAL or kind == "AllAtOnce" or kind.startswith("$")
         assert valid, f"{name}: {kind} is not a type of deployment; use one such as Canary10Percent5Minutes"
         enabled = str(preference.get("Enabled", True)).lower() != "false"
         assert enabled, f"{name}: remove Enabled: false from DeploymentPreference, or all traffic moves immediately"

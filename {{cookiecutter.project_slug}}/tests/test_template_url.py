@@ -1,10 +1,12 @@
 """Rules for the function URL in `template.yaml`, who may call it, and the alias behind it."""
 
+import warnings
 from urllib.parse import urlsplit
 
+from local.aws_limits import AWS_LIMITS
 from tests.conftest import Template, listed, number, true
 
-METHODS = {"*", "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+METHODS = {*AWS_LIMITS["cors"]["methods"], "OPTIONS"}
 URL_ACTIONS = {"lambda:InvokeFunctionUrl", "lambda:InvokeFunction"}
 
 
@@ -17,8 +19,18 @@ def test_url_streams(template: Template) -> None:
         )
         if function == "StreamFunction" or of.get("InvokeMode") == "RESPONSE_STREAM":
             assert of.get("InvokeMode") == "RESPONSE_STREAM", f"{name}: set InvokeMode: RESPONSE_STREAM"
-            in_vpc = template.functions.get(function, {}).get("VpcConfig")
-            assert not in_vpc, f"{name}: remove VpcConfig from {function}, because URLs do not stream in a VPC"
+
+
+def test_url_of_a_function_in_a_vpc(template: Template) -> None:
+    """A warning, since AWS's sentence may be about callers in a VPC, for whom its remedy is."""
+    # https://docs.aws.amazon.com/lambda/latest/dg/configuration-response-streaming.html#config-rs-vpc-compatibility
+    for name, (_, target) in template.urls.items():
+        if target and template.functions[target[0]].get("VpcConfig"):
+            warnings.warn(
+                f"{name}: {target[0]} is in a VPC, and AWS says that function URLs do not stream within a VPC "
+                "environment. Probe the deployed URL: make probe URL=https://…",
+                stacklevel=1,
+            )
 
 
 def test_function_has_one_url(template: Template) -> None:
@@ -69,8 +81,8 @@ def test_cors_settings(template: Template) -> None:
             )
         unknown = set(map(str, listed(cors.get("AllowMethods")))) - METHODS
         assert not unknown, f"{name}: {sorted(unknown)} in AllowMethods are not among {sorted(METHODS)}"
-        age = number(cors.get("MaxAge", 0), 0)
-        assert 0 <= age <= 86400, f"{name}: set MaxAge from 0 to 86400 seconds, not {age:g}"
+        age, most = number(cors.get("MaxAge", 0), 0), AWS_LIMITS["cors"]["max_age"]
+        assert 0 <= age <= most, f"{name}: set MaxAge from 0 to {most} seconds, not {age:g}"
         assert "OPTIONS" not in listed(cors.get("AllowMethods")), (
             f"{name}: remove OPTIONS, which the URL itself answers"
         )

@@ -56,6 +56,12 @@ class ResponseStream:
         """Whether this process is a forked child, which must leave the response to its parent."""
         return self._connection.forked
 
+    @property
+    def status_code(self) -> int:
+        """HTTP status of the response: 200 for a raw stream."""
+        status: int = 200 if self._metadata is None else wire.from_json(self._metadata)["statusCode"]
+        return status
+
     def prepare(self, content_type: str, metadata: bytes | None) -> None:
         """Set what is sent before the body."""
         self._content_type = content_type

@@ -1,6 +1,7 @@
-"""SnapStart: the hooks around the snapshot of the execution environment.
+"""SnapStart: the hooks around the snapshot of the execution environment, and the seed of `random` after it.
 
 https://docs.aws.amazon.com/lambda/latest/dg/snapstart-runtime-hooks-python.html
+https://docs.aws.amazon.com/lambda/latest/dg/snapstart-runtime-hooks-custom.html
 """
 
 from __future__ import annotations
@@ -39,6 +40,10 @@ def snapshot(api: RuntimeApi) -> int:
         api.post_init_error(report, "Runtime.BeforeSnapshotError")
         return _BEFORE_SNAPSHOT_FAILED
     try:
+        # All execution environments of a snapshot would produce the same random numbers. Python seeds this generator
+        # after a fork for the same reason. What reads the system's entropy, such as `secrets`, needs no seed.
+        if generator := sys.modules.get("random"):
+            generator.seed()
         for function, arguments, keywords in hooks.get_after_restore() if hooks else []:
             function(*arguments, **keywords)
     except BaseException as error:

@@ -1,10 +1,10 @@
 """The function, a FastAPI application. What its routes yield reaches the client immediately; `/docs` lists them."""
 
 import asyncio
+import itertools
 import os
 import time
-import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from hashlib import sha256
 from typing import Annotated
@@ -22,9 +22,9 @@ Count = Annotated[int, Query(ge=1, le=1000)]
 
 
 @asynccontextmanager
-async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, str]]:
-    """Create once what all requests share; here a name for this execution environment of Lambda."""
-    yield {"environment": uuid.uuid4().hex[:8]}
+async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Iterator[int]]]:
+    """Create once what all requests share; here a counter of the requests to this execution environment of Lambda."""
+    yield {"requests": itertools.count(1)}
 
 
 app = FastAPI(title="Stream", lifespan=lifespan)
@@ -33,10 +33,11 @@ app = FastAPI(title="Stream", lifespan=lifespan)
 @app.get("/", response_class=StreamingResponse)
 async def lines(request: Request, count: Count = 10) -> StreamingResponse:
     """Stream numbered lines, then an end marker."""
+    nth = next(request.state.requests)
 
     async def content() -> AsyncIterator[str]:
         for number in range(1, count + 1):
-            yield f"{number:2} of {count}, {time.strftime('%H:%M:%S')} in environment {request.state.environment}\n"
+            yield f"{number:2} of {count}, {time.strftime('%H:%M:%S')} in request {nth} of this environment\n"
             await asyncio.sleep(INTERVAL)
         yield "end\n"
 
@@ -72,7 +73,7 @@ async def upload(
     tag: Annotated[list[str], Query(default_factory=list)],
     session: Annotated[str | None, Cookie()] = None,
 ) -> Receipt:
-    """Accept a body of up to 6 MB, the limit of Lambda."""
+    """Accept a body of any size that Lambda accepts."""
     body = await request.body()
     return Receipt(name=name, tags=tag, session=session, size=len(body), sha256=sha256(body).hexdigest())
 
