@@ -15,7 +15,7 @@ LOCAL = TEMPLATE / "local"
 LAYERS = {
     "cli": ("__main__", "terminal", "reload", "probe", "load", "build", "new"),
     "http": ("function_url", "inspector", "cors", "limits"),
-    "sandbox": ("pool", "sandbox", "debugger", "runtime_api", "journal"),
+    "sandbox": ("pool", "sandbox", "debugger", "runtime_api", "traces", "journal"),
     "model": ("events", "responses", "messages", "invocation"),
     "base": ("template", "environment", "aws", "aws_limits", "access", "http_server", "http_protocol"),
 }

@@ -12,7 +12,7 @@ from watchfiles import Change, DefaultFilter, awatch
 
 from .pool import SandboxPool
 from .template import Template, TemplateError
-from .terminal import Terminal
+from .terminal import FunctionTerminal, Terminal
 
 #: Of each file by its path: when it was written, its size, and its number, which is new if the file was replaced.
 Snapshot = dict[str, tuple[int, int, int]]
@@ -26,7 +26,7 @@ class Reloader:
     A watcher reports a change a moment after it was saved. A request may be faster, so each one checks too.
     """
 
-    def __init__(self, path: Path, pool: SandboxPool, terminal: Terminal) -> None:
+    def __init__(self, path: Path, pool: SandboxPool, terminal: Terminal | FunctionTerminal) -> None:
         """Remember the present state of the template at `path` and of the code of the function in `pool`."""
         self._path = path
         self._pool = pool
