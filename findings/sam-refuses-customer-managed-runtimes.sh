@@ -36,7 +36,8 @@ refused() { # words of the refusal, command
         echo "accepted: $*" >&2
         exit 1
     fi
-    grep --only-matching --max-count 1 -- "$words" output
+    grep --quiet -- "$words" output
+    echo "refused: $words"
 }
 
 template AWS::Serverless::Function CodeUri
