@@ -10,7 +10,7 @@ from .debugger import Debugger
 from .invocation import Invocation
 from .journal import Observer
 from .messages import Chunk, ResponseEnd, ResponseHead, ResponseMessages
-from .responses import buffered, size_limited, streamed
+from .responses import buffered, collected, size_limited, streamed
 from .sandbox import Sandbox
 from .template import Function
 
@@ -106,7 +106,7 @@ class SandboxPool:
                 invocation.sampled = self._sampled
             self.observer.invoked(invocation)
             log = functools.partial(self.observer.log, request_id=invocation.request_id)
-            decode = streamed if self.function.streams else buffered
+            decode = streamed if self.function.streams else collected if self.function.plain else buffered
             response = decode(sandbox.invoke(invocation), log)
             async for message in size_limited(response, log) if self.limits else response:
                 match message:
