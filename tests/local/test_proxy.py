@@ -7,7 +7,7 @@ import http.client
 import json
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from typing import Any
 from urllib.parse import urlsplit
@@ -25,7 +25,7 @@ KEYS = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_SESSI
 
 
 @pytest.fixture
-def proxy(stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], str]]:
+def proxy(stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
     """Run a proxy for a URL in a thread, with credentials; return its URL."""
     for name, value in KEYS.items():
         monkeypatch.setenv(name, value)
@@ -130,7 +130,7 @@ def test_broken_stream_is_not_complete(serve: Serve, proxy: Callable[[str], str]
 def test_foreign_page_is_refused(headers: dict[str, str], serve: Serve, proxy: Callable[[str], str]) -> None:
     """Any page can send requests to localhost, and the proxy would sign them."""
     served = serve(ECHO)
-    response, body = send(proxy(served.url), **headers)
+    response, body = send(proxy(served.url), "GET", None, **headers)
     assert response.status == 403
     assert b"only programs of this machine" in body
 
