@@ -60,6 +60,8 @@ RUN_BY = {
     "sam validate --lint": "tests/template/test_generated.py",
     "make new FUNCTION=Admin": "tests/template/test_new_function.py",
     "make new FUNCTION=OrderEvents KIND=plain": "tests/template/test_new_function.py",
+    "curl --no-buffer --fail-with-body https://YOUR-URL/lines": "tests/local/test_clients.py",
+    "make proxy URL=…": README,
     "make demo": ".ci/run",
     "make test": ".ci/run",
     "apt-get install chromium": ".ci/run",
