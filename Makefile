@@ -72,6 +72,7 @@ lint-types lint-project-types lint-example-types: export MYPY_CACHE_DIR = $(CURD
 
 lint-types:
 	@mypy hooks filters.py questions.py local_extensions.py tests benchmarks drift
+	@MYPYPATH=adopt mypy adopt/adopting adopt/adopt_extension.py adopt/hooks
 
 lint-project-types:
 	@cd '{{cookiecutter.project_slug}}' && MYPYPATH=src:runtime mypy --config-file ../pyproject.toml src runtime local tests pipeline
