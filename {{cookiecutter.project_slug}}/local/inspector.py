@@ -11,13 +11,15 @@ import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import h11
 
 from .access import is_foreign_page, is_loopback
+from .events import function_url_event
 from .http_server import ClientDisconnected, Connection, Server, field_values, response_head, url_of
 from .invocation import Invocation
-from .journal import Journal, Update
+from .journal import RECORDS, Journal, Update
 from .pool import SandboxPool, Throttled
 
 _PAGE = Path(__file__).with_name("inspector.html")
@@ -25,7 +27,7 @@ _EVENT_LIMIT = 8 * 1024 * 1024  # bytes of a test event
 _HEARTBEAT = 15  # seconds; without heartbeats the server would not notice a closed page
 _RECONNECT_DELAY = 1000  # milliseconds after which a page reconnects
 _NO_STORE = ("cache-control", "no-store")
-_METHODS = {"/": "GET, HEAD", "/events": "GET, HEAD", "/invocations": "GET, POST"}
+_METHODS = {"/": "GET, HEAD", "/events": "GET, HEAD", "/invocations": "GET, POST", "/requests": "POST"}
 
 
 @contextlib.asynccontextmanager
@@ -88,8 +90,8 @@ class _Inspector:
             await _respond(connection, 200, self._test_events())
         elif call == ("GET", "/invocations"):
             await self._stream(connection)
-        elif call == ("POST", "/invocations"):
-            await self._invoke(connection, headers, body)
+        elif call in {("POST", "/invocations"), ("POST", "/requests")}:
+            await self._invoke(connection, headers, body, path == "/requests")
         elif path in _METHODS:
             head = [("content-type", "application/json"), _NO_STORE, ("allow", _METHODS[path])]
             await connection.respond(405, head, b'{"message": "method not allowed"}')
@@ -106,7 +108,7 @@ class _Inspector:
     async def _stream(self, connection: Connection) -> None:
         """Send what is known and then what happens, as server-sent events."""
         name = self._pool.function.name
-        hello = {"kind": "hello", "function": name, "url": self._function_url}
+        hello = {"kind": "hello", "function": name, "url": self._function_url, "kept": RECORDS}
         queue = self._journal.subscribe()
         try:
             await connection.send(response_head(200, [("content-type", "text/event-stream"), _NO_STORE]))
@@ -124,7 +126,8 @@ class _Inspector:
         finally:
             self._journal.unsubscribe(queue)
 
-    async def _invoke(self, connection: Connection, headers: dict[str, str], body: bytes) -> None:
+    async def _invoke(self, connection: Connection, headers: dict[str, str], body: bytes, is_request: bool) -> None:
+        """Send a test event, or the event that the function URL makes of a request."""
         # A page of another origin could send this type only after a preflight, which is refused.
         if headers.get("content-type", "").partition(";")[0].strip() != "application/json":
             await _respond(connection, 415, {"message": "the content type must be application/json"})
@@ -133,9 +136,14 @@ class _Inspector:
             await _respond(connection, 413, {"message": f"at most {_EVENT_LIMIT} bytes are allowed, got more"})
             return
         try:
-            invocation = Invocation(_json(body))
+            value = _json(body)
         except ValueError as error:
             await _respond(connection, 400, {"message": f"not JSON: {error}"})
+            return
+        try:
+            invocation = self._of_request(value) if is_request else Invocation(value)
+        except (h11.LocalProtocolError, ValueError) as error:
+            await _respond(connection, 400, {"message": str(error)})
             return
         try:
             messages = await self._pool.invoke(invocation)
@@ -146,6 +154,28 @@ class _Inspector:
         self._invocations.add(task)
         task.add_done_callback(self._invocations.discard)
         await _respond(connection, 202, {"id": invocation.request_id})
+
+    def _of_request(self, value: Any) -> Invocation:
+        """Return the invocation that the function URL would make of a request.
+
+        Raises:
+            h11.LocalProtocolError: HTTP does not allow the method, the path or a header.
+            ValueError: Something is missing, or has another type.
+        """
+        match value:
+            case {"method": str(method), "path": str(path), "headers": [*pairs], "body": str(text)}:
+                fields = [(str(name), str(value)) for name, value in pairs]
+            case _:
+                raise ValueError("a request has a method, a path, headers and a body")
+        if not path.startswith("/"):
+            raise ValueError(f"the path must begin with /, got {path!r}")
+        body = text.encode()
+        length = [("content-length", str(len(body)))] if body else []
+        host = urlsplit(self._function_url).netloc
+        request = h11.Request(method=method, target=path, headers=[("host", host), *fields, *length])
+        invocation = Invocation({})
+        event = function_url_event(request, body, "127.0.0.1", invocation.request_id, invocation.trace_id)
+        return Invocation(event, invocation.request_id, invocation.trace_id)
 
 
 async def _drain(messages: AsyncIterator[object]) -> None:
