@@ -36,7 +36,7 @@ parallel_runtime := --dist worksteal --numprocesses "$$((2 * $(processors)))"
 demo := build/demo
 
 .PHONY: help demo test check lint lint-style lint-types lint-project-types lint-example-types lint-shell-and-workflows \
-	mutants bench clean
+	mutants bench drift clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
@@ -95,6 +95,11 @@ bench: $(ready) ## Measure generation, the local URL and the runtime against its
 		echo "uv could not set up build/bench. If it finds no Python $(BENCH_PYTHON), name another one with BENCH_PYTHON=…" >&2; exit 1; }
 	@missed=0; python -m benchmarks.bake || missed=1; python -m benchmarks.local_url || missed=1; \
 		build/bench/bin/python -m benchmarks --chart benchmarks/chart.svg && exit $$missed
+
+# With the newest packages, which do not install together with the SAM CLI, so pytest runs without this project's settings.
+drift: $(ready) ## Compare what aws_limits.toml says of AWS with the newest botocore, cfn-lint, CDK and others
+	@COLUMNS=2000 uv run --quiet --isolated --no-project --refresh --with-requirements drift/packages.txt \
+		python -m pytest -c /dev/null --rootdir . -p no:cacheprovider -q --tb=no -rfE drift
 
 clean: ## Remove everything that git ignores, such as .venv and build/
 	@git clean -dffqX

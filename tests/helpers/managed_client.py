@@ -1,7 +1,7 @@
 """A stand-in for AWS's Python client on the day that it streams.
 
-It uses nothing of the streaming runtime. Of what a handler returns it takes `content`, `status_code`, `headers` and
-`cookies`; anything else is buffered JSON, as in AWS's client of today.
+It uses nothing of the streaming runtime. It streams an object with `content`, `status_code`, `headers` and `cookies`.
+Any other result is buffered JSON, as in AWS's client of today.
 """
 
 import http.client

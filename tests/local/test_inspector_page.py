@@ -14,6 +14,8 @@ from playwright.sync_api import Browser, Dialog, Page, expect
 from tests.local.conftest import luminance, needs_chromium
 from tests.local.inspected import Inspected, inspected
 
+from local.journal import RECORDS
+
 pytestmark = [pytest.mark.slow, needs_chromium]
 GATED = """
     def handler(event, context):
@@ -451,7 +453,7 @@ def test_search_and_saved_files(start: Start, visit: Visit, tmp_path: Path) -> N
         assert served.call(path).read()
         expect(page.locator("#name")).to_have_text(f"GET {path}")
     expect(page.locator("#status")).to_have_text("200")
-    expect(page.locator("#kept")).to_have_text("The last 50 are kept.")
+    expect(page.locator("#kept")).to_have_text(f"The last {RECORDS} are kept.")
     for words, count in (("one", 1), ("heard 200", 2), ("get nothing", 0), ("", 2)):
         page.locator("#search").fill(words)
         expect(rows(page).locator("visible=true").locator(".path")).to_have_count(count)

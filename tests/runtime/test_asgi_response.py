@@ -333,7 +333,7 @@ def test_forked_child_does_not_respond(sandbox: Sandbox, more: bool) -> None:
 DEADLINES = {
     "sends": """
         while True:
-            await send(part(b"x"))
+            await send(part(b"x"))  # here
             await asyncio.sleep(0.002)  # here""",
     "waits": """
         await send(part(b"x"))

@@ -9,6 +9,9 @@ from tests.helpers.protocol import ERROR_TYPE, error_report, error_trailers
 from tests.helpers.sandbox import Sandbox
 from tests.helpers.scripted_api import ARN, ERROR, INIT_ERROR, REQUEST_ID, Answer, event, refusal, response_head
 
+# What the message about a wrong item recommends.
+ITEMS = 'json.dumps(…) + "\\n" makes a line of JSON, EventSourceResponse makes events'
+
 
 def test_error_report_bytes(sandbox: Sandbox) -> None:
     ended = sandbox.run("def handler(e, c):\n    raise ValueError('it broke')\n", event())
@@ -47,12 +50,12 @@ BEFORE = {
     "item of the wrong type": (
         "def handler(e, c):\n    yield 1\n",
         "TypeError",
-        "a stream is made of bytes or str, not int",
+        f"a stream is made of bytes or str, not int; {ITEMS}",
     ),
     "async item of the wrong type": (
         "async def handler(e, c):\n    yield {}\n",
         "TypeError",
-        "a stream is made of bytes or str, not dict",
+        f"a stream is made of bytes or str, not dict; {ITEMS}",
     ),
     "content that cannot be streamed": (
         "from streaming_runtime import StreamingResponse\ndef handler(e, c):\n    return StreamingResponse(5)\n",
@@ -175,23 +178,27 @@ def test_error_trailer_bytes(sandbox: Sandbox, code: str) -> None:
 
 
 AFTER = {
-    "int": ("    yield b'x'\n    yield 1\n", b"1\r\nx\r\n", "a stream is made of bytes or str, not int"),
-    "None": ("    yield b'x'\n    yield None\n", b"1\r\nx\r\n", "a stream is made of bytes or str, not NoneType"),
-    "after an empty item": ("    yield b''\n    yield None\n", b"", "a stream is made of bytes or str, not NoneType"),
+    "int": ("    yield b'x'\n    yield 1\n", b"1\r\nx\r\n", "int"),
+    "None": ("    yield b'x'\n    yield None\n", b"1\r\nx\r\n", "NoneType"),
+    "after an empty item": ("    yield b''\n    yield None\n", b"", "NoneType"),
 }
 
 
-@pytest.mark.parametrize(("body", "chunks", "message"), AFTER.values(), ids=list(AFTER))
+@pytest.mark.parametrize(("body", "chunks", "item"), AFTER.values(), ids=list(AFTER))
 @pytest.mark.parametrize("kind", ["def", "async def"])
 def test_wrong_item_after_first_closes_generator(
-    sandbox: Sandbox, kind: str, body: str, chunks: bytes, message: str
+    sandbox: Sandbox, kind: str, body: str, chunks: bytes, item: str
 ) -> None:
     code = f"{kind} handler(e, c):\n  try:\n{body}  finally:\n    print('closed')\n"
     ended = sandbox.run(code, event())
+    message = f"a stream is made of bytes or str, not {item}; {ITEMS}"
+    source = body.splitlines()[1].strip()
+    frame = f'  File "{sandbox.task / "app.py"}", line 4, in handler\n    {source}\n'
     assert [post.raw for post in ended.posts] == [
-        response_head(ended.host) + chunks + error_trailers(error_report("TypeError", message))
+        response_head(ended.host) + chunks + error_trailers(error_report("TypeError", message, frame))
     ]
-    assert ended.output == f"[ERROR] TypeError: {message}\rTraceback (most recent call last):\nclosed\n"
+    shown = frame.rstrip().replace("\n", "\r").replace("  ", "\xa0\xa0")
+    assert ended.output == f"[ERROR] TypeError: {message}\rTraceback (most recent call last):\r{shown}\nclosed\n"
 
 
 def test_failures_do_not_affect_the_next(sandbox: Sandbox) -> None:
@@ -256,13 +263,14 @@ INIT = {
         "import no_such_module\n",
         "app.handler",
         "Runtime.ImportModuleError",
-        "Unable to import module 'app': No module named 'no_such_module'",
+        "Unable to import module 'app': No module named 'no_such_module'; add `no_such_module` to src/requirements.txt",
     ),
     "unknown module": (
         "",
         "nothing.handler",
         "Runtime.ImportModuleError",
-        "Unable to import module 'nothing': No module named 'nothing'",
+        "Unable to import module 'nothing': No module named 'nothing'; "
+        "set Handler in template.yaml to a module in {task}",
     ),
     "syntax error": (
         "def handler(:\n",
@@ -274,7 +282,7 @@ INIT = {
         "",
         "app.handler",
         "Runtime.HandlerNotFound",
-        "Handler 'handler' missing on module 'app'",
+        "Handler 'handler' missing on module 'app'; set Handler in template.yaml to app.NAME of a function",
     ),
     "name without a dot": (
         "",
@@ -308,6 +316,7 @@ INIT = {
 
 @pytest.mark.parametrize(("code", "name", "kind", "message"), INIT.values(), ids=list(INIT))
 def test_failed_init_is_reported(sandbox: Sandbox, code: str, name: str, kind: str, message: str) -> None:
+    message = message.replace("{task}", str(sandbox.task))
     ended = sandbox.run(code, event(), environment={"_HANDLER": name})
     assert ended.targets == [INIT_ERROR]
     report = json.loads(ended.posts[0].body)

@@ -184,7 +184,7 @@ def test_broken_post_is_logged(sandbox: Sandbox, body: bytes, post: Reset | Answ
     assert ended.methods == ["GET", "POST", "GET", "POST", "GET"]
     assert ended.posts[1].body == b"served"
     assert ended.requests[2].connection == ended.requests[1].connection + 1
-    kinds = re.findall(r"^\[ERROR\] (\w+): (.*?)\r", ended.output, re.MULTILINE)
+    kinds = re.findall(r"^\[ERROR\] (\w+): (.*?)[\r\n]", ended.output, re.MULTILINE)
     assert kinds[-1][0] == "RuntimeApiError"
     assert kinds[-1][1].startswith(message)
     assert len(kinds) == (1 if body == b"{}" else 2)

@@ -404,16 +404,16 @@ def test_connection_that_breaks_before_the_first_item(sandbox: Sandbox, definiti
         {definition} events():
             yield "x"
         import streaming_runtime.invocation as invocation
-        prepare = invocation._Exchange._prepare
+        prepare = invocation.Exchange._prepare
         def prepare_slowly(exchange, result):
             prepare(exchange, result)
             for thread in threading.enumerate():
                 if thread.name == "heartbeat":
                     thread.join()  # it ends when a ping has failed
-        invocation._Exchange._prepare = prepare_slowly
+        invocation.Exchange._prepare = prepare_slowly
         def handler(event, context):
             return EventSourceResponse(events(), ping=0.01) if event == 1 else "served"
         """
     ended = sandbox.run(code, event(b"1"), event(b"2"), posts=[Reset(at=b": ping\n")])
     assert ended.bodies[1] == b'"served"'
-    assert ended.output.startswith("[ERROR] RuntimeApiError: the response was aborted\r")
+    assert ended.output.startswith("[ERROR] RuntimeApiError: the response was aborted\n")

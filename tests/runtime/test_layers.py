@@ -11,16 +11,26 @@ from tests.helpers.sandbox import SOURCE
 FOLDER = SOURCE / "streaming_runtime"
 LAYERS = {
     "entry": ("__main__", "lifecycle", "workers", "snapstart"),
-    "cycle": ("invocation",),
-    "optional": ("asgi", "lifespan", "event_stream", "metrics"),
+    "cycle": ("invocation", "enclosure"),
+    "optional": ("asgi", "lifespan", "event_stream", "metrics", "decorators"),
     "core": ("importer", "marshalling", "response_stream", "context", "event_loop"),
     "client": ("runtime_api",),
-    "base": ("responses", "wire", "errors", "logs", "deadline"),
+    "base": ("responses", "wire", "errors", "logs", "deadline", "threads"),
     "types": ("_types",),
 }
 MODULES = {module for modules in LAYERS.values() for module in modules}
 # Imported on demand, so that functions that do not use them start no later.
-ON_DEMAND = {"asgi", "lifespan", "event_stream", "metrics", "workers", "snapstart"}
+ON_DEMAND = {
+    "asgi",
+    "lifespan",
+    "event_stream",
+    "metrics",
+    "workers",
+    "snapstart",
+    "enclosure",
+    "decorators",
+    "threads",
+}
 
 
 def loaded_with(module: str) -> set[str]:

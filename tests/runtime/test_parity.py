@@ -178,7 +178,10 @@ CASES: dict[str, Case] = {
 
 
 # What follows these is the wording of the JSON library, or of Python.
-WORDS = re.compile(r"(Unable to (un)?marshal \w+: |Unable to parse [\w ]+: |Bad handler 'handler': )[^\r]*")
+WORDS = re.compile(r"(Unable to (un)?marshal \w+: |Unable to parse [\w ]+: |Bad handler 'handler': )[^\r\n]*")
+# What only this runtime adds to the errors that Lambda knows as `Runtime.…`: a remedy, and lines of the function.
+REMEDY = re.compile(r"; (add `\w+` to|set Handler in) [^\r\n]*")
+LINES = re.compile(r"(\[ERROR\] Runtime\.(?!UserCodeSyntaxError)[^\r]*)\r.*")
 
 
 def run_both(sandbox: Sandbox, case: Case, posts: Sequence[Answer] = ()) -> tuple[Ended, Ended]:
@@ -201,7 +204,9 @@ def posts(ended: Ended) -> list[dict[str, Any]]:
             cause["paths"].sort()
             cause["exceptions"][0]["message"] = WORDS.sub(r"\1", cause["exceptions"][0]["message"])
         if isinstance(body, dict) and "stackTrace" in body:
-            body["errorMessage"] = WORDS.sub(r"\1", body["errorMessage"])
+            body["errorMessage"] = REMEDY.sub("", WORDS.sub(r"\1", body["errorMessage"]))
+            if body["errorType"].startswith("Runtime.") and body["errorType"] != "Runtime.UserCodeSyntaxError":
+                body["stackTrace"] = []
             body["stackTrace"] = [entry for entry in body["stackTrace"] if not IMPORT_SYSTEM.match(entry)]
         kind = post.target.endswith("/init/error") and post.headers[ERROR_TYPE]
         invocation_id = post.headers.get("lambda-runtime-invocation-id")
@@ -216,7 +221,7 @@ def log(ended: Ended) -> list[str]:
     output = re.sub(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d([.,]\d{3})*", "TIME", output)
     entries = []
     for entry in WORDS.sub(r"\1", output).split("\n"):
-        frames = re.split(r"\r(?=\xa0\xa0File)", entry)
+        frames = re.split(r"\r(?=\xa0\xa0File)", LINES.sub(r"\1", REMEDY.sub("", entry)))
         entries.append("\r".join(frame for frame in frames if not IMPORT_SYSTEM.match(frame)))
     return entries
 
@@ -300,6 +305,17 @@ def outcome(post: Request) -> object:
     except ValueError:
         return post.body.decode()
     return body["errorType"] if post.target.endswith("/error") else body
+
+
+def test_faults_name_lines(sandbox: Sandbox) -> None:
+    traces = [posts_raw(ended)["stackTrace"] for ended in run_both(sandbox, Case("import no_such_module\n"))]
+    assert [len(trace) for trace in traces] == [0, 1]
+
+
+def posts_raw(ended: Ended) -> dict[str, Any]:
+    """The error object of the first post, unchanged."""
+    report: dict[str, Any] = json.loads(ended.posts[0].body)
+    return report
 
 
 def test_stack_trace_includes_causes(sandbox: Sandbox) -> None:

@@ -10,7 +10,8 @@ yield:
 - any other JSON value.
 
 An `AsgiHandler` turns an ASGI application into a handler. Shortly before the Lambda timeout, `StreamDeadlineExceeded`
-is raised in a handler that is still running.
+is raised in a handler that is still running. Below a decorator of a library that watches the function, `streaming`
+lets that see the whole stream.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .asgi import AsgiHandler
     from .deadline import StreamDeadlineExceeded
+    from .enclosure import streaming
     from .event_stream import EventSourceResponse, ServerSentEvent
     from .responses import StreamingResponse
 
@@ -41,6 +43,7 @@ __all__ = [
     "ServerSentEvent",
     "StreamDeadlineExceeded",
     "StreamingResponse",
+    "streaming",
 ]
 
 # Names are imported on first use, so that a function pays only for what it uses.
@@ -50,6 +53,7 @@ _MODULES = {
     "ServerSentEvent": "event_stream",
     "StreamDeadlineExceeded": "deadline",
     "StreamingResponse": "responses",
+    "streaming": "enclosure",
 }
 
 

@@ -15,9 +15,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
     from asyncio import AbstractEventLoop, Task
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from types import FrameType
     from typing import Any
+
+    from ._types import Frame
 else:
     import _signal  # rather than `signal`, for the cold start: see __init__.py
 
@@ -52,7 +54,33 @@ class StreamDeadlineExceeded(BaseException):
     """The Lambda timeout is about to end the invocation.
 
     Like `KeyboardInterrupt`, this is not an `Exception`: a loop that retries on errors must not catch it.
+
+    Attributes:
+        thread: Stack of the thread in which the function's code was running, if that was not the main thread.
     """
+
+    thread: Sequence[Frame] = ()
+
+
+class _DeadlineForDecorators(StreamDeadlineExceeded, Exception):
+    """The deadline as the decorators of a handler see it, most of which look for `Exception` alone."""
+
+
+_DeadlineForDecorators.__name__ = _DeadlineForDecorators.__qualname__ = StreamDeadlineExceeded.__name__
+
+
+def as_exception(error: BaseException) -> BaseException:
+    """Return an `Exception` in place of a deadline that has left the handler; any other error unchanged."""
+    if type(error) is not StreamDeadlineExceeded:
+        return error
+    late = _DeadlineForDecorators(*error.args).with_traceback(error.__traceback__)
+    late.thread = error.thread
+    late.__cause__, late.__context__, late.__suppress_context__ = (
+        error.__cause__,
+        error.__context__,
+        error.__suppress_context__,
+    )
+    return late
 
 
 class Deadline:
@@ -100,6 +128,7 @@ class Deadline:
     _delivered: ref[Any] | None = None  # what the handler got: the exception, or the message of its cancellation
     _cancellations = _undone = 0
     _swallowed = False  # at the last signal, the handler seemed to have swallowed it
+    _thread: Sequence[Frame] = ()
     _stalled = False  # the current send was already in progress at the last signal
 
     def __init__(self, deadline_ms: int, abort: Callable[[], None]) -> None:
@@ -149,6 +178,7 @@ class Deadline:
         if self._cancellations and _is_cancellation(error):
             late = self.error().with_traceback(error.__traceback__)
             late.__context__ = self._raised or error.__context__
+            late.thread = self._thread
             return late
         group = error if issubclass(type(error), BaseExceptionGroup) else None
         if self.passed and isinstance(group, BaseExceptionGroup) and group.subgroup(StreamDeadlineExceeded) is not None:
@@ -210,6 +240,9 @@ class Deadline:
         task = self._task
         if self._state is _REQUESTED and task is not None and not (task.done() or self._is_running(sys._getframe())):
             self._state = _CANCELLED
+            from .threads import user_thread
+
+            self._thread = user_thread()
             message = _Message(self.error())
             self._delivered = ref(message)
             self._cancellations += 1

@@ -9,6 +9,7 @@ import os
 from binascii import b2a_base64
 
 from . import wire
+from .deadline import StreamDeadlineExceeded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,12 +30,14 @@ _CHAIN_LIMIT = 20  # exceptions in one stack trace
 _REPETITIONS = 3  # repetitions of a frame that are written out
 _LIBRARY = os.path.dirname(os.__file__)
 # Files whose frames come between Lambda and the user's code: this package, the event loop, the import system.
+_PACKAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "")
 _INTERNAL = (
-    os.path.join(os.path.dirname(os.path.abspath(__file__)), ""),
+    _PACKAGE,
     os.path.join(_LIBRARY, "asyncio", ""),
     os.path.join(_LIBRARY, "importlib", ""),
     "<frozen importlib.",
 )
+_CODE = ("__code__", "gi_code", "ag_code")  # attributes of a function and of generators
 # Its descriptors read the attributes of an exception: a subclass may define attributes of the same names.
 _BASE: Any = BaseException
 _DEADLINE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "deadline.py")
@@ -49,15 +52,48 @@ class RuntimeFault(Exception):
         self.stack_trace = stack_trace or []
 
 
-def report(error: BaseException, request_id: str = "") -> Report:
-    """Return the error object that Lambda returns to the caller. It consists of JSON values."""
+def report(error: BaseException, request_id: str = "", *sources: object) -> Report:
+    """Return the error object that Lambda returns to the caller. It consists of JSON values.
+
+    Args:
+        error: The exception.
+        request_id: Id of the invocation.
+        sources: Generators and functions of the user's code. If `error` itself has no line of that, the report shows
+            where the first of them is.
+    """
     fault = _fault(error)
+    stack_trace = fault.stack_trace if fault else _stack_trace(error, set())
+    for source in sources:
+        stack_trace = stack_trace or location(source)
     return {
         "errorMessage": _message(error),
         "errorType": _type_name(error),
         "requestId": request_id,
-        "stackTrace": fault.stack_trace if fault else _stack_trace(error, set()),
+        "stackTrace": stack_trace,
     }
+
+
+def location(source: Any) -> list[str]:
+    """Return the line where a generator is, or where a function is defined, as a stack trace; empty if unknown."""
+    frame = None
+    while source is not None:  # down to the innermost generator that is delegated to, or the innermost function
+        frame = getattr(source, "gi_frame", None) or getattr(source, "ag_frame", None) or frame
+        inner = getattr(source, "gi_yieldfrom", None) or getattr(source, "__wrapped__", None)
+        if inner is None:
+            break
+        source = inner
+    if frame is not None:
+        found = frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name
+    elif (code := next((getattr(source, name, None) for name in _CODE if hasattr(source, name)), None)) is not None:
+        found = code.co_filename, code.co_firstlineno, code.co_name
+    else:
+        return []
+    return formatted([found])
+
+
+def import_trace(error: BaseException) -> list[str]:
+    """Return the stack trace of a failed import in the user's code."""
+    return formatted([frame for frame in _frames(error) if not frame[0].startswith(_INTERNAL)])
 
 
 def type_header(kind: str) -> tuple[str, str]:
@@ -109,7 +145,7 @@ def _fault(error: BaseException) -> RuntimeFault | None:
 def _stack_trace(error: BaseException, seen: set[int]) -> list[str]:
     """Return the frames of `error`, then type, message and frames of each cause and of each member of a group."""
     seen.add(id(error))
-    entries = _formatted(_frames(error))
+    entries = formatted(_frames(error))
     cause = _BASE.__cause__.__get__(error)
     if cause is None and not _BASE.__suppress_context__.__get__(error):
         cause = _BASE.__context__.__get__(error)
@@ -118,10 +154,13 @@ def _stack_trace(error: BaseException, seen: set[int]) -> list[str]:
         # The chain may be a circle.
         if other is not None and id(other) not in seen and len(seen) < _CHAIN_LIMIT:
             entries += [f"{label} {_type_name(other)}: {_message(other)}\n", *_stack_trace(other, seen)]
+    if issubclass(type(error), StreamDeadlineExceeded):
+        thread: list[Frame] = _BASE.__getattribute__(error, "thread")
+        entries += ["In a thread\n", *formatted(thread)] if thread else []
     return entries
 
 
-def _formatted(frames: list[Frame]) -> list[str]:
+def formatted(frames: list[Frame]) -> list[str]:
     """Format frames as `traceback` does for awslambdaric.
 
     Importing that module takes longer than the rest of a report. It also imports modules such as ``token``, whose
@@ -181,4 +220,11 @@ def _frames(error: BaseException) -> list[Frame]:
         first += 1
     while last > first and frames[last - 1][0] == _DEADLINE:  # which raised in the user's code
         last -= 1
-    return frames[first:last]
+    kept = frames[first:last]
+    # The runtime's own frames between those of the handler's decorators and of the handler.
+    while kept and any(is_own := [path.startswith(_PACKAGE) for path, _, _ in kept]):
+        number = is_own.index(True)
+        if all(is_own[number:]):
+            break
+        del kept[number]
+    return kept

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from .errors import RuntimeFault
+from .errors import RuntimeFault, formatted, import_trace, location
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,6 +18,19 @@ if TYPE_CHECKING:
 _PROTECTED = frozenset(
     {"collections", "copyreg", "enum", "functools", "json", "keyword", "operator", "re", "reprlib", "types"}
 )
+
+
+# Packages that are installed by another name than that of their module.
+_DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "bs4": "beautifulsoup4",
+    "cv2": "opencv-python-headless",
+    "dateutil": "python-dateutil",
+    "dotenv": "python-dotenv",
+    "jwt": "pyjwt",
+    "sklearn": "scikit-learn",
+    "yaml": "pyyaml",
+}
 
 
 class _StandardLibraryFinder:
@@ -74,16 +87,33 @@ def load_handler(name: str) -> Handler:
     try:
         __import__(dotted_name)
     except ImportError as error:
-        raise RuntimeFault("Runtime.ImportModuleError", f"Unable to import module '{module_name}': {error}") from error
+        problem = f"Unable to import module '{module_name}': {error}{_import_remedy(error, dotted_name)}"
+        raise RuntimeFault("Runtime.ImportModuleError", problem, import_trace(error)) from error
     except SyntaxError as error:
         where = f'  File "{error.filename}" Line {error.lineno}\n    {error.text}'
         raise RuntimeFault(
             "Runtime.UserCodeSyntaxError", f"Syntax error in module '{module_name}': {error}", [where]
         ) from error
+    module = sys.modules[dotted_name]
     try:
-        handler: Handler = getattr(sys.modules[dotted_name], attribute)
+        handler: Handler = getattr(module, attribute)
     except AttributeError:
-        raise RuntimeFault(
-            "Runtime.HandlerNotFound", f"Handler '{attribute}' missing on module '{module_name}'"
-        ) from None
+        functions = [value for value in vars(module).values() if getattr(value, "__module__", None) == dotted_name]
+        found = [function for function in functions if hasattr(function, "__code__")]
+        names = (
+            ", ".join(f"{module_name}.{function.__name__}" for function in found) or f"{module_name}.NAME of a function"
+        )
+        problem = f"Handler '{attribute}' missing on module '{module_name}'; set Handler in template.yaml to {names}"
+        lines = [line for function in found for line in location(function)]
+        lines = lines or formatted([(str(module.__file__), 1, "<module>")])
+        raise RuntimeFault("Runtime.HandlerNotFound", problem, lines) from None
     return handler
+
+
+def _import_remedy(error: ImportError, module: str) -> str:
+    missing = (error.name or "").partition(".")[0]
+    if not isinstance(error, ModuleNotFoundError) or missing in sys.modules:
+        return ""
+    if missing == module.partition(".")[0]:
+        return f"; set Handler in template.yaml to a module in {os.getcwd()}"
+    return f"; add `{_DISTRIBUTIONS.get(missing, missing)}` to src/requirements.txt"

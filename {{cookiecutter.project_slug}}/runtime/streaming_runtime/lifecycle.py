@@ -117,6 +117,10 @@ def _initialize(handler_name: str) -> Handler:
     deadline.setup()
     configure_sys_path()
     handler = load_handler(handler_name)
+    if hasattr(handler, "__wrapped__") or hasattr(handler, "func"):  # it has decorators
+        from .decorators import checked
+
+        handler = checked(handler)
     if event_loop.shutdown_hooks:
         import signal
 

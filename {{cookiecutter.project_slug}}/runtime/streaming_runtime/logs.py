@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 FRAMES_VARIABLE = "_LAMBDA_TELEMETRY_LOG_FD"
 
 _NO_BREAK_SPACE = "\u00a0"
-_ERROR = 40  # logging.ERROR
+_ERROR, _WARNING = 40, 30  # of `logging`
 # Types of frames without a level. A level adds 4, and 4 more for each step of 10 from `logging.NOTSET` on.
 _JSON_FRAME, _TEXT_FRAME = 0xA55A0002, 0xA55A0003
 
@@ -225,7 +225,9 @@ def error(report: Report) -> None:
         _log.write(to_json(entry), _frame_type(_JSON_FRAME, _ERROR), "\n")
         return
     head = ": ".join(part for part in (report["errorType"], report["errorMessage"]) if part)
-    lines = [f"[ERROR] {head}", "Traceback (most recent call last):"]
+    lines = [f"[ERROR] {head}"]
+    if report["stackTrace"]:
+        lines.append("Traceback (most recent call last):")
     for entry in report["stackTrace"]:
         for line in entry.splitlines():
             # CloudWatch drops ordinary spaces at the start of a line.
@@ -236,6 +238,18 @@ def error(report: Report) -> None:
     else:
         # A carriage return breaks the line within a log entry; a line feed would start a new entry.
         _log.write("\r".join(lines).replace("\n", "\r") + "\n", _TEXT_FRAME)
+
+
+def warn(message: str) -> None:
+    """Log a warning of the runtime's own."""
+    seconds, milliseconds = divmod(time.time_ns() // 1_000_000, 1000)
+    now = time.strftime(_TIME_FORMAT, time.gmtime(seconds))
+    if _log.json_format:
+        entry = {"timestamp": now + "Z", "level": "WARNING", "message": message, "requestId": _log.request_id}
+        _log.write(to_json(entry), _frame_type(_JSON_FRAME, _WARNING), "\n")
+    else:
+        text = f"[WARNING]\t{now}.{milliseconds:03}Z\t{_log.request_id}\t{message}\n"
+        _log.write(text, _frame_type(_TEXT_FRAME, _WARNING))
 
 
 def to_json(value: dict[str, Any]) -> str:

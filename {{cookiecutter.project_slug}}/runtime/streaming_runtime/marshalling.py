@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from . import wire
-from .errors import RuntimeFault
+from .errors import RuntimeFault, location
 from .responses import StreamingResponse
 
 TYPE_CHECKING = False
@@ -83,11 +83,22 @@ def reply_to(result: Any, buffered: bool = False) -> Reply:
         return Reply(wire.OCTET_STREAM, None, result)
     if isinstance(result, (bytes, bytearray, memoryview)):
         return Reply(wire.OCTET_STREAM, None, [result])
+    if hasattr(result, "__code__"):
+        name = getattr(result, "__name__", "")
+        problem = f"it is the function '{name}', not what that returns: call it, as in `return {name}()`"
+        raise RuntimeFault("Runtime.MarshalError", f"Unable to marshal response: {problem}", location(result))
     try:
         encoded = wire.to_json(result).encode()
     except Exception as error:  # the value's own methods may raise anything
         raise RuntimeFault("Runtime.MarshalError", f"Unable to marshal response: {error}") from error
     return Reply("application/json", None, [encoded])
+
+
+def streams(result: Any) -> bool:
+    """Whether a handler's `result` is a stream."""
+    if isinstance(result, dict):
+        return "statusCode" in result and _is_iterator(result.get("body"))
+    return isinstance(result, StreamingResponse) or _is_iterator(result)
 
 
 def _is_iterator(value: object) -> bool:

@@ -19,7 +19,6 @@ class StreamingResponse:
     The name and the order of the arguments are Starlette's; `cookies` is Lambda's.
 
     Attributes:
-        content: The items to stream.
         status_code: HTTP status.
         headers: Header values by name.
         cookies: Values of the ``Set-Cookie`` headers.
@@ -52,13 +51,32 @@ class StreamingResponse:
         """
         if isinstance(cookies, str):
             raise ValueError("cookies must be a list of str, one for each cookie")
-        self.content: Content = [content] if isinstance(content, (str, *_BYTES)) else content
+        if hasattr(content, "__code__"):
+            name = getattr(content, "__name__", "")
+            raise TypeError(f"content is the function '{name}', not what that returns: call it, as in `{name}()`")
+        # In a private attribute, because X-Ray's SDK iterates the public ones of what a handler returns.
+        self._content: Content = [content] if isinstance(content, (str, *_BYTES)) else content
         self.status_code = status_code
         self.headers = {wire.check_header_name(name).lower(): value for name, value in (headers or {}).items()}
         if media_type is not None or status_code not in wire.WITHOUT_CONTENT:
             self.headers.setdefault("content-type", _content_type(media_type))
         self.cookies = list(cookies or ())
         self.metadata()
+
+    @property
+    def content(self) -> Content:
+        """The items to stream."""
+        return self._content
+
+    @content.setter
+    def content(self, content: Content) -> None:
+        self._content = content
+
+    def __deepcopy__(self, _memo: object) -> StreamingResponse:
+        """Return a copy with the same content, because a generator cannot be copied."""
+        twin = object.__new__(type(self))
+        vars(twin).update(vars(self), headers=dict(self.headers), cookies=list(self.cookies))
+        return twin
 
     def metadata(self) -> bytes:
         """Encode the current status, headers and cookies the way Lambda expects them.
@@ -83,7 +101,8 @@ class StreamingResponse:
             return item.encode()
         if isinstance(item, _BYTES):
             return bytes(item)
-        raise TypeError(f"a stream is made of bytes or str, not {type(item).__name__}")
+        remedy = 'json.dumps(…) + "\\n" makes a line of JSON, EventSourceResponse makes events'
+        raise TypeError(f"a stream is made of bytes or str, not {type(item).__name__}; {remedy}")
 
     def final_chunk(self, report: Report) -> bytes:
         """Return what is sent before the end of a stream that failed after its first byte. Nothing, in this class."""
