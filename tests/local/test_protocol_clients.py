@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.helpers.environments import environment
-from tests.helpers.support import TEMPLATE, user_environment
+from tests.helpers.support import TEMPLATE, environment, user_environment
 from tests.local.conftest import TIMEOUT, function
 
 from local.function_url import running
