@@ -20,7 +20,7 @@ response_head = (
     "Transfer-Encoding: chunked\r\n\r\n"
 ).encode()
 size_line = b"%x\r\n" % len(CHUNK)
-scope = {
+scope: dict[str, Any] = {
     "type": "http",
     "asgi": {"version": "3.0", "spec_version": "2.4"},
     "http_version": "1.1",
