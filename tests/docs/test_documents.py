@@ -58,6 +58,8 @@ RUN_BY = {
     "sam local invoke": "tests/template/test_sam_local.py",
     "sam remote invoke": README,
     "sam validate --lint": "tests/template/test_generated.py",
+    "curl --no-buffer --fail-with-body https://YOUR-URL/lines": "tests/local/test_clients.py",
+    "make proxy URL=…": README,
     "make demo": ".ci/run",
     "make test": ".ci/run",
     "apt-get install chromium": ".ci/run",

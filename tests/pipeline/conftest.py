@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.helpers.environments import environment
-from tests.helpers.support import Bake, free_ports, run, user_environment
+from tests.helpers.support import Bake, environment, free_ports, run, user_environment
 from tests.pipeline.policies import Policy
 from tests.pipeline.runner import STAND_INS, Runner
 
