@@ -49,6 +49,7 @@ RUN_BY = {
     "PYTHON_HOME=/opt/python3.13 make build": README,
     "python -m local.probe --serve .aws-sam/build/template.yaml": "tests/template/test_runtimes.py",
     "python -m drift.limits": "tests/docs/test_aws_limits.py",
+    "python -m benchmarks.applications": "tests/benchmarks/test_benchmarks.py",
     "uv python install": "tests/template/test_runtimes.py",
     "cd my-sam-app": ADOPTED,
     f"cookiecutter {TEMPLATE_ADDRESS} --directory adopt function=HelloFunction": ADOPTED,
