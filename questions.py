@@ -32,6 +32,8 @@ OPTIONS: Answers = {
 }
 # These keep their default unless they are given by name, in a configuration file or in a replay.
 NOT_ASKED = (
+    "jwt_issuer",
+    "jwt_audience",
     "cors_origins",
     "cors_credentials",
     "memory",
@@ -44,7 +46,7 @@ NOT_ASKED = (
 NUMERIC = ("memory", "timeout", "reserved_concurrency", "log_retention")
 # Options that an earlier answer makes pointless: option, earlier option, and whether its answer leaves a choice.
 CONDITIONS: dict[str, tuple[str, Callable[[str], bool]]] = {
-    "bedrock_model": ("example", lambda example: example == "bedrock"),
+    "bedrock_model": ("example", lambda example: example in ("agent", "bedrock")),
     "url_auth": ("front_door", lambda front_door: front_door != "cloudfront"),
 }
 INTRODUCTION = f"""

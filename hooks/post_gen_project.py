@@ -53,7 +53,7 @@ No browser opens the page at the deployed URL, because browsers do not sign requ
 shows it, and so does a deployment with front_door=cloudfront or url_auth=NONE.
 """
 # Examples that serve a page.
-WITH_PAGE = ("sse", "bedrock")
+WITH_PAGE = ("sse", "agent", "bedrock")
 
 # Paths that only one answer to an option keeps in the project: option, answer, path.
 OPTIONAL_PATHS = (
@@ -61,6 +61,16 @@ OPTIONAL_PATHS = (
     ("runtime", "container", ".dockerignore"),
     ("runtime", "provided.al2023", "interpreter.sh"),
     ("front_door", "rest-api", "events/rest.json"),
+    ("url_auth", "jwt", "local/issuer.py"),
+    ("url_auth", "jwt", "runtime/front_door/__init__.py"),
+    ("url_auth", "jwt", "runtime/front_door/entry.py"),
+    ("url_auth", "jwt", "runtime/front_door/guard.py"),
+    ("url_auth", "jwt", "runtime/front_door/keys.py"),
+    ("url_auth", "jwt", "runtime/front_door/packages.txt"),
+    ("url_auth", "jwt", "runtime/front_door/sign_in.html"),
+    ("url_auth", "jwt", "runtime/front_door/tokens.py"),
+    ("url_auth", "jwt", "tests/test_front_door.py"),
+    ("url_auth", "jwt", "tests/test_template_tokens.py"),
     ("deploy_pipeline", "github-actions", ".github/dependabot.yml"),
     ("deploy_pipeline", "github-actions", ".github/workflows/ci.yml"),
     ("deploy_pipeline", "github-actions", ".github/workflows/deploy.yml"),
@@ -74,7 +84,7 @@ OPTIONAL_PATHS = (
 RETIRED_PATHS = ("src/bootstrap", "src/streaming_runtime")
 # One folder for each example except the first, whose files they replace, and one for files that several examples share.
 EXAMPLES = Path("examples")
-SHARED = {"bedrock": "chat"}
+SHARED = {"agent": "chat", "bedrock": "chat"}
 
 # Commercial regions where Lambda has function URLs and CloudFormation can make them.
 REGIONS = frozenset(AWS["url"]["regions"])
@@ -83,6 +93,8 @@ PROFILES = {profile: tuple(regions) for profile, regions in AWS["bedrock"]["prof
 # What an account can reserve before its quota is raised. A new account often has less, and less memory.
 USUAL_CONCURRENCY = AWS["concurrency"]["usual"] - AWS["concurrency"]["unreserved"]
 USUAL_MEMORY = AWS["memory"]["new_account"]
+# The default, which no issuer can have: https://www.rfc-editor.org/rfc/rfc2606#section-3
+EXAMPLE_ISSUER = "https://issuer.example.com"
 # How much of an answer a warning shows.
 MAX_SHOWN = 80
 
@@ -146,7 +158,10 @@ def _warnings(given: dict[str, str]) -> Iterator[str]:
     if given["front_door"] == "cloudfront" and given["example"] == "fastapi":
         doubt = "hides the distribution's host from the application, whose absolute URLs then name the function URL"
         yield _warning("front_door", doubt, "cloudfront", "Use relative URLs in redirects and links")
-    if given["example"] == "bedrock":
+    if given["url_auth"] == "jwt" and given["jwt_issuer"] == EXAMPLE_ISSUER:
+        doubt = "is only an example, so the deployed function refuses every caller"
+        yield _warning("jwt_issuer", doubt, EXAMPLE_ISSUER, "Set JWT_ISSUER and JWT_AUDIENCE in template.yaml")
+    if given["example"] in ("agent", "bedrock"):
         yield from _model_warnings(model, region)
     if given["reserved_concurrency"] and int(given["reserved_concurrency"]) > USUAL_CONCURRENCY:
         doubt = f"is above the {USUAL_CONCURRENCY} that an account can reserve before its quota is raised"

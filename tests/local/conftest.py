@@ -222,6 +222,7 @@ def serve(stack: ExitStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         limit: int = 10,
         limits: bool = False,
         hosts: tuple[str, ...] = (),
+        sampled: bool = False,
         code: Path | None = None,
         url: dict[str, Any] | None = None,
         **variables: str,
@@ -234,7 +235,7 @@ def serve(stack: ExitStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         settings: dict[str, Any] = {**({"code": code} if code else {}), **(url or {})}
         served = function(timeout=timeout, environment=environment, **settings)
         log = LogCollector()
-        address = stack.enter_context(running(served, limit, log, limits, hosts))
+        address = stack.enter_context(running(served, limit, log, limits, hosts, sampled))
         return Served(address, gate, told, folder, log.pieces, stack)
 
     return start

@@ -1,4 +1,4 @@
-"""Events of a function URL, in payload format 2.0: made from HTTP requests, read from files, turned into requests.
+"""Events of a function URL, in payload format 2.0, and of a REST API: made from requests, read from files.
 
 https://docs.aws.amazon.com/lambda/latest/dg/urls-invocation.html#urls-request-payload
 """
@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 import h11
 
+from .aws import ACCOUNT
 from .http_server import field_values, join_values
 
 #: Headers of a connection, not of a request or response (RFC 9110, section 7.6.1).
@@ -84,6 +87,82 @@ def function_url_event(
     if event["isBase64Encoded"]:
         event["body"] = base64.b64encode(body).decode()
     return event
+
+
+def match_route(routes: Iterable[tuple[str, str]], method: str, path: str) -> tuple[str, dict[str, str]] | None:
+    """Return the path of the best route for a request, and its parameters; None without such a route.
+
+    A route is a method, or ANY, and a path such as `/orders/{id}` or `/{proxy+}`. A fixed segment is better than a
+    parameter, and one segment better than the rest of the path.
+    """
+    found = []
+    for route_method, route in routes:
+        expression = re.sub(r"\\\{(\w+)\\\+\\\}", r"(?P<\1>.+)", re.escape(route))
+        expression = re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^/]+)", expression)
+        matched = re.fullmatch(expression, path)
+        if matched is not None and route_method.upper() in (method, "ANY", "*"):
+            found.append((route.count("+}"), route.count("{"), route, matched.groupdict()))
+    return min(found, key=lambda of: of[:2])[2:] if found else None
+
+
+def rest_api_event(
+    request: h11.Request,
+    body: bytes,
+    source_ip: str,
+    request_id: str,
+    trace_id: str,
+    resource: str,
+    parameters: dict[str, str],
+) -> dict[str, Any]:
+    """Return the event that a REST API makes from an HTTP request, in payload format 1.0.
+
+    https://docs.aws.amazon.com/apigateway/latest/developerguide/set-up-lambda-proxy-integrations.html
+    """
+    pairs = [(name.decode("latin-1").title(), value.decode("latin-1")) for name, value in request.headers]
+    pairs = [(name, value) for name, value in pairs if name.lower() not in HOP_BY_HOP]
+    path, _, query = request.target.decode("latin-1").partition("?")
+    queries = parse_qsl(query, keep_blank_values=True)
+    domain, port = _split_host(field_values(request).get("host", "localhost"))
+    pairs += [("X-Amzn-Trace-Id", trace_id), ("X-Forwarded-For", source_ip)]
+    pairs += [("X-Forwarded-Port", port), ("X-Forwarded-Proto", "http")]
+    headers, method, now = dict(pairs), request.method.decode(), time.time()
+    text = _text(body, headers.get("Content-Type", "")) if body else None
+    return {
+        "resource": resource,
+        "path": unquote(path),
+        "httpMethod": method,
+        "headers": headers,
+        "multiValueHeaders": _multiple(pairs),
+        "queryStringParameters": dict(queries) or None,
+        "multiValueQueryStringParameters": _multiple(queries) or None,
+        "pathParameters": {name: unquote(value) for name, value in parameters.items()} or None,
+        "stageVariables": None,
+        "requestContext": {
+            "accountId": ACCOUNT,
+            "apiId": "local",
+            "domainName": domain,
+            "domainPrefix": domain.partition(".")[0],
+            "extendedRequestId": request_id,
+            "httpMethod": method,
+            "identity": {"sourceIp": source_ip, "userAgent": headers.get("User-Agent", "")},
+            "path": path,
+            "protocol": "HTTP/" + request.http_version.decode(),
+            "requestId": request_id,
+            "requestTime": time.strftime("%d/%b/%Y:%H:%M:%S +0000", time.gmtime(now)),
+            "requestTimeEpoch": int(now * 1000),
+            "resourcePath": resource,
+            "stage": "local",
+        },
+        "body": base64.b64encode(body).decode() if body and text is None else text,
+        "isBase64Encoded": bool(body) and text is None,
+    }
+
+
+def _multiple(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    values: dict[str, list[str]] = {}
+    for name, value in pairs:
+        values.setdefault(name, []).append(value)
+    return values
 
 
 def read_event(file: str) -> Any:

@@ -14,13 +14,13 @@ import threading
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import Future
-from typing import TextIO
+from typing import Any, TextIO
 
 import h11
 
 from .access import host_name, is_loopback
 from .cors import cors_headers, is_preflight
-from .events import function_url_event
+from .events import function_url_event, match_route, rest_api_event
 from .http_server import ClientDisconnected, Connection, Server, field_values, response_head, url_of
 from .invocation import Invocation, new_trace_id
 from .journal import Observer
@@ -31,8 +31,10 @@ from .template import Function
 
 _JSON = ("content-type", "application/json")
 _THROTTLED = b'{"Reason":"ConcurrentInvocationLimitExceeded","Type":"User","message":"Rate Exceeded."}'
+_NO_ROUTE = b'{"message":"Missing Authentication Token"}'  # as API Gateway says it
 _METHODS = ("allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
 _TRACE_ROOT = re.compile(r"Root=1-[0-9a-f]{8}-[0-9a-f]{24}")
+_SAMPLED = re.compile(r"(?:^|;)\s*Sampled=([01])\s*(?:;|$)")
 
 
 @contextlib.asynccontextmanager
@@ -63,6 +65,7 @@ def running(
     observer: Observer | None = None,
     limits: bool = False,
     allowed_hosts: Iterable[str] = (),
+    sampled: bool = False,
 ) -> Iterator[str]:
     """Serve `function` in a thread until the block ends, for code that is not asynchronous; the block gets the URL.
 
@@ -72,13 +75,14 @@ def running(
         observer: What to tell about each invocation; by default the log goes to standard output.
         limits: Whether Lambda's limits of size and bandwidth apply to a response.
         allowed_hosts: Names that requests may have in `Host`, besides those of the loopback interface.
+        sampled: Whether to sample traces, unless the client decides.
     """
     started: Future[tuple[str, Callable[[], object]]] = Future()
 
     async def serve() -> None:
         loop = asyncio.get_running_loop()
         stop = asyncio.Event()
-        pool = SandboxPool(function, observer or LogWriter(sys.stdout), limit, limits)
+        pool = SandboxPool(function, observer or LogWriter(sys.stdout), limit, limits, sampled=sampled)
         async with serving(pool, "127.0.0.1", 0, allowed_hosts) as url:
             started.set_result((url, lambda: loop.call_soon_threadsafe(stop.set)))
             await stop.wait()
@@ -149,7 +153,8 @@ class _FunctionUrl:
             return
         body = await connection.read_body(REQUEST_LIMIT)
         request_id = str(uuid.uuid4())
-        known = _TRACE_ROOT.search(headers.get("x-amzn-trace-id", ""))
+        trace_header = headers.get("x-amzn-trace-id", "")
+        known, flag = _TRACE_ROOT.search(trace_header), _SAMPLED.search(trace_header)
         trace_id = known[0] if known else new_trace_id()
         common = [
             ("x-amzn-requestid", request_id),
@@ -167,8 +172,12 @@ class _FunctionUrl:
             message = b'{"Message":"%s"}' % reason.encode()
             await self._refuse(connection, request, 413, [*common, _JSON], message, reason)
             return
-        event = function_url_event(request, body, connection.peer, request_id, trace_id)
-        invocation = Invocation(event, request_id, trace_id)
+        event = self._event(request, body, connection.peer, request_id, trace_id)
+        if event is None:
+            reason = "no event of the API in template.yaml has this method and path"
+            await self._refuse(connection, request, 403, [*common, _JSON], _NO_ROUTE, reason)
+            return
+        invocation = Invocation(event, request_id, trace_id, flag[1] == "1" if flag else None)
         invocation.abort_client = connection.shutdown
         writer = _ResponseWriter(connection, common, invocation)
         try:
@@ -178,6 +187,16 @@ class _FunctionUrl:
             await self._refuse(connection, request, 429, [*common, _JSON], _THROTTLED, str(error))
         if invocation.client_disconnected:
             raise ClientDisconnected("the client disconnected before the end of the response")
+
+    def _event(self, request: h11.Request, body: bytes, peer: str, request_id: str, trace_id: str) -> Any:
+        """Return the event of the function's URL, or of its API; None if the API has no route for the request."""
+        routes = self._pool.function.routes
+        if not routes:
+            return function_url_event(request, body, peer, request_id, trace_id)
+        path = request.target.decode("latin-1").partition("?")[0]
+        if (route := match_route(routes, request.method.decode(), path)) is None:
+            return None
+        return rest_api_event(request, body, peer, request_id, trace_id, *route)
 
     async def _refuse(
         self,

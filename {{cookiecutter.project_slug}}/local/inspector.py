@@ -8,29 +8,39 @@ import contextlib
 import hashlib
 import json
 import re
-from collections.abc import AsyncIterator
+import uuid
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import h11
 
 from .access import is_foreign_page, is_loopback
+from .events import function_url_event
 from .http_server import ClientDisconnected, Connection, Server, field_values, response_head, url_of
-from .invocation import Invocation
+from .invocation import Invocation, new_trace_id
 from .journal import Journal, Update
 from .pool import SandboxPool, Throttled
+from .template import Function
 
 _PAGE = Path(__file__).with_name("inspector.html")
 _EVENT_LIMIT = 8 * 1024 * 1024  # bytes of a test event
 _HEARTBEAT = 15  # seconds; without heartbeats the server would not notice a closed page
 _RECONNECT_DELAY = 1000  # milliseconds after which a page reconnects
 _NO_STORE = ("cache-control", "no-store")
-_METHODS = {"/": "GET, HEAD", "/events": "GET, HEAD", "/invocations": "GET, POST"}
+_METHODS = {"/": "GET, HEAD", "/events": "GET, HEAD", "/invocations": "GET, POST", "/requests": "POST"}
 
 
 @contextlib.asynccontextmanager
 async def inspecting(
-    pool: SandboxPool, journal: Journal, events: Path, function_url: str, port: int
+    pool: SandboxPool,
+    journal: Journal,
+    events: Path,
+    function_url: str,
+    port: int,
+    others: Sequence[tuple[SandboxPool, str]] = (),
+    admit: Callable[[Function, Any], Any] = lambda function, event: event,
 ) -> AsyncIterator[str]:
     """Serve the page on 127.0.0.1 until the block ends; the block gets the URL.
 
@@ -40,11 +50,13 @@ async def inspecting(
         events: Folder of the test events; need not exist.
         function_url: Where the function is served.
         port: Port to listen on; 0 for any free port.
+        others: Further functions, with their URLs.
+        admit: Adds to a test event what the function requires of a request, such as a token.
 
     Raises:
         ListenError: The message says where and why.
     """
-    inspector = _Inspector(pool, journal, events, function_url)
+    inspector = _Inspector([(pool, function_url), *others], journal, events, admit)
     server = Server(inspector.serve)
     try:
         yield url_of(*await server.start("127.0.0.1", port))
@@ -54,11 +66,17 @@ async def inspecting(
 
 
 class _Inspector:
-    def __init__(self, pool: SandboxPool, journal: Journal, events: Path, function_url: str) -> None:
-        self._pool = pool
+    def __init__(
+        self,
+        served: list[tuple[SandboxPool, str]],
+        journal: Journal,
+        events: Path,
+        admit: Callable[[Function, Any], Any],
+    ) -> None:
+        self._served = served
+        self._admit = admit
         self._journal = journal
         self._events = events
-        self._function_url = function_url
         self._invocations: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
@@ -88,8 +106,9 @@ class _Inspector:
             await _respond(connection, 200, self._test_events())
         elif call == ("GET", "/invocations"):
             await self._stream(connection)
-        elif call == ("POST", "/invocations"):
-            await self._invoke(connection, headers, body)
+        elif call in {("POST", "/invocations"), ("POST", "/requests")}:
+            query = request.target.decode("latin-1").partition("?")[2]
+            await self._invoke(connection, headers, body, query, path == "/requests")
         elif path in _METHODS:
             head = [("content-type", "application/json"), _NO_STORE, ("allow", _METHODS[path])]
             await connection.respond(405, head, b'{"message": "method not allowed"}')
@@ -105,8 +124,10 @@ class _Inspector:
 
     async def _stream(self, connection: Connection) -> None:
         """Send what is known and then what happens, as server-sent events."""
-        name = self._pool.function.name
-        hello = {"kind": "hello", "function": name, "url": self._function_url}
+        functions = [{"name": pool.function.name, "url": url} for pool, url in self._served]
+        hello: Update = {"kind": "hello", "function": functions[0]["name"], "url": functions[0]["url"]}
+        if len(functions) > 1:
+            hello["functions"] = functions
         queue = self._journal.subscribe()
         try:
             await connection.send(response_head(200, [("content-type", "text/event-stream"), _NO_STORE]))
@@ -124,7 +145,10 @@ class _Inspector:
         finally:
             self._journal.unsubscribe(queue)
 
-    async def _invoke(self, connection: Connection, headers: dict[str, str], body: bytes) -> None:
+    async def _invoke(
+        self, connection: Connection, headers: dict[str, str], body: bytes, query: str, is_request: bool
+    ) -> None:
+        """Send a test event, or the event that the function URL makes of a request."""
         # A page of another origin could send this type only after a preflight, which is refused.
         if headers.get("content-type", "").partition(";")[0].strip() != "application/json":
             await _respond(connection, 415, {"message": "the content type must be application/json"})
@@ -133,12 +157,25 @@ class _Inspector:
             await _respond(connection, 413, {"message": f"at most {_EVENT_LIMIT} bytes are allowed, got more"})
             return
         try:
-            invocation = Invocation(_json(body))
+            event = _json(body)
         except ValueError as error:
             await _respond(connection, 400, {"message": f"not JSON: {error}"})
             return
+        pools = {pool.function.name: pool for pool, _ in self._served}
+        urls = {pool.function.name: url for pool, url in self._served}
+        name = dict(parse_qsl(query)).get("function", next(iter(pools)))
+        if name not in pools:
+            await _respond(connection, 404, {"message": f"{name!r} is not served; choose one of {', '.join(pools)}"})
+            return
+        ids = (str(uuid.uuid4()), new_trace_id())
         try:
-            messages = await self._pool.invoke(invocation)
+            event = _requested(event, urls[name], *ids) if is_request else event
+        except (h11.LocalProtocolError, ValueError) as error:
+            await _respond(connection, 400, {"message": str(error)})
+            return
+        invocation = Invocation(self._admit(pools[name].function, event), *ids)
+        try:
+            messages = await pools[name].invoke(invocation)
         except Throttled as error:
             await _respond(connection, 429, {"message": str(error)})
             return
@@ -146,6 +183,27 @@ class _Inspector:
         self._invocations.add(task)
         task.add_done_callback(self._invocations.discard)
         await _respond(connection, 202, {"id": invocation.request_id})
+
+
+def _requested(value: Any, url: str, request_id: str, trace_id: str) -> dict[str, Any]:
+    """Return the event that the function URL would make of a request.
+
+    Raises:
+        h11.LocalProtocolError: HTTP does not allow the method, the path or a header.
+        ValueError: Something is missing, or has another type.
+    """
+    match value:
+        case {"method": str(method), "path": str(path), "headers": [*pairs], "body": str(text)}:
+            fields = [(str(name), str(content)) for name, content in pairs]
+        case _:
+            raise ValueError("a request has a method, a path, headers and a body")
+    if not path.startswith("/"):
+        raise ValueError(f"the path must begin with /, got {path!r}")
+    body = text.encode()
+    length = [("content-length", str(len(body)))] if body else []
+    headers = [("host", urlsplit(url).netloc), *fields, *length]
+    request = h11.Request(method=method, target=path, headers=headers)
+    return function_url_event(request, body, "127.0.0.1", request_id, trace_id)
 
 
 async def _drain(messages: AsyncIterator[object]) -> None:

@@ -38,16 +38,18 @@ class Invocation:
         encoded: The event as the Runtime API sends it.
         request_id: Lambda's ID of the invocation.
         trace_id: X-Ray's ID of the trace, such as `Root=1-…`.
+        sampled: Whether the trace is recorded; None if nobody decided.
         client_disconnected: Whether the client disconnected before the end.
         abort_client: Called when the client has not read the rest some time after the invocation ended.
     """
 
-    def __init__(self, event: Any, request_id: str = "", trace_id: str = "") -> None:
+    def __init__(self, event: Any, request_id: str = "", trace_id: str = "", sampled: bool | None = None) -> None:
         """Create an invocation with `event`; IDs that are not given are new."""
         self.event = event
         self.encoded = json.dumps(event).encode()
         self.request_id = request_id or str(uuid.uuid4())
         self.trace_id = trace_id or new_trace_id()
+        self.sampled = sampled
         self.client_disconnected = False
         self.abort_client: Callable[[], None] | None = None
         self._results: asyncio.Queue[_Post | ResponseEnd] = asyncio.Queue()

@@ -12,7 +12,7 @@ from .invocation import Invocation
 from .messages import ResponseEnd, ResponseHead
 
 # How many invocations are kept in addition to those that still run, and how much of each.
-_RECORDS = 50
+RECORDS = 50
 _ENTRIES = 2000
 _TEXT_LIMIT = 16 * 1024  # characters of the response's body
 _LOG_LIMIT = 64 * 1024  # characters
@@ -56,9 +56,10 @@ class Observer:
 class Record:
     """What is kept of one invocation. Times are seconds since it began."""
 
-    def __init__(self, invocation: Invocation) -> None:
+    def __init__(self, invocation: Invocation, function: str = "") -> None:
         """Start a record now."""
         self.id = invocation.request_id
+        self.function = function  # its logical ID, if there are several
         self.event = _shortened(invocation)
         self.whole = self.event is invocation.event
         self.began_at = time.time()  # since the epoch
@@ -80,6 +81,8 @@ class Record:
         """Method and path of an HTTP request; for other events, "event"."""
         match self.event:  # the path as it was sent: decoded, it could contain terminal escape sequences
             case {"rawPath": path, "requestContext": {"http": {"method": method}}}:
+                return f"{method} {path}"
+            case {"httpMethod": method, "requestContext": {"path": path}}:
                 return f"{method} {path}"
         return "event"
 
@@ -112,7 +115,8 @@ class Record:
 
     def updates(self) -> Iterator[Update]:
         """Yield everything that a subscriber would have received."""
-        yield self.update("invoked", at=self.began_at, age=self.age, event=self.event, whole=self.whole)
+        of = {"function": self.function} if self.function else {}
+        yield self.update("invoked", at=self.began_at, age=self.age, event=self.event, whole=self.whole, **of)
         if self.head is not None:
             yield self.head_update(self.head)
         if self.entries:
@@ -163,12 +167,12 @@ class Journal(Observer):
         """Put no more updates into `queue`."""
         self._subscribers.discard(queue)
 
-    def invoked(self, invocation: Invocation) -> None:
+    def invoked(self, invocation: Invocation, function: str = "") -> None:
         """Start a record, and forget the oldest ended ones if there are too many."""
-        record = self.records[invocation.request_id] = Record(invocation)
+        record = self.records[invocation.request_id] = Record(invocation, function)
         self._publish(next(record.updates()))
         ended = [record for record in self.records.values() if record.end is not None]
-        for forgotten in ended[: max(0, len(self.records) - _RECORDS)]:
+        for forgotten in ended[: max(0, len(self.records) - RECORDS)]:
             del self.records[forgotten.id]
             self._publish(forgotten.update("forgotten"))
 

@@ -10,7 +10,7 @@ from .debugger import Debugger
 from .invocation import Invocation
 from .journal import Observer
 from .messages import Chunk, ResponseEnd, ResponseHead, ResponseMessages
-from .responses import buffered, size_limited, streamed
+from .responses import buffered, collected, size_limited, streamed
 from .sandbox import Sandbox
 from .template import Function
 
@@ -41,6 +41,7 @@ class SandboxPool:
         concurrency: int | None = None,
         limits: bool = False,
         debugger: Debugger | None = None,
+        sampled: bool = False,
     ) -> None:
         """Create a pool without any execution environment.
 
@@ -50,6 +51,7 @@ class SandboxPool:
             concurrency: How many invocations may run concurrently; overrides the function's reserved concurrency.
             limits: Whether Lambda's limits of size and bandwidth apply to a response.
             debugger: How an editor can debug the function, which then has one execution environment.
+            sampled: Whether to record the trace of an invocation whose caller did not decide, and to log all of them.
         """
         self.function = function
         self.observer = observer
@@ -57,6 +59,7 @@ class SandboxPool:
         self.before_invocation: Callable[[], Awaitable[None]] | None = None
         self._concurrency = concurrency if debugger is None else 1
         self._debugger = debugger
+        self._sampled = sampled
         self._sandboxes: set[Sandbox] = set()
         self._current: set[Sandbox] = set()  # those that run the present code
         self._idle: list[Sandbox] = []
@@ -99,9 +102,11 @@ class SandboxPool:
 
     async def _run(self, sandbox: Sandbox, invocation: Invocation) -> ResponseMessages:
         try:
+            if invocation.sampled is None:
+                invocation.sampled = self._sampled
             self.observer.invoked(invocation)
             log = functools.partial(self.observer.log, request_id=invocation.request_id)
-            decode = streamed if self.function.streams else buffered
+            decode = streamed if self.function.streams else collected if self.function.plain else buffered
             response = decode(sandbox.invoke(invocation), log)
             async for message in size_limited(response, log) if self.limits else response:
                 match message:
@@ -133,7 +138,7 @@ class SandboxPool:
         return self._add()
 
     def _add(self) -> Sandbox:
-        sandbox = Sandbox(self.function, self.observer.log, self._debugger)
+        sandbox = Sandbox(self.function, self.observer.log, self._debugger, self._sampled)
         self._sandboxes.add(sandbox)
         self._current.add(sandbox)
         return sandbox

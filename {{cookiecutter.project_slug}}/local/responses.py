@@ -92,6 +92,26 @@ async def buffered(messages: PostedMessages, log: Callable[[str], None]) -> Resp
                 yield message
 
 
+async def collected(messages: PostedMessages, log: Callable[[str], None]) -> ResponseMessages:
+    """Yield a response in one piece, when it is complete, as for a function that runs on Lambda's own Python client.
+
+    That client returns a dict with `statusCode` as JSON, and the URL decodes it. Here the streaming runtime did.
+    """
+    head, body = None, b""
+    async for message in streamed(messages, log):
+        match message:
+            case ResponseHead():
+                head = message
+            case Chunk(data):
+                body += data
+            case ResponseEnd(error_type):
+                if head is not None and not error_type:
+                    yield head
+                    if body:
+                        yield Chunk(body)
+                yield message
+
+
 async def size_limited(messages: ResponseMessages, log: Callable[[str], None]) -> ResponseMessages:
     """Yield the response up to Lambda's limit; a longer one fails there, and `log` gets the reason.
 

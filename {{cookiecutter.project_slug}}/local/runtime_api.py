@@ -151,6 +151,9 @@ class RuntimeApi:
             ("lambda-runtime-aws-request-id", invocation.request_id),
             ("lambda-runtime-deadline-ms", str(int((time.time() + timeout) * 1000))),
             ("lambda-runtime-invoked-function-arn", arn),
-            ("lambda-runtime-trace-id", f"{invocation.trace_id};Parent={os.urandom(8).hex()};Sampled=0"),
+            (
+                "lambda-runtime-trace-id",
+                f"{invocation.trace_id};Parent={os.urandom(8).hex()};Sampled={int(bool(invocation.sampled))}",
+            ),
         ]
         await connection.respond(200, headers, invocation.encoded)

@@ -19,6 +19,7 @@ from .invocation import Invocation
 from .messages import Chunk, PostedMessages, ResponseEnd
 from .runtime_api import RuntimeApi
 from .template import Function
+from .traces import TraceDaemon
 
 #: Receives what a function logs, and the request ID of the invocation that it logs in, which may be empty.
 LogSink = Callable[[str, str], None]
@@ -31,13 +32,16 @@ _NO_TIMEOUT = 7 * 24 * 60 * 60.0  # seconds
 class Sandbox:
     """Runs `bootstrap`, as Lambda does in an execution environment."""
 
-    def __init__(self, function: Function, log: LogSink, debugger: Debugger | None = None) -> None:
+    def __init__(
+        self, function: Function, log: LogSink, debugger: Debugger | None = None, traces: bool = False
+    ) -> None:
         """Prepare an execution environment.
 
         Args:
             function: The function that it runs.
             log: Receives standard output and error, piece by piece.
             debugger: How an editor can debug the process, which then has no timeout.
+            traces: Whether to log the segments of traces.
         """
         if debugger is not None:
             function = dataclasses.replace(function, timeout=_NO_TIMEOUT)
@@ -53,6 +57,7 @@ class Sandbox:
         self._log_decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8")("replace"), True)
         self._runtime_api = RuntimeApi(function, self._record_init_error, self._time_out)
         self._watcher: asyncio.Task[None] | None = None
+        self._trace_daemon = TraceDaemon(self._write_log) if traces else None
 
     @property
     def alive(self) -> bool:
@@ -85,6 +90,8 @@ class Sandbox:
             self._exit_cause = self._exit_cause or ResponseEnd("Sandbox.Stopped")
             self._kill(self._process)
         await self._runtime_api.close()
+        if self._trace_daemon is not None:
+            self._trace_daemon.close()
         if self._watcher is not None:
             await self._watcher
         self._close_output()
@@ -102,12 +109,15 @@ class Sandbox:
         output_end = -1
         try:
             address = await self._runtime_api.start()
+            variables = environment(self._function, address, await self._credentials())
+            if self._trace_daemon is not None:
+                variables["AWS_XRAY_DAEMON_ADDRESS"] = await self._trace_daemon.start()
             # Not asyncio's pipe, with which a process counts as running until every heir of its output has ended.
             self._output, output_end = os.pipe()
             self._process = await asyncio.create_subprocess_exec(
                 *command,
                 cwd=self._function.code,
-                env=environment(self._function, address, await self._credentials()),
+                env=variables,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output_end,
                 stderr=asyncio.subprocess.STDOUT,

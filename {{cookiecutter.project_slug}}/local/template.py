@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,9 @@ from .aws import ACCOUNT, AwsConfig, find_aws_config
 from .aws_limits import AWS_LIMITS
 
 _FUNCTION = "AWS::Serverless::Function"
+#: What a developer sets for this machine: `Orders=orders-dev` for `!Ref Orders`, `Orders.Arn=…` for `!GetAtt
+#: Orders.Arn`, and `TABLE=…` for a variable of a function.
+OVERRIDES = Path(__file__).with_name("overrides.env")
 
 
 class TemplateError(Exception):
@@ -79,7 +82,10 @@ class Function:
         environment: Environment variables of the function.
         concurrency: Reserved concurrency; None if the template reserves none.
         has_url: Whether the template defines a URL for it.
-        streams: Whether the URL's invoke mode is `RESPONSE_STREAM`.
+        routes: Method and path of each event of a REST API, for a function without a URL.
+        streams: Whether the URL's invoke mode, or the transfer mode of the API's events, is `RESPONSE_STREAM`, and the
+            function has the streaming runtime.
+        plain: Whether it has a URL or an API, and not the streaming runtime.
         snap_start: Whether Lambda starts its published versions from a snapshot.
         cors: Cross-origin settings of the URL, if it has any.
         aws: The region and the profile to use.
@@ -95,10 +101,17 @@ class Function:
     environment: dict[str, str]
     concurrency: int | None = None
     has_url: bool = True
+    routes: tuple[tuple[str, str], ...] = ()
     streams: bool = True
+    plain: bool = False
     snap_start: bool = False
     cors: Cors | None = None
     aws: AwsConfig = field(default_factory=AwsConfig)
+
+    @property
+    def has_runtime(self) -> bool:
+        """Whether the streaming runtime runs it on Lambda, and not Lambda's own Python client."""
+        return not self.runtime.startswith("python3.") or "AWS_LAMBDA_EXEC_WRAPPER" in self.environment
 
 
 class Template:
@@ -109,8 +122,8 @@ class Template:
         names: The logical IDs of its functions, in the template's order.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Read the template at `path`.
+    def __init__(self, path: Path, overrides: Path = OVERRIDES) -> None:
+        """Read the template at `path`, and in `overrides` what a developer sets for references and variables.
 
         Raises:
             TemplateError: The message says what is wrong and what to do.
@@ -127,6 +140,7 @@ class Template:
             self._aws = find_aws_config(path.resolve().parent)
         except (OSError, ValueError) as error:
             raise TemplateError(f"cannot read samconfig.toml beside {path}: {error}") from error
+        self._overrides = _read_overrides(overrides)
         self._resources = _mapping(self._source, "Resources")
         self._parameters = _mapping(self._source, "Parameters")
         self._defaults = _mapping(_mapping(self._source, "Globals"), "Function")
@@ -146,9 +160,11 @@ class Template:
         handler = command[0] if isinstance(command, list) and command else self._value(own, "Handler", "app.handler")
         inline = {**_mapping(self._defaults, "FunctionUrlConfig"), **_mapping(own, "FunctionUrlConfig")}
         url = inline or self._find_url(name)
+        api_events = self._api_events(own) if url is None else []
+        modes = [url.get("InvokeMode")] if url else [event.get("ResponseTransferMode") for event in api_events]
         snap_start = {**_mapping(self._defaults, "SnapStart"), **_mapping(own, "SnapStart")}
         reserved = self._value(own, "ReservedConcurrentExecutions", None) is not None
-        return Function(
+        function = Function(
             name=name,
             code=code,
             bootstrap=bootstrap,
@@ -159,11 +175,14 @@ class Template:
             environment=self._variables(own),
             concurrency=int(self._number(name, own, "ReservedConcurrentExecutions", 0)) if reserved else None,
             has_url=url is not None,
-            streams=url is None or self._resolve(url.get("InvokeMode")) == "RESPONSE_STREAM",
+            routes=tuple((str(event.get("Method", "ANY")), str(event.get("Path", "/"))) for event in api_events),
+            streams=not modes or "RESPONSE_STREAM" in map(self._resolve, modes),
             snap_start=self._resolve(snap_start.get("ApplyOn")) == "PublishedVersions",
             cors=self._cors(_mapping(url, "Cors")),
             aws=self._aws,
         )
+        # On Lambda its own Python client, which cannot stream, would run a function without the runtime.
+        return function if function.has_runtime or not modes else replace(function, streams=False, plain=True)
 
     def build_settings(self, name: str) -> BuildSettings:
         """Return what the template says about the package of the function with the logical ID `name`.
@@ -193,7 +212,20 @@ class Template:
             **_mapping(_mapping(self._defaults, "Environment"), "Variables"),
             **_mapping(_mapping(own, "Environment"), "Variables"),
         }
-        return {str(key): _text(self._resolve(value)) for key, value in variables.items()}
+        resolved = {str(key): _text(self._resolve(value)) for key, value in variables.items()}
+        return {key: self._overrides.get(key, value) for key, value in resolved.items()}
+
+    def placeholders(self, name: str) -> dict[str, list[str]]:
+        """Return the references that only AWS can resolve, by the variable of the function `name` that has them."""
+        own = self._properties(name)
+        found = {}
+        for defaults in (self._defaults, own):
+            for key, value in _mapping(_mapping(defaults, "Environment"), "Variables").items():
+                missing: list[str] = []
+                self._resolve(value, missing)
+                found[str(key)] = missing
+        given = os.environ.keys() | self._overrides.keys()
+        return {key: missing for key, missing in found.items() if missing and key not in given}
 
     def _value(self, own: dict[str, Any], key: str, default: Any) -> Any:
         return self._resolve(own.get(key, self._defaults.get(key, default)))
@@ -215,7 +247,10 @@ class Template:
         code = (self.path.parent / str(self._value(own, "CodeUri", image))).resolve()
         if not code.is_dir():
             raise TemplateError(f"CodeUri of {name} in {self.path} must be a folder, got {code}")
-        built, vendored = code / "bootstrap", self.path.resolve().parent / "runtime" / "bootstrap"
+        folder = self.path.resolve().parent
+        # The package of a function that does not stream has no runtime, so the project's own runs it here.
+        root = folder.parent.parent if folder.parts[-2:] == (".aws-sam", "build") else folder
+        built, vendored = code / "bootstrap", root / "runtime" / "bootstrap"
         # On Lambda the last layer with a file of this name would win.
         in_layers = [layer / "bootstrap" for layer in reversed(self._find_layers(own))]
         bootstrap = next((path for path in (built, *in_layers, vendored) if path.is_file()), vendored)
@@ -238,11 +273,19 @@ class Template:
             resource = _mapping(self._resources, key)
             properties = _mapping(resource, "Properties")
             target = _mapping(properties, "TargetFunctionArn")
-            attribute = target.get("GetAtt", target.get("Fn::GetAtt"))
-            matches = target.get("Ref") == name or attribute in (f"{name}.Arn", [name, "Arn"])
+            reference, attribute = target.get("Ref"), target.get("GetAtt", target.get("Fn::GetAtt"))
+            # SAM's names of the alias that `AutoPublishAlias` makes.
+            alias = re.fullmatch(rf"{re.escape(name)}(\.Alias|Alias\w+)", str(reference)) is not None
+            matches = reference == name or alias or attribute in (f"{name}.Arn", [name, "Arn"])
             if resource.get("Type") == "AWS::Lambda::Url" and matches:
                 return properties
         return None
+
+    def _api_events(self, own: dict[str, Any]) -> list[dict[str, Any]]:
+        """Return the properties of a function's events of a REST API."""
+        events = _mapping(own, "Events")
+        found = [(_mapping(events, key).get("Type"), _mapping(_mapping(events, key), "Properties")) for key in events]
+        return [properties for type_, properties in found if type_ == "Api"]
 
     def _cors(self, properties: dict[str, Any]) -> Cors | None:
         def texts(key: str) -> tuple[str, ...]:
@@ -261,19 +304,66 @@ class Template:
             max_age=int(max_age) if str(max_age).isdecimal() else None,
         )
 
-    def _resolve(self, value: Any) -> Any:
-        """Replace a reference to a parameter by its default, and what only AWS knows by a text that says so."""
+    def _resolve(self, value: Any, missing: list[str] | None = None) -> Any:
+        """Replace references by what the developer set, by defaults, or by a text that names what only AWS knows.
+
+        Args:
+            value: Any value of the template.
+            missing: What to append the references to that stay placeholders.
+        """
         if not isinstance(value, dict):
             return value
+        missing = [] if missing is None else missing
+        reference, pattern = value.get("Ref"), value.get("Sub", value.get("Fn::Sub"))
+        attribute = value.get("GetAtt", value.get("Fn::GetAtt"))
+        if isinstance(attribute, list):
+            attribute = ".".join(map(str, attribute))
+        for name in (reference, attribute):
+            if isinstance(name, str) and (found := self._given(name)) is not None:
+                return found
+        if isinstance(pattern, str):
+            return re.sub(r"\$\{([^!}]+)}", lambda found: self._substitute(found[1], missing), pattern)
+        missing.append(str(reference or attribute or next(iter(value), "")))
+        return f"<{'.'.join(map(str, [*value.keys(), *value.values()]))}>"
+
+    def _substitute(self, name: str, missing: list[str]) -> str:
+        if (given := self._given(name)) is not None:
+            return _text(given)
+        missing.append(name)
+        return f"<{name}>"
+
+    def _given(self, name: str) -> Any:
+        """Return what a reference stands for on this machine; None if only AWS knows."""
+        if name in self._overrides:
+            return self._overrides[name]
         known = {"AWS::AccountId": ACCOUNT, "AWS::Partition": "aws", "AWS::Region": self._aws.region}
         parameters = {key: of for key, of in self._parameters.items() if isinstance(of, dict)}
         known |= {key: of["Default"] for key, of in parameters.items() if "Default" in of}
-        reference, pattern = value.get("Ref"), value.get("Sub", value.get("Fn::Sub"))
-        if isinstance(reference, str) and reference in known:
-            return known[reference]
-        if isinstance(pattern, str):
-            return re.sub(r"\$\{([^!}]+)}", lambda found: _text(known.get(found[1], f"<{found[1]}>")), pattern)
-        return f"<{'.'.join(map(str, [*value.keys(), *value.values()]))}>"
+        return known.get(name, os.environ.get(name.replace(".", "_")))
+
+
+def _read_overrides(path: Path) -> dict[str, str]:
+    """Return the lines `name=value` of a file; none if it does not exist.
+
+    Raises:
+        TemplateError: It cannot be read, or has another line.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise TemplateError(f"cannot read {path}: {error}") from error
+    found = {}
+    for number, line in enumerate(map(str.strip, lines), 1):
+        if line and not line.startswith("#"):
+            name, equals, value = line.partition("=")
+            if not equals or not name.strip():
+                raise TemplateError(
+                    f"{path}, line {number}: must be name=value, such as Orders=orders-dev, got {line!r}"
+                )
+            found[name.strip()] = value.strip()
+    return found
 
 
 def load_functions(path: Path) -> dict[str, Function]:
