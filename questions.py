@@ -32,6 +32,8 @@ OPTIONS: Answers = {
 }
 # These keep their default unless they are given by name, in a configuration file or in a replay.
 NOT_ASKED = (
+    "jwt_issuer",
+    "jwt_audience",
     "cors_origins",
     "cors_credentials",
     "memory",

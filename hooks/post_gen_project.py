@@ -61,6 +61,16 @@ OPTIONAL_PATHS = (
     ("runtime", "container", ".dockerignore"),
     ("runtime", "provided.al2023", "interpreter.sh"),
     ("front_door", "rest-api", "events/rest.json"),
+    ("url_auth", "jwt", "local/issuer.py"),
+    ("url_auth", "jwt", "runtime/front_door/__init__.py"),
+    ("url_auth", "jwt", "runtime/front_door/entry.py"),
+    ("url_auth", "jwt", "runtime/front_door/guard.py"),
+    ("url_auth", "jwt", "runtime/front_door/keys.py"),
+    ("url_auth", "jwt", "runtime/front_door/packages.txt"),
+    ("url_auth", "jwt", "runtime/front_door/sign_in.html"),
+    ("url_auth", "jwt", "runtime/front_door/tokens.py"),
+    ("url_auth", "jwt", "tests/test_front_door.py"),
+    ("url_auth", "jwt", "tests/test_template_tokens.py"),
     ("deploy_pipeline", "github-actions", ".github/dependabot.yml"),
     ("deploy_pipeline", "github-actions", ".github/workflows/ci.yml"),
     ("deploy_pipeline", "github-actions", ".github/workflows/deploy.yml"),
@@ -83,6 +93,8 @@ PROFILES = {profile: tuple(regions) for profile, regions in AWS["bedrock"]["prof
 # What an account can reserve before its quota is raised. A new account often has less, and less memory.
 USUAL_CONCURRENCY = AWS["concurrency"]["usual"] - AWS["concurrency"]["unreserved"]
 USUAL_MEMORY = AWS["memory"]["new_account"]
+# The default, which no issuer can have: https://www.rfc-editor.org/rfc/rfc2606#section-3
+EXAMPLE_ISSUER = "https://issuer.example.com"
 # How much of an answer a warning shows.
 MAX_SHOWN = 80
 
@@ -146,6 +158,9 @@ def _warnings(given: dict[str, str]) -> Iterator[str]:
     if given["front_door"] == "cloudfront" and given["example"] == "fastapi":
         doubt = "hides the distribution's host from the application, whose absolute URLs then name the function URL"
         yield _warning("front_door", doubt, "cloudfront", "Use relative URLs in redirects and links")
+    if given["url_auth"] == "jwt" and given["jwt_issuer"] == EXAMPLE_ISSUER:
+        doubt = "is only an example, so the deployed function refuses every caller"
+        yield _warning("jwt_issuer", doubt, EXAMPLE_ISSUER, "Set JWT_ISSUER and JWT_AUDIENCE in template.yaml")
     if given["example"] == "bedrock":
         yield from _model_warnings(model, region)
     if given["reserved_concurrency"] and int(given["reserved_concurrency"]) > USUAL_CONCURRENCY:

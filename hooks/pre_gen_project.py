@@ -43,7 +43,7 @@ CHOICES = {
     "python_version": ("3.13", "3.14", "3.12", "3.15"),
     "architecture": ("arm64", "x86_64"),
     "front_door": ("function-url", "cloudfront", "rest-api"),
-    "url_auth": ("AWS_IAM", "NONE"),
+    "url_auth": ("AWS_IAM", "jwt", "NONE"),
     "cors_credentials": ("no", "yes"),
     "cold_start": ("standard", "snapstart"),
     "observability": ("basic", "full"),
@@ -78,6 +78,16 @@ TEMPORARY_PATHS = (
     ("runtime", "container", ".dockerignore"),
     ("runtime", "provided.al2023", "interpreter.sh"),
     ("front_door", "rest-api", "events/rest.json"),
+    ("url_auth", "jwt", "local/issuer.py"),
+    ("url_auth", "jwt", "runtime/front_door/__init__.py"),
+    ("url_auth", "jwt", "runtime/front_door/entry.py"),
+    ("url_auth", "jwt", "runtime/front_door/guard.py"),
+    ("url_auth", "jwt", "runtime/front_door/keys.py"),
+    ("url_auth", "jwt", "runtime/front_door/packages.txt"),
+    ("url_auth", "jwt", "runtime/front_door/sign_in.html"),
+    ("url_auth", "jwt", "runtime/front_door/tokens.py"),
+    ("url_auth", "jwt", "tests/test_front_door.py"),
+    ("url_auth", "jwt", "tests/test_template_tokens.py"),
     ("deploy_pipeline", "github-actions", ".github/dependabot.yml"),
     ("deploy_pipeline", "github-actions", ".github/workflows/ci.yml"),
     ("deploy_pipeline", "github-actions", ".github/workflows/deploy.yml"),
@@ -88,12 +98,13 @@ TEMPORARY_PATHS = (
 )
 # Options whose answer may also come as a number, as YAML reads 512.
 NUMERIC = ("memory", "timeout", "reserved_concurrency", "log_retention")
-OTHER_TEXTS = ("project_slug", "region", "bedrock_model", "cors_origins")
+OTHER_TEXTS = ("project_slug", "region", "bedrock_model", "cors_origins", "jwt_issuer", "jwt_audience")
 TEXT_LENGTHS = {"project_name": 64, "description": 256}
 # Embeddings, overrides and isolates: they can make a line read differently from its content.
 BIDIRECTIONAL = frozenset(map(chr, [*range(0x202A, 0x202F), *range(0x2066, 0x206A)]))
 # Spelled so that cookiecutter, which renders this file too, does not evaluate them.
 JINJA = tuple("{" + mark for mark in ("{", "%", "#"))
+ISSUER_LENGTH = 255
 # Browsers leave these out of the Origin header.
 DEFAULT_PORTS = {"http": "80", "https": "443"}
 # How many faults of one answer are listed.
@@ -124,6 +135,7 @@ def find_problems(answers: Answers, unrendered: Answers | None = None) -> list[P
         *_concurrency(given),
         *_model(given),
         *_retention(given),
+        *_tokens(given),
         *_pairs(given),
     ]
     named = {problem.option for problem in wrong_types}
@@ -280,6 +292,20 @@ def _retention(given: dict[str, str]) -> Iterator[Problem]:
         yield _problem("log_retention", rule, _shown(days), "Example: 30")
 
 
+def _tokens(given: dict[str, str]) -> Iterator[Problem]:
+    # https://openid.net/specs/openid-connect-discovery-1_0.html#IssuerDiscovery
+    issuer, audience = given.get("jwt_issuer", ""), given.get("jwt_audience", "")
+    label = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+    pattern = r"https://" + label + r"(\." + label + r")+(:[1-9][0-9]{0,4})?(/[A-Za-z0-9._~-]+)*/?"
+    if len(issuer) > ISSUER_LENGTH or not re.fullmatch(pattern, issuer, re.ASCII):
+        rule = "must be an https:// URL without a query, exactly as the tokens have it in iss"
+        example = "https://cognito-idp.us-east-1.amazonaws.com/us-east-1_EXAMPLE"
+        yield _problem("jwt_issuer", rule, _shown(issuer), f"Example: {example}")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._~:/-]{0,254}", audience, re.ASCII):
+        rule = "must be the audience that the tokens have in aud, or a client id, without spaces"
+        yield _problem("jwt_audience", rule, _shown(audience), "Example: my-client")
+
+
 def _concurrency(given: dict[str, str]) -> Iterator[Problem]:
     if given.get("reserved_concurrency"):
         limits = {"least": 1, "most": AWS["concurrency"]["highest"]}
@@ -293,6 +319,9 @@ def _pairs(given: dict[str, str]) -> Iterator[Problem]:
         rule = "cannot be combined with front_door=cloudfront: a URL without authorization ignores its signature"
         remedy = "Use AWS_IAM: the distribution is open to anyone, the URL only to the distribution"
         yield _problem("url_auth", rule, _shown("NONE"), remedy)
+    if given.get("front_door") == "cloudfront" and given.get("url_auth") == "jwt":
+        rule = "cannot be combined with front_door=cloudfront, whose signature takes the place of the token"
+        yield _problem("url_auth", rule, _shown("jwt"), "Use function-url or rest-api")
     if given.get("front_door") == "rest-api" and (_whole(given.get("timeout", "")) or 0) > AWS["rest_api"]["timeout"]:
         # https://docs.aws.amazon.com/apigateway/latest/developerguide/response-transfer-mode.html
         most = AWS["rest_api"]["timeout"]

@@ -17,6 +17,8 @@ PAIRED = {
 }
 # Each of these only changes a number or a name, so pairs are enough.
 SINGLE = {
+    "jwt_issuer": ("https://issuer.example.com", "https://cognito-idp.eu-central-1.amazonaws.com/eu-central-1_EXAMPLE"),
+    "jwt_audience": ("my-client", "https://api.example.com/"),
     "region": ("us-east-1", "eu-central-1", "ap-southeast-2"),
     "memory": ("512", str(AWS["memory"]["least"]), str(AWS["memory"]["most"])),
     "timeout": ("120", str(AWS["timeout"]["least"]), str(AWS["rest_api"]["timeout"]), str(AWS["timeout"]["most"])),

@@ -120,7 +120,7 @@ def check_template(template: dict[str, Any], answers: Answers) -> None:
     url = resources["StreamUrl"]
     assert url["Type"] == "AWS::Lambda::Url"
     assert url["Properties"]["InvokeMode"] == "RESPONSE_STREAM"
-    assert url["Properties"]["AuthType"] == answers["url_auth"]
+    assert url["Properties"]["AuthType"] == ("AWS_IAM" if answers["url_auth"] == "AWS_IAM" else "NONE")
     assert "FunctionUrlConfig" not in resources["StreamFunction"]["Properties"]
     has_alias = answers["deployment"] == "canary" or answers["cold_start"] == "snapstart"
     assert url["Properties"].get("Qualifier") == ("live" if has_alias else None)

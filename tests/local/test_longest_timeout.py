@@ -1,4 +1,4 @@
-"""The local URL, the probe and the inspector's data with the longest timeout of a function, on a clock that the test moves."""
+"""The local URL, the probe and the inspector's data with the longest timeout, on a clock that the test moves."""
 
 import asyncio
 import http.client

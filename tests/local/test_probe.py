@@ -779,3 +779,11 @@ def test_help_metavars(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match=r"^0$"):
         main(["--help"])
     assert f"\n  {option} " in capsys.readouterr().out
+
+
+def test_refused_request_is_expected(answer: Answer, capsys: pytest.CaptureFixture[str]) -> None:
+    head = b"HTTP/1.1 401 Unauthorized\r\nx-amzn-remapped-www-authenticate: Bearer\r\ncontent-length: 1\r\n\r\n."
+    assert main(["--expect-sign-in", answer(head)]) == 0
+    for wrong in (b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n.", head.replace(b"Bearer", b"Basic")):
+        assert main(["--expect-sign-in", answer(wrong)]) == 1
+        assert "a request without a token must be refused with status 401" in capsys.readouterr().err

@@ -205,7 +205,7 @@ def test_preview_follows_pull_request(set_up: SetUp) -> None:
     assert ran(jobs) == dict.fromkeys(expected, "success"), log(jobs)
     assert cloud.stacks()[stack] == "CREATE_COMPLETE"
     url, first = jobs["preview/deploy"].outputs["url"], jobs["preview/deploy"].outputs["first-byte"]
-    text = f"<!-- preview -->\nPreview of c0ffee: {url}\n\nIt streams. The first byte arrived after {first} s."
+    text = f"<!-- preview -->\nPreview of c0ffee: {url}\n\nThe first byte arrived after {first} s."
     assert comments(project) == [text]
 
     runner.known = {**UNCHECKED, **runner.keep_build()}

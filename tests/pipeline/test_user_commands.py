@@ -25,6 +25,7 @@ from tests.pipeline.conftest import Cloud, stand_in_commands
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 LOCAL = "http://127.0.0.1:3000"
+ISSUER = "http://127.0.0.1:3100"
 ALONE = {"deploy_pipeline": "none"}
 # Together, these READMEs have every command that a README can have.
 VARIANTS: dict[str, Answers] = {
@@ -36,6 +37,7 @@ VARIANTS: dict[str, Answers] = {
     "interpreter": {**ALONE, "runtime": "provided.al2023", "architecture": OWN_ARCHITECTURE},
     "api": {**ALONE, "front_door": "rest-api"},
     "cloudfront": {**ALONE, "front_door": "cloudfront"},
+    "tokens": {**ALONE, "url_auth": "jwt"},
 }
 
 
@@ -62,11 +64,13 @@ class Shell:
     cloud: Cloud
     environment: dict[str, Any]
     url: str
+    issuer: str = ""
 
     def __call__(self, script: str, answers: str = "") -> str:
         """Run commands, and return their output. One that fails ends the test."""
         script = (
             script.replace(LOCAL, self.url)
+            .replace(ISSUER, self.issuer)
             .replace("URL=…", f"URL={self.url}/")
             .replace("CONCURRENCY=50 DURATION=30", "CONCURRENCY=5 DURATION=1")
             .replace("/opt/python", self.environment["PYTHON_HOME"])
@@ -132,7 +136,13 @@ def shell(bake: Bake, cloud: Cloud, python_home: Path, tmp_path: Path) -> Iterat
             found = Shell(project, cloud, environment, url)
             dev = stack.enter_context(found.start("make dev ARGS=--no-inspector"))
             stack.callback(os.killpg, dev.pid, signal.SIGINT)
-            assert any(url in line for line in dev.stdout or ())
+            for line in dev.stdout or ():
+                if issuer := re.search(r"Tokens come from (\S+) ", line):
+                    found.issuer = issuer[1]
+                if url in line and not issuer:
+                    break
+            else:
+                pytest.fail("make dev ended")
             environment["PORT"] = str(another)
             return found
 
@@ -157,6 +167,7 @@ EXPECTED = {
     "interpreter": "",
     "api": "10 of 10",
     "cloudfront": "10 of 10",
+    "tokens": "10 of 10",
 }
 
 
@@ -187,7 +198,12 @@ def test_readme_commands_work(variant: str, shell: Callable[[str], Shell]) -> No
             case ["aws", "sns", _]:
                 here.environment["STREAM_ALARMS"] = here.output("StreamAlarms")
                 assert "SubscriptionArn" in here(script)
-            case ["curl", *_] | ["make", "invoke" | "probe", _] | ['body=\'{"one":' | 'body=\'{"messages":', *_]:
+            case (
+                ["TOKEN=$(curl", *_]
+                | ["curl", *_]
+                | ["make", "invoke" | "probe", _]
+                | ['body=\'{"one":' | 'body=\'{"messages":', *_]
+            ):
                 printed = here(script)
                 assert re.search(EXPECTED[variant], printed), printed
             case _:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from dataclasses import dataclass, field
 from decimal import Decimal
 from types import SimpleNamespace
@@ -18,7 +19,8 @@ from tests.helpers.sandbox import Sandbox
 from tests.helpers.scripted_api import Reset, event, response_head
 
 from streaming_runtime import EventSourceResponse, ServerSentEvent
-from streaming_runtime.event_stream import Heartbeat
+from streaming_runtime.event_stream import Heartbeat, _Watcher
+from streaming_runtime.runtime_api import RuntimeApiError
 
 METADATA = (
     b'{"statusCode":200,"headers":{"content-type":"text/event-stream; charset=utf-8",'
@@ -396,66 +398,34 @@ def test_error_after_ping_goes_into_trailers(sandbox: Sandbox, definition: str, 
     assert json.loads(threads.body) == ["MainThread"]
 
 
-@pytest.mark.parametrize(
-    ("response", "names"),
-    [
-        ("EventSourceResponse(events())", ["MainThread", "heartbeat"]),
-        ("EventSourceResponse(events(), 60)", ["MainThread", "heartbeat"]),
-        ("EventSourceResponse(events(), None)", ["MainThread"]),
-        ("EventSourceResponse(events(), ping=0)", ["MainThread"]),
-        ("StreamingResponse(events())", ["MainThread"]),
-    ],
-    ids=["default", "set", "None", "0", "plain stream"],
-)
 @pytest.mark.parametrize("definition", ["def", "async def"])
-def test_heartbeat_thread_lifetime(sandbox: Sandbox, definition: str, response: str, names: list[str]) -> None:
+def test_streams_share_one_watcher(sandbox: Sandbox, definition: str) -> None:
+    """Heartbeats need one thread in the process, which ends when it finds no stream."""
     code = f"""
-        import json, threading
+        import os, time
         from streaming_runtime import EventSourceResponse, StreamingResponse
-        def names():
-            return json.dumps([thread.name for thread in threading.enumerate()])
+        def threads():
+            return str(len(os.listdir("/proc/self/task")))
         def handler(event, context):
-            return {response} if event == 1 else names()
+            if event == "wait":
+                while threads() != "1":
+                    time.sleep(0.001)
+                return "ended"
+            return eval(event)
         {definition} events():
-            yield names()
+            yield threads()
         """
-    ended = sandbox.run(code, event(b"1"), event(b"2"))
-    shown = json.dumps(names).encode()
-    assert ended.bodies[0].partition(DELIMITER)[2] in (shown, b"data: %b\n\n" % shown)
-    assert json.loads(json.loads(ended.bodies[1])) == ["MainThread"]
-
-
-ENDS = {
-    "complete": "yield 'x'",
-    "error first": "yield 1 / 0",
-    "error later": "yield 'x'; 1 / 0",
-    "wrong item": "yield 'x'; yield 1",
-}
-
-
-@pytest.mark.parametrize("body", ENDS.values(), ids=list(ENDS))
-@pytest.mark.parametrize("definition", ["def", "async def"])
-def test_heartbeat_ends_before_close(sandbox: Sandbox, definition: str, body: str) -> None:
-    prefix = "async " if definition == "async def" else ""
-    code = f"""
-        import threading
-        from streaming_runtime import EventSourceResponse
-        class Content:
-            def __{"a" if prefix else ""}iter__(self):
-                return events()
-            {prefix}def {"a" if prefix else ""}close(self):
-                print(*(thread.name for thread in threading.enumerate()))
-        {definition} events():
-            {body}
-        def handler(event, context):
-            return EventSourceResponse(Content(), ping=0.001)
-        """
-    assert sandbox.run(code, event()).output.splitlines()[-1] == "MainThread"
+    none = [f"{name})" for name in ("EventSourceResponse(events(), None", "StreamingResponse(events()")]
+    some = [f"EventSourceResponse(events(){ping})" for ping in ("", ", 60", ", 0.01")]
+    ended = sandbox.run(code, *(event(json.dumps(source).encode()) for source in [*none, *some, *some, "wait"]))
+    seen = [body.rpartition(DELIMITER)[2].removeprefix(b"data: ").strip() for body in ended.bodies[:-1]]
+    assert seen == [b"1"] * 2 + [b"2"] * 6
+    assert ended.bodies[-1] == b'"ended"'
 
 
 BROKEN = {
-    "event": ("yield 'x'", "[ERROR] RuntimeApiError: the response was aborted\r"),
-    "end": ("return", "[ERROR] RuntimeApiError: the response was aborted\r"),
+    "event": ("yield 'x'", "[ERROR] RuntimeApiError: the response was aborted"),
+    "end": ("return", "[ERROR] RuntimeApiError: the response was aborted"),
     "error": ("raise ValueError('it broke')", "[ERROR] ValueError: it broke\r"),
 }
 
@@ -466,15 +436,14 @@ BROKEN = {
 def test_broken_connection_during_ping(sandbox: Sandbox, definition: str, then: str, logged: str) -> None:
     """It is one error, of the code that sends next."""
     code = f"""
-        import threading
+        import os, time
         from streaming_runtime import EventSourceResponse
         def handler(event, context):
             return EventSourceResponse(events(), ping=0.01) if event == 1 else "served"
         {definition} events():
             try:
-                for thread in threading.enumerate():
-                    if thread.name == "heartbeat":
-                        thread.join()  # it ends with a ping that fails
+                while len(os.listdir("/proc/self/task")) > 1:
+                    time.sleep(0.001)  # until a ping fails, which ends the watcher
                 {then}
                 yield
             finally:
@@ -494,11 +463,14 @@ def test_broken_connection_during_ping(sandbox: Sandbox, definition: str, then: 
 def test_pings_and_events_do_not_interleave(sandbox: Sandbox, definition: str) -> None:
     # The sizes are around that from which a chunk is sent in pieces.
     code = f"""
+        import time
         from streaming_runtime import EventSourceResponse
         def handler(event, context):
             return EventSourceResponse(events(), ping=0.0001)
         {definition} events():
             for number in range(600):
+                if number % 10 == 0:
+                    time.sleep(0.001)
                 yield {{"id": number, "data": "x" * (number % 7 * 5000)}}
         """
     ended = sandbox.run(code, event())
@@ -508,8 +480,56 @@ def test_pings_and_events_do_not_interleave(sandbox: Sandbox, definition: str) -
     assert PING in sent
 
 
-def test_no_ping_after_the_end() -> None:
-    written: list[bytes] = []
-    stream: Any = SimpleNamespace(ended=True, write=lambda data, payload: written.append(data))
-    Heartbeat(stream, 0.0).stop()
-    assert written == []
+class Written:
+    """A response stream that keeps what is written, or fails."""
+
+    forked = ended = failing = False
+
+    def __init__(self) -> None:
+        self.data: list[bytes] = []
+
+    def write(self, data: bytes, payload: bool = True) -> None:
+        if self.failing:
+            raise RuntimeApiError("broken")
+        self.data.append(data)
+
+
+def test_watcher_sends_until_the_end() -> None:
+    watcher = _Watcher()
+    beats = iter([0.0, 0.0, None])
+    heartbeat: Any = SimpleNamespace(beat=lambda: next(beats))
+    watcher.lock.acquire()
+    watcher._current = heartbeat
+    watcher.lock.release()
+    watcher.run()
+    assert list(beats) == []
+    assert watcher._current is watcher._wakes_at is None
+    watcher.run()  # no stream
+
+
+def test_watcher_is_woken_for_shorter_interval() -> None:
+    watcher = _Watcher()
+    called = threading.Event()
+    for interval in (60.0, 60.0, 0.0, 0.0):
+        heartbeat: Any = SimpleNamespace(beat=lambda interval=interval: 60.0 if interval else called.set())
+        watcher.watch(heartbeat, interval)
+    assert called.wait(30)
+    watcher.leave()
+
+
+def test_beats_of_a_heartbeat() -> None:
+    stream: Any = Written()
+    heartbeat = Heartbeat(stream, 60)
+    heartbeat.stop()
+    left = heartbeat.beat()
+    assert left is not None
+    assert 0 < left <= 60
+    heartbeat._last -= 60
+    assert heartbeat.beat() == 60
+    assert stream.data == [PING]
+    heartbeat._last -= 60
+    stream.failing = True
+    assert heartbeat.beat() is None
+    stream.ended = True
+    assert heartbeat.beat() is None
+    assert stream.data == [PING]

@@ -128,7 +128,24 @@ BAD_MODELS = [
     *("amazon.nova*", "amazon.${AWS::Region}", "amazon.nova/../*", "amazon.-nova", "a" * 64 + ".nova", "amazon.növa"),
 ]
 BAD_DAYS = ["2", "29", "31", "366", "3654", "99999", "never", "-30"]
+COGNITO = "https://cognito-idp.eu-central-1.amazonaws.com/eu-central-1_AbCdEfGhI"
+BAD_ISSUERS = [
+    *(
+        "",
+        "issuer",
+        "http://example.com",
+        "https://",
+        "https://localhost",
+        "https://example.com/?x",
+        "ftp://example.com",
+    ),
+    *("https://example.com/a b", "https://example.com\n", "https://Example.com", "https://user@example.com", "*"),
+    *("https://example.com#x", "https://example.com//x", f"https://example.com/{'x' * 250}"),
+]
+BAD_AUDIENCES = ["", " ", "a b", "a\n", "*", "-a", "a,b", "ä", "x" * 256]
 BAD = [
+    *(("jwt_issuer", issuer, "must be an https:// URL without a query") for issuer in BAD_ISSUERS),
+    *(("jwt_audience", audience, "the audience that the tokens have") for audience in BAD_AUDIENCES),
     *(("project_slug", slug, "`project_slug` must ") for slug in BAD_SLUGS),
     *(("memory", number, between(MEMORY)) for number in [*NUMBERS, *outside(MEMORY), "99999999999"]),
     *(("timeout", number, between(TIMEOUT)) for number in [*NUMBERS, *outside(TIMEOUT), "9" * 5000]),
@@ -170,6 +187,8 @@ GOOD = [
     *(("reserved_concurrency", number) for number in ("", "1", "900", "99999")),
     *(("log_retention", str(days)) for days in RETENTIONS),
     *((option, choice) for option, choices in CHOICES.items() for choice in choices if choice not in ("yes", "3.15")),
+    *(("jwt_issuer", issuer) for issuer in ("https://example.com", "https://a.b:8443/realms/x/", COGNITO)),
+    *(("jwt_audience", audience) for audience in ("a", "https://api.example.com/", "x" * 255)),
     ("cors_origins", ""),
     ("cors_origins", "*"),
     ("cors_origins", "https://example.com, http://localhost:5173"),
@@ -183,6 +202,11 @@ PAIRS = [
         {"front_door": "cloudfront", "url_auth": "NONE"},
         "`url_auth` cannot be combined with front_door=cloudfront: a URL without authorization ignores its signature, "
         'got "NONE". Use AWS_IAM: the distribution is open to anyone, the URL only to the distribution',
+    ),
+    (
+        {"front_door": "cloudfront", "url_auth": "jwt"},
+        "`url_auth` cannot be combined with front_door=cloudfront, whose signature takes the place of the token, "
+        'got "jwt". Use function-url or rest-api',
     ),
     (
         {"front_door": "cloudfront", "example": "mcp"},
@@ -224,6 +248,7 @@ GOOD_PAIRS = [
     {"front_door": "cloudfront", "url_auth": "AWS_IAM"},
     {"front_door": "rest-api", "example": "mcp"},
     {"front_door": "rest-api", "url_auth": "NONE"},
+    {"front_door": "rest-api", "url_auth": "jwt"},
     {"cors_credentials": "yes", "cors_origins": "https://example.com"},
     {"cors_credentials": "no", "cors_origins": "*"},
     {"front_door": "rest-api", "timeout": REST_API},

@@ -21,6 +21,7 @@ def template_of(project: Path) -> dict[str, Any]:
 CONTAINER_FILES = {"Dockerfile", ".dockerignore"}
 INTERPRETER_FILES = {"interpreter.sh"}
 REST_FILES = {"events/rest.json"}
+TOKEN_FILES = {path for option, _, path in OPTIONAL_PATHS if option == "url_auth"}
 PIPELINE_FILES = {path for option, _, path in OPTIONAL_PATHS if option == "deploy_pipeline"}
 EXAMPLES = ("sse", "fastapi", "bedrock", "mcp")
 
@@ -33,8 +34,8 @@ def of_template() -> tuple[set[str], set[str]]:
 
 
 def test_generated_files(project: Path, bake: Bake) -> None:
-    assert set(files(project)) == of_template()[0] - CONTAINER_FILES - INTERPRETER_FILES - REST_FILES
-    container = files(bake(runtime="container", front_door="rest-api"))
+    assert set(files(project)) == of_template()[0] - CONTAINER_FILES - INTERPRETER_FILES - REST_FILES - TOKEN_FILES
+    container = files(bake(runtime="container", front_door="rest-api", url_auth="jwt"))
     assert set(container) == of_template()[0] - INTERPRETER_FILES
 
 
@@ -236,6 +237,27 @@ EFFECTS: list[tuple[dict[str, str], dict[str, Any]]] = [
             "Resources.StreamUrlInvokePermission": "AWS::Lambda::Permission",
         },
     ),
+    (
+        {"url_auth": "jwt"},
+        {
+            f"{FUNCTION}.Handler": "front_door.entry.handler",
+            **{
+                f"{FUNCTION}.Environment.Variables.{name}": value
+                for name, value in (
+                    ("FRONT_DOOR_HANDLER", "app.handler"),
+                    ("JWT_ISSUER", "https://issuer.example.com"),
+                    ("JWT_AUDIENCE", "my-client"),
+                    ("JWT_CLIENT_ID", "my-client"),
+                    ("JWT_ALGORITHM", "RS256"),
+                )
+            },
+            "Resources.StreamUrl.Properties.AuthType": "NONE",
+            "Resources.StreamUrlPermission": "AWS::Lambda::Permission",
+            "Resources.StreamUrlInvokePermission": "AWS::Lambda::Permission",
+        },
+    ),
+    ({"jwt_issuer": "https://example.com"}, {}),
+    ({"jwt_audience": "other"}, {}),
     ({"cors_origins": "https://a.com"}, {**ORIGIN, f"{CORS}.AllowMethods": ["*"], f"{CORS}.AllowHeaders": ["*"]}),
     (
         {"cors_origins": "https://a.com", "cors_credentials": "yes"},
@@ -345,6 +367,9 @@ def test_every_option_has_an_effect() -> None:
         ({"front_door": "cloudfront"}, ["README.md", "template.yaml"]),
         ({"front_door": "rest-api"}, ["README.md", "template.yaml", *sorted(REST_FILES)]),
         ({"url_auth": "NONE"}, ["README.md", "template.yaml"]),
+        ({"url_auth": "jwt"}, ["README.md", "template.yaml", "pyproject.toml", *sorted(TOKEN_FILES)]),
+        ({"jwt_issuer": "https://example.com"}, []),
+        ({"jwt_audience": "other"}, []),
         ({"cors_origins": "https://a.com"}, ["template.yaml"]),
         ({"cors_origins": "https://a.com", "cors_credentials": "yes"}, ["template.yaml"]),
         ({"observability": "full"}, ["README.md", "template.yaml"]),

@@ -32,7 +32,7 @@ from tests.helpers.support import TEMPLATE, Answers, defaults, pytest_of, run, s
 
 # example with front_door and url_auth; runtime with cold_start and python_version; cors_origins with cors_credentials;
 # observability, deployment, deploy_pipeline, bedrock_model.
-COUNTED_BY_HAND = (5 * (3 * 2 - 1) - 1) * (3 * 2 * 4 - 2 - 4) * (3 * 2 - 2) * 2 * 2 * 2 * 2
+COUNTED_BY_HAND = (5 * (3 * 3 - 2) - 1) * (3 * 2 * 4 - 2 - 4) * (3 * 2 - 2) * 2 * 2 * 2 * 2
 COMBINATIONS = pairwise()
 # Paths that only one answer keeps in a project.
 ONLY = {path: (option, answer) for option, answer, path in OPTIONAL_PATHS}
@@ -102,6 +102,7 @@ def test_pairwise_set_is_complete() -> None:
     }
     impossible = [
         {("front_door", "cloudfront"), ("url_auth", "NONE")},
+        {("front_door", "cloudfront"), ("url_auth", "jwt")},
         {("front_door", "cloudfront"), ("example", "mcp")},
         {("cors_credentials", "yes"), ("cors_origins", "")},
         {("cors_credentials", "yes"), ("cors_origins", "*")},

@@ -214,6 +214,8 @@ VALID: dict[str, st.SearchStrategy[str]] = {
     ),
     "reserved_concurrency": st.just("") | st.integers(1, 99_999).map(str),
     "log_retention": st.sampled_from(RETENTIONS).map(str),
+    "jwt_issuer": st.sampled_from(["https://example.com", "https://a.b:8443/realms/x/"]),
+    "jwt_audience": st.sampled_from(["a", "https://api.example.com/"]),
 }
 # Text that only the rule of length checks; printable text is hostile only by its position.
 PRINTABLE = st.text(
@@ -271,6 +273,8 @@ SENTINELS = {
     "bedrock_model": "sentinel.model-v1:0",
     "reserved_concurrency": "65537",
     "log_retention": "2922",
+    "jwt_issuer": "https://issuer.sentinel.net",
+    "jwt_audience": "sentinel-audience",
 }
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pytest
 from tests.helpers.infrastructure import linted
-from tests.helpers.support import Answers, Bake, pytest_of
+from tests.helpers.support import TEMPLATE, Answers, Bake, pytest_of
 
 pytestmark = pytest.mark.slow
 
@@ -17,6 +17,8 @@ SAM = "sam validate --lint"
 Edits = tuple[tuple[str, str], ...]
 
 PUBLIC = {"url_auth": "NONE"}
+TOKENS = {"url_auth": "jwt"}
+TOKENS_API = {"url_auth": "jwt", "front_door": "rest-api"}
 CROSS_ORIGIN = {"cors_origins": "https://example.com", "cors_credentials": "yes"}
 PROVIDED = {"runtime": "provided.al2023"}
 CONTAINER = {"runtime": "container"}
@@ -64,6 +66,25 @@ OTHER = """  OtherFunction:
       Handler: index.handler
       Runtime: python3.13
 """
+OPEN = (
+    OTHER
+    + """      FunctionUrlConfig:
+        AuthType: NONE
+        InvokeMode: RESPONSE_STREAM
+"""
+)
+OPEN_API = (
+    OTHER
+    + """      Events:
+        Other:
+          Type: Api
+          Properties:
+            RestApiId: !Ref StreamApi
+            Path: /other
+            Method: GET
+            ResponseTransferMode: RESPONSE_STREAM
+"""
+)
 
 
 class Fault(NamedTuple):
@@ -118,7 +139,33 @@ SNAPSTART = "test_snapstart_is_supported"
 SNAPSHOT = "test_callers_reach_the_snapshot"
 OLD_SNAPSHOTS = "test_old_snapshots_are_decided"
 
+CHECKED = "test_tokens_are_checked"
+ISSUER = "test_issuer_and_audience"
+WAY_IN = "test_no_way_in_without_token"
+
 FAULTS = {
+    # The check of tokens.
+    "check left out": fault(TOKENS, "Handler: front_door.entry.handler", "Handler: app.handler", CHECKED),
+    "check left out of the image": fault(
+        {**TOKENS, **CONTAINER}, "          - front_door.entry.handler", "          - app.handler", CHECKED
+    ),
+    "no handler behind the check": fault(TOKENS, "          FRONT_DOOR_HANDLER: app.handler\n", "", CHECKED),
+    "check behind the check": fault(
+        TOKENS, "FRONT_DOOR_HANDLER: app.handler", "FRONT_DOOR_HANDLER: front_door.entry.handler", CHECKED
+    ),
+    "issuer missing": fault(TOKENS, '          JWT_ISSUER: "https://issuer.example.com"\n', "", ISSUER),
+    "issuer over HTTP": fault(TOKENS, '"https://issuer.example.com"', '"http://issuer.example.com"', ISSUER),
+    "issuer with a query": fault(TOKENS, '"https://issuer.example.com"', '"https://issuer.example.com?x"', ISSUER),
+    "audience missing": fault(TOKENS, '          JWT_AUDIENCE: "my-client"\n', "", ISSUER),
+    "audience empty": fault(TOKENS, 'JWT_AUDIENCE: "my-client"', 'JWT_AUDIENCE: ""', ISSUER),
+    "algorithm with a secret": fault(TOKENS, "JWT_ALGORITHM: RS256", "JWT_ALGORITHM: HS256", ISSUER),
+    "no algorithm": fault(TOKENS, "JWT_ALGORITHM: RS256", "JWT_ALGORITHM: none", ISSUER),
+    "leeway of an hour": fault(
+        TOKENS, "JWT_ALGORITHM: RS256\n", "JWT_ALGORITHM: RS256\n          JWT_LEEWAY: 3600\n", ISSUER
+    ),
+    "another public URL": fault(TOKENS, HEADER, HEADER + OPEN, WAY_IN),
+    "another public API": fault(TOKENS_API, HEADER, HEADER + OPEN_API, WAY_IN),
+    "API without the check": fault(TOKENS_API, "Handler: front_door.entry.handler", "Handler: app.handler", CHECKED),
     # The function.
     "timeout": fault({}, "Timeout: 120", "Timeout: 1801", LIMITS),
     "timeout 0": fault({}, "Timeout: 120", "Timeout: 0", LIMITS),
@@ -992,9 +1039,9 @@ def test_rule_catches_bootstrap_mode(bake: Bake, tmp_path: Path) -> None:
     assert (status, "run chmod +x " in output) == (1, True), output
 
 
-def test_every_rule_catches_a_fault(project: Path) -> None:
-    others = [project / "tests" / f"test_{name}.py" for name in ("project", "snapshot")]
-    paths = [*(project / "tests").glob("test_template*.py"), *others]
+def test_every_rule_catches_a_fault() -> None:
+    others = [TEMPLATE / "tests" / f"test_{name}.py" for name in ("project", "snapshot")]
+    paths = [*(TEMPLATE / "tests").glob("test_template*.py"), *others]
     text = "\n".join(path.read_text(encoding="utf-8") for path in paths)
     planted = {of.caught_by for of in FAULTS.values()} | {of[4] for of in FILE_FAULTS.values()}
     assert set(re.findall(r"^def (test_\w+)", text, re.MULTILINE)) == planted - {SAM, ""}

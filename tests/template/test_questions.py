@@ -96,6 +96,8 @@ def test_questions_on_a_terminal(answers: Answers, left_out: list[str], template
 
 # The options that are not asked: an answer of each, and what it leaves in the template.
 BY_NAME = {
+    "jwt_issuer": "https://example.com",
+    "jwt_audience": "other",
     "cors_origins": "https://example.com",
     "cors_credentials": "yes",
     "memory": "1024",

@@ -23,6 +23,7 @@ from .journal import Journal
 from .messages import Chunk, ResponseEnd, ResponseHead, ResponseMessages
 from .pool import SandboxPool
 from .reload import Reloader
+from .sign_in import SignIn
 from .template import Function, Template, TemplateError
 from .terminal import Terminal
 
@@ -156,20 +157,23 @@ async def _invoke(function: Function, placeholders: dict[str, list[str]], event:
     """Invoke the function once: the body goes to standard output as it arrives, the rest to standard error."""
     terminal = Terminal(sys.stderr)
     terminal.show_placeholders(function.name, placeholders)
-    pool = SandboxPool(function, terminal, 1, sampled=sampled)
-    printing = asyncio.create_task(_print(await pool.invoke(Invocation(event)), terminal))
-    _on_signals(printing.cancel)
-    try:
-        return await printing
-    except asyncio.CancelledError:
-        return 128 + signal.SIGINT
-    except OSError as error:  # for example, `head` has exited
-        sys.stdout = None
-        if not isinstance(error, BrokenPipeError):
-            print(f"local: cannot write the response: {error}", file=sys.stderr)
-        return 1
-    finally:
-        await pool.stop()
+    async with contextlib.AsyncExitStack() as stack:
+        sign_in = SignIn([function])
+        await sign_in.start(stack, 0)
+        pool = SandboxPool(sign_in.configure(function), terminal, 1, sampled=sampled)
+        stack.push_async_callback(pool.stop)
+        messages = await pool.invoke(Invocation(sign_in.admit(function, event)))
+        printing = asyncio.create_task(_print(messages, terminal))
+        _on_signals(printing.cancel)
+        try:
+            return await printing
+        except asyncio.CancelledError:
+            return 128 + signal.SIGINT
+        except OSError as error:  # for example, `head` has exited
+            sys.stdout = None
+            if not isinstance(error, BrokenPipeError):
+                print(f"local: cannot write the response: {error}", file=sys.stderr)
+            return 1
 
 
 async def _print(messages: ResponseMessages, terminal: Terminal) -> int:
@@ -198,12 +202,15 @@ async def _serve(
     served: list[tuple[SandboxPool, str]] = []
     reloaders = []
     async with contextlib.AsyncExitStack() as stack:
-        for number, function in enumerate(functions):
+        sign_in = SignIn(functions)
+        if issuer := await sign_in.start(stack, options.port):
+            terminal.say(f"Tokens come from {issuer} instead of the template's issuer. To get one: curl {issuer}/token")
+        for number, function in enumerate(map(sign_in.configure, functions)):
             own = terminal.of(function.name, width) if several else terminal
             # A debugger attaches to one function: the first one, or that of --function.
             debugged = debugger if not number else None
             pool = SandboxPool(function, own, options.concurrency, options.limits, debugged, options.sampled)
-            reloader = Reloader(options.template, pool, own)
+            reloader = Reloader(options.template, pool, own, sign_in)
             pool.before_invocation = reloader.check
             reloaders.append(reloader)
             try:
@@ -221,7 +228,7 @@ async def _serve(
             )
         if not options.no_inspector:
             try:
-                inspector = await _inspect(stack, served, terminal, options)
+                inspector = await _inspect(stack, served, terminal, options, sign_in)
             except ListenError as error:
                 print(f"local: {error}. Choose another port with --inspector-port", file=sys.stderr)
                 return 1
@@ -278,15 +285,19 @@ async def _inspect(
     served: list[tuple[SandboxPool, str]],
     journal: Journal,
     options: argparse.Namespace,
+    sign_in: SignIn,
 ) -> str:
     """Start the inspector on the requested port, else on the one after the first URL's, else on any free one."""
     events = options.template.parent / "events"
     [(pool, url), *others] = served
+
+    def start(port: int) -> contextlib.AbstractAsyncContextManager[str]:
+        return inspecting(pool, journal, events, url, port, others, sign_in.admit)
+
     if options.inspector_port is None and options.port:
         with contextlib.suppress(ListenError):
-            return await stack.enter_async_context(inspecting(pool, journal, events, url, options.port + 1, others))
-    port = options.inspector_port or 0
-    return await stack.enter_async_context(inspecting(pool, journal, events, url, port, others))
+            return await stack.enter_async_context(start(options.port + 1))
+    return await stack.enter_async_context(start(options.inspector_port or 0))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import contextlib
 import hashlib
 import json
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
@@ -20,6 +20,7 @@ from .http_server import ClientDisconnected, Connection, Server, field_values, r
 from .invocation import Invocation
 from .journal import Journal, Update
 from .pool import SandboxPool, Throttled
+from .template import Function
 
 _PAGE = Path(__file__).with_name("inspector.html")
 _EVENT_LIMIT = 8 * 1024 * 1024  # bytes of a test event
@@ -37,6 +38,7 @@ async def inspecting(
     function_url: str,
     port: int,
     others: Sequence[tuple[SandboxPool, str]] = (),
+    admit: Callable[[Function, Any], Any] = lambda function, event: event,
 ) -> AsyncIterator[str]:
     """Serve the page on 127.0.0.1 until the block ends; the block gets the URL.
 
@@ -47,11 +49,12 @@ async def inspecting(
         function_url: Where the function is served.
         port: Port to listen on; 0 for any free port.
         others: Further functions, with their URLs.
+        admit: Adds to a test event what the function requires of a request, such as a token.
 
     Raises:
         ListenError: The message says where and why.
     """
-    inspector = _Inspector([(pool, function_url), *others], journal, events)
+    inspector = _Inspector([(pool, function_url), *others], journal, events, admit)
     server = Server(inspector.serve)
     try:
         yield url_of(*await server.start("127.0.0.1", port))
@@ -61,8 +64,15 @@ async def inspecting(
 
 
 class _Inspector:
-    def __init__(self, served: list[tuple[SandboxPool, str]], journal: Journal, events: Path) -> None:
+    def __init__(
+        self,
+        served: list[tuple[SandboxPool, str]],
+        journal: Journal,
+        events: Path,
+        admit: Callable[[Function, Any], Any],
+    ) -> None:
         self._served = served
+        self._admit = admit
         self._journal = journal
         self._events = events
         self._invocations: set[asyncio.Task[None]] = set()
@@ -141,7 +151,7 @@ class _Inspector:
             await _respond(connection, 413, {"message": f"at most {_EVENT_LIMIT} bytes are allowed, got more"})
             return
         try:
-            invocation = Invocation(_json(body))
+            event = _json(body)
         except ValueError as error:
             await _respond(connection, 400, {"message": f"not JSON: {error}"})
             return
@@ -150,6 +160,7 @@ class _Inspector:
         if name not in pools:
             await _respond(connection, 404, {"message": f"{name!r} is not served; choose one of {', '.join(pools)}"})
             return
+        invocation = Invocation(self._admit(pools[name].function, event))
         try:
             messages = await pools[name].invoke(invocation)
         except Throttled as error:

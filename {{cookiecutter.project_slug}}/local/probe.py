@@ -309,9 +309,15 @@ def _show_figures(console: Console, result: Result) -> None:
         _show(console, "gaps: " + ", ".join(f"{name} {gap:.3f} s" for name, gap in result.gaps.items()))
 
 
-def _check(result: Result, url: str, expect_streaming: bool) -> None:
+def _check(result: Result, url: str, expect_streaming: bool, expect_sign_in: bool) -> None:
     if result.error:
         raise ProbeError(result.error)
+    if expect_sign_in:
+        # A function URL and a REST API put a prefix before the name of this header.
+        challenges = [value for name, value in result.headers if name.lower().endswith("www-authenticate")]
+        if result.status != 401 or not any(value.startswith("Bearer") for value in challenges):
+            raise ProbeError(f"a request without a token must be refused with status 401, got {result.status}")
+        return
     if result.status == 403 and _AWS_HOST.fullmatch(urlsplit(url).hostname or ""):
         hint = "it was not signed: there are no AWS credentials, or --no-sign was used"
         if result.signed:
@@ -334,6 +340,9 @@ def main(arguments: list[str] | None = None) -> int:
     target.add_argument("url", nargs="?", help="URL to send a request to")
     target.add_argument("--serve", type=Path, metavar="TEMPLATE", help="serve this template's function and probe it")
     parser.add_argument("--expect-streaming", action="store_true", help="fail unless the body arrives spread over time")
+    parser.add_argument(
+        "--expect-sign-in", action="store_true", help="fail unless the request is refused because it has no token"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object; times are in seconds")
     parser.add_argument("--method", type=str.upper, choices=_METHODS, help="default: POST with --data, else GET")
     parser.add_argument("--header", type=_header, action="append", default=[], help="'Name: value'; repeatable")
@@ -359,11 +368,12 @@ def main(arguments: list[str] | None = None) -> int:
                 url = url.rstrip("/") + path
                 method, headers = method or event_method, [*event_headers.items(), *headers]
                 data = body if data is None else data
-            result = probe(url, method, headers, data, options.timeout, options.sign, console)
+            sign = options.sign and not options.expect_sign_in
+            result = probe(url, method, headers, data, options.timeout, sign, console)
         if options.json:
             print(result.to_json())
         _show_figures(console, result)
-        _check(result, url, options.expect_streaming)
+        _check(result, url, options.expect_streaming, options.expect_sign_in)
     except (EventError, ProbeError, TemplateError) as error:
         print(f"probe: {_plain(str(error))}", file=sys.stderr)
         return 1

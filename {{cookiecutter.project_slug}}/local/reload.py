@@ -11,6 +11,7 @@ from pathlib import Path
 from watchfiles import Change, DefaultFilter, awatch
 
 from .pool import SandboxPool
+from .sign_in import SignIn
 from .template import Template, TemplateError
 from .terminal import FunctionTerminal, Terminal
 
@@ -26,8 +27,16 @@ class Reloader:
     A watcher reports a change a moment after it was saved. A request may be faster, so each one checks too.
     """
 
-    def __init__(self, path: Path, pool: SandboxPool, terminal: Terminal | FunctionTerminal) -> None:
-        """Remember the present state of the template at `path` and of the code of the function in `pool`."""
+    def __init__(self, path: Path, pool: SandboxPool, terminal: Terminal | FunctionTerminal, sign_in: SignIn) -> None:
+        """Remember the present state of the template at `path` and of the code of the function in `pool`.
+
+        Args:
+            path: The template.
+            pool: The function's execution environments.
+            terminal: Where to report changes.
+            sign_in: What provides tokens on this machine.
+        """
+        self._sign_in = sign_in
         self._path = path
         self._pool = pool
         self._terminal = terminal
@@ -78,7 +87,7 @@ class Reloader:
         if changed.code != function.code:
             self._terminal.warn("CodeUri changed. Restart `make dev` to watch the new folder.")
             self._code = _snapshot(changed.code)
-        await self._pool.update(changed)
+        await self._pool.update(self._sign_in.configure(changed))
 
 
 def _snapshot(path: Path) -> Snapshot:

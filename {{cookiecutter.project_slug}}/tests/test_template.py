@@ -72,7 +72,10 @@ def test_handler_exists(template: Template) -> None:
         if name == "StreamFunction" or template.code(name) is not None:
             assert handler, f"{name}: name the handler in {'ImageConfig: Command' if image else 'Handler'}"
             module, _, function = handler[0].rpartition(".")
-            path = (template.code(name) or PROJECT / "src") / f"{module.replace('.', '/')}.py"
+            # A package consists of both folders.
+            folders = (template.code(name) or PROJECT / "src", PROJECT / "runtime")
+            own, shared = (folder / f"{module.replace('.', '/')}.py" for folder in folders)
+            path = shared if shared.is_file() and not own.is_file() else own
             assert path.is_file(), f"{name}: {path} of {handler[0]} does not exist; correct the handler or add the file"
             table = symtable.symtable(path.read_text(encoding="utf-8"), str(path), "exec")
             bound = [

@@ -26,6 +26,16 @@ Application = Callable[[Any, Any, Any], Awaitable[None]]
 Message = dict[str, Any]
 
 
+class Guard(Protocol):
+    """Held during a write to a response stream."""
+
+    def acquire(self) -> None:
+        """Wait until nothing else writes."""
+
+    def release(self) -> None:
+        """Let others write."""
+
+
 class Expiry(Protocol):
     """What a handler may know of its deadline."""
 

@@ -5,8 +5,8 @@ The names follow sse-starlette.
 
 from __future__ import annotations
 
-import threading
 import time
+from _thread import TIMEOUT_MAX, allocate_lock, start_new_thread
 
 from . import wire
 from .responses import StreamingResponse
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 # With an empty line after it, several clients would read an empty event: see `ServerSentEvent.encode`.
 _PING = b": ping\n"
+_LONGEST_SLEEP = 1.0  # seconds until the thread looks whether the stream has ended
 
 
 class ServerSentEvent:
@@ -62,26 +63,29 @@ class ServerSentEvent:
                 contains a number that is not finite, which browsers cannot parse.
             TypeError: `event` or `comment` is not text, or `data` has no JSON form.
         """
-        lines = []
+        text = ""
         if self.comment is not None:
-            lines += [f": {line}" for line in _lines(_text("comment", self.comment))]
+            text = _lines(": ", _text("comment", self.comment))
         if self.id is not None:
-            lines.append(f"id: {_one_line('id', _plain(self.id))}")
+            text += f"id: {_one_line('id', _plain(self.id))}\n"
         if self.event is not None:
-            lines.append(f"event: {_one_line('event', _text('event', self.event))}")
-        if isinstance(self.data, bytes):
-            raise TypeError("data of an event must be a str or a JSON value, not bytes")
-        if self.data is not None:
-            text = self.data if isinstance(self.data, str) else wire.to_json(self.data, allow_nan=False)
-            lines += [f"data: {line}" for line in _lines(text)]
+            text += f"event: {_one_line('event', _text('event', self.event))}\n"
+        data = self.data
+        if data is not None:
+            if isinstance(data, bytes):
+                raise TypeError("data of an event must be a str or a JSON value, not bytes")
+            text += _lines("data: ", str.__str__(data) if isinstance(data, str) else wire.to_json(data, False))
         if self.retry is not None:
             # With 0, a browser reconnects some hundred times a second.
             if isinstance(self.retry, bool) or not isinstance(self.retry, int) or self.retry < 1:
                 raise ValueError(f"retry must be a whole number of milliseconds, at least 1, got {self.retry!r}")
-            lines.append(f"retry: {_plain(self.retry)}")
-        if self.id is not None or self.event is not None or self.data is not None:
-            lines.append("")
-        return "\n".join([*lines, ""]).encode()
+            text += f"retry: {_plain(self.retry)}\n"
+        if self.id is not None or self.event is not None or data is not None:
+            text += "\n"
+        return text.encode()
+
+
+_FIELDS = frozenset(ServerSentEvent.__slots__)
 
 
 class EventSourceResponse(StreamingResponse):
@@ -122,7 +126,7 @@ class EventSourceResponse(StreamingResponse):
         Raises:
             ValueError: Lambda would reject this status, header or cookie, or `ping` is out of range.
         """
-        if ping is not None and not 0 <= ping <= threading.TIMEOUT_MAX:
+        if ping is not None and not 0 <= ping <= TIMEOUT_MAX:
             raise ValueError(f"ping must be seconds, not {ping!r}")
         super().__init__(content, status_code, headers, "text/event-stream", cookies)  # type: ignore[arg-type]
         self.headers.setdefault("cache-control", "no-store")
@@ -141,10 +145,10 @@ class EventSourceResponse(StreamingResponse):
         if isinstance(item, ServerSentEvent):
             return item.encode()
         if isinstance(item, str):
-            return ServerSentEvent(item).encode()
+            return f"{_lines('data: ', str.__str__(item))}\n".encode()
         if not isinstance(item, dict):
             raise TypeError(f"an event is a ServerSentEvent, a dict or a str, not {type(item).__name__}")
-        unknown = set(item) - set(ServerSentEvent.__slots__)
+        unknown = item.keys() - _FIELDS
         if unknown:
             raise TypeError(
                 f"an event has no field {min(unknown, key=str)!r}; to send a dict as JSON, use ServerSentEvent(data=…)"
@@ -159,53 +163,107 @@ class EventSourceResponse(StreamingResponse):
 
 
 class Heartbeat:
-    """Sends a comment whenever nothing was sent for `interval` seconds.
-
-    It runs in its own thread, so that it continues while the handler blocks, in sync and async code alike.
-    """
+    """Sends a comment whenever nothing was sent for `interval` seconds, while the handler blocks too."""
 
     def __init__(self, stream: ResponseStream, interval: float) -> None:
         self._stream = stream
         self._interval = interval
         self._last = time.monotonic()
-        self._stopped = False
-        self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._watch, name="heartbeat", daemon=True)
-        self._thread.start()
+        _watcher.watch(self, interval)
 
-    def write(self, data: bytes) -> None:
-        """Send `data`, serialized with the heartbeat. Replaces the stream's own method.
+    def acquire(self) -> None:
+        """Wait until no comment is sent, before a write to the stream.
 
         Raises:
             RuntimeApiError: The connection broke.
         """
         if self._stream.forked:  # the lock may be held forever by a thread that only the parent has
             raise RuntimeApiError("a forked child of the function cannot respond, only its parent can")
-        with self._changed:
-            if self._stream.ended:
-                raise RuntimeApiError("the response was aborted")
+        _watcher.lock.acquire()
+        if self._stream.ended:
+            _watcher.lock.release()
+            raise RuntimeApiError("the response was aborted")
+
+    def release(self) -> None:
+        """Note the end of a write to the stream."""
+        self._last = time.monotonic()
+        _watcher.lock.release()
+
+    def write(self, data: bytes) -> None:
+        """Send `data`, but not while a comment is sent. Replaces the stream's own method.
+
+        Raises:
+            RuntimeApiError: The connection broke.
+        """
+        self.acquire()
+        try:
             self._stream.write(data)
-            self._last = time.monotonic()
+        finally:
+            self.release()
 
     def stop(self) -> None:
         """Stop the heartbeat. Afterwards only the caller writes to the stream."""
-        with self._changed:
-            self._stopped = True
-            self._changed.notify()
-        self._thread.join()
+        _watcher.leave()
 
-    def _watch(self) -> None:
-        with self._changed:
-            while not self._stopped and not self._stream.ended:
-                left = self._last + self._interval - time.monotonic()
-                if left > 0:
-                    self._changed.wait(left)
-                    continue
-                try:
-                    self._stream.write(_PING, payload=False)
-                except RuntimeApiError:
-                    return  # the next write to the stream reports it
-                self._last = time.monotonic()
+    def beat(self) -> float | None:
+        """Send a comment if it is due, and return the seconds until the next one; None if the response has ended."""
+        if self._stream.ended:
+            return None
+        left = self._last + self._interval - time.monotonic()
+        if left > 0:
+            return left
+        try:
+            self._stream.write(_PING, payload=False)
+        except RuntimeApiError:
+            return None  # the next write to the stream reports it
+        self._last = time.monotonic()
+        return self._interval
+
+
+class _Watcher:
+    """The thread that sends the heartbeats of all event streams, one at a time.
+
+    Starting a thread takes longer than sending an event. So it does not end with the stream, but when it next wakes up
+    and finds none.
+
+    Attributes:
+        lock: Held during a write to the stream.
+    """
+
+    def __init__(self) -> None:
+        self.lock = allocate_lock()
+        self._current: Heartbeat | None = None
+        self._wakes_at: float | None = None  # None: the thread is not running
+        self._sleep = allocate_lock()  # released to wake the thread
+        self._sleep.acquire()
+
+    def watch(self, heartbeat: Heartbeat, interval: float) -> None:
+        with self.lock:
+            self._current = heartbeat
+            due = time.monotonic() + interval
+            if self._wakes_at is None:
+                self._wakes_at = due
+                start_new_thread(self.run, ())
+            elif due < self._wakes_at and self._sleep.locked():
+                self._sleep.release()
+
+    def leave(self) -> None:
+        with self.lock:
+            self._current = None
+
+    def run(self) -> None:
+        while True:
+            with self.lock:
+                left = self._current.beat() if self._current is not None else None
+                if left is None:
+                    self._wakes_at = self._current = None
+                    return
+                left = min(left, _LONGEST_SLEEP)
+                self._wakes_at = time.monotonic() + left
+            self._sleep.acquire(timeout=left)
+
+
+_watcher = _Watcher()
 
 
 def _text(name: str, value: object) -> str:
@@ -223,9 +281,11 @@ def _plain(value: object) -> str:
     return str(value)
 
 
-def _lines(text: str) -> list[str]:
+def _lines(prefix: str, text: str) -> str:
     # Only these three end a line of an event stream. str.splitlines knows many more.
-    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    if "\n" in text or "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\n", f"\n{prefix}")
+    return f"{prefix}{text}\n"
 
 
 def _one_line(name: str, text: str) -> str:

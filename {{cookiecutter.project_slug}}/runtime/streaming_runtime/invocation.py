@@ -119,6 +119,7 @@ class Exchange:
     _caller_buffers = False
     _over_http: bool | None = None  # None before the handler is called
     _heartbeat: Heartbeat | None = None
+    _send_part: Callable[[Any], bool] | None = None
     _encode: Callable[[Any], bytes] = staticmethod(StreamingResponse.encode)
     _enclosing = False  # the handler's decorators are still to see what happens
     _on_event_loop = False
@@ -228,9 +229,14 @@ class Exchange:
     def write(self, part: bytes, last: bool) -> bool:
         """Send a part of a response that the handler writes itself. Tell whether that succeeded."""
         written = False
-        self.deadline.activity = SENDING
         try:
-            self.stream.write(part, last=last)
+            if self._send_part is not None and not last:
+                self._send_part(part)
+            else:
+                self.deadline.activity = SENDING
+                self.stream.write(part, last=last)
+                if self.stream.chunks_sent:
+                    self._send_part = self.stream.sender(self._encode, self.deadline)
             written = True
             if last:
                 self._end()
@@ -319,9 +325,14 @@ class Exchange:
                 if deadline.passed:
                     raise deadline.error()
                 deadline.activity = HANDLER
-                if self._heartbeat is None and self.stream.chunks_sent:
-                    # Nothing else writes: use the faster loop.
+                if self.stream.chunks_sent and self._heartbeat is None:
                     self.stream.write_rest(iterator, encode, deadline)
+                    break
+                if self.stream.chunks_sent:
+                    send = self.stream.sender(encode, deadline, self._heartbeat)
+                    for rest in iterator:
+                        if send(rest):
+                            raise deadline.error()
                     break
             deadline.activity = SENDING
             self._end()
@@ -342,16 +353,23 @@ class Exchange:
             iterator = aiter(items)
             if iterator is not items:
                 opened.insert(0, iterator)
+            send: Callable[[Any], bool] | None = None
             async for item in iterator:
-                data = encode(item)
-                deadline.activity = SENDING
-                write(data)
-                if deadline.passed:
+                if send is not None:
+                    late = send(item)
+                else:
+                    data = encode(item)
+                    deadline.activity = SENDING
+                    write(data)
+                    late = deadline.passed
+                    deadline.activity = SENDING if late else HANDLER
+                    if self.stream.chunks_sent:
+                        send = self.stream.sender(encode, deadline, self._heartbeat)
+                if late:
                     from asyncio import sleep
 
                     await sleep(0)  # let the event loop deliver a pending cancellation
                     raise deadline.error()
-                deadline.activity = HANDLER
             deadline.activity = SENDING
             self._end()
         await self._close_async(opened)

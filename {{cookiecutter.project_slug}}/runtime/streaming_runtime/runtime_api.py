@@ -117,25 +117,17 @@ class Connection:
         self.send(data)
         return self.receive()
 
-    def send(self, data: bytes) -> None:
-        """Send all of `data`. This blocks until the other side has read enough: that is the backpressure.
-
-        Raises:
-            RuntimeApiError: The connection broke.
-        """
-        try:
-            (self._socket or self._connect()).sendall(data)
-        except OSError as error:
-            raise self.fail(error) from None
-
-    def send_parts(self, *parts: bytes) -> None:
-        """Send all of `parts` like `send`, but without copying them into one buffer.
+    def send(self, *parts: bytes) -> None:
+        """Send all of `parts`. This blocks until the other side has read enough: that is the backpressure.
 
         Raises:
             RuntimeApiError: The connection broke.
         """
         try:
             connection = self._socket or self._connect()
+            if len(parts) == 1:
+                connection.sendall(parts[0])
+                return
             left = sum(map(len, parts)) - connection.sendmsg(parts)
             if left:  # a signal interrupted the call
                 connection.sendall(b"".join(parts)[-left:])

@@ -61,7 +61,7 @@ def chunk(data: bytes) -> bytes:
     Raises:
         ValueError: `data` is empty. An empty chunk ends the body; use `last_chunk`.
     """
-    # `ResponseStream.write_rest` repeats this line, since a call for each chunk costs time.
+    # `ResponseStream.sender` repeats this line, since a call for each chunk costs time.
     if not data:
         raise ValueError("a chunk must have at least one byte: an empty one ends the body")
     return b"%x\r\n%b\r\n" % (len(data), data)
@@ -73,12 +73,25 @@ def last_chunk(trailers: Iterable[tuple[str, str]]) -> bytes:
     return "\r\n".join(["0", *lines, "\r\n"]).encode("latin-1")
 
 
+class _LastMetadata:
+    """The metadata encoded last: most responses of a function have the same, and each encodes it twice."""
+
+    key: object = None
+    encoded = b""
+
+
+_last_metadata = _LastMetadata()
+
+
 def http_metadata(status_code: int, headers: Mapping[str, str], cookies: Sequence[str]) -> bytes:
     """Encode the JSON object that starts a response of type `HTTP_INTEGRATION_RESPONSE`, without the delimiter.
 
     Raises:
         ValueError: A status, header or cookie is invalid, or together they exceed `METADATA_LIMIT` bytes.
     """
+    key = (status_code, [*headers.items()], [*cookies])
+    if key == _last_metadata.key:
+        return _last_metadata.encoded
     if not isinstance(status_code, int) or not 200 <= status_code <= 599:
         raise ValueError(f"status code must be an int from 200 to 599, not {status_code!r}")
     checked = {check_header_name(name): check_header_value(name, value) for name, value in headers.items()}
@@ -92,6 +105,7 @@ def http_metadata(status_code: int, headers: Mapping[str, str], cookies: Sequenc
     size = len(encoded) + len(METADATA_DELIMITER)
     if size > METADATA_LIMIT:
         raise ValueError(f"status, headers and cookies take {size} bytes; Lambda allows at most {METADATA_LIMIT}")
+    _last_metadata.key, _last_metadata.encoded = key, encoded
     return encoded
 
 
@@ -186,7 +200,19 @@ def encode_json(value: object, default: Callable[[Any], object], allow_nan: bool
         default: Replaces what has no JSON form.
         allow_nan: Whether to encode floats that are not finite.
     """
-    return "".join(make_encoder({}, default, encode_basestring, None, ": ", ", ", False, False, allow_nan)(value, 0))
+    return "".join(_encoder({}, default, allow_nan)(value, 0))
+
+
+def _encoder(markers: dict[int, object] | None, default: Callable[[Any], object], allow_nan: bool) -> Any:
+    return make_encoder(markers, default, encode_basestring, None, ": ", ", ", False, False, allow_nan)
+
+
+def _refuse(value: object) -> None:
+    raise TypeError
+
+
+# Creating an encoder takes longer than encoding a small value.
+_encode_plain, _encode_finite = _encoder(None, _refuse, True), _encoder(None, _refuse, False)
 
 
 def to_json(value: object, allow_nan: bool = True) -> str:
@@ -196,6 +222,13 @@ def to_json(value: object, allow_nan: bool = True) -> str:
         TypeError: A part of it has no JSON form.
         ValueError: It contains itself, or, without `allow_nan`, a float or Decimal that is not finite.
     """
+    try:
+        return "".join((_encode_plain if allow_nan else _encode_finite)(value, 0))
+    except Exception:  # a value of its own type, or one without a JSON form
+        return _to_json(value, allow_nan)
+
+
+def _to_json(value: object, allow_nan: bool) -> str:
     decimals: list[str] = []
     mark = ""
 
