@@ -735,14 +735,16 @@ def test_longest_timeout_arms_the_timer(monkeypatch: pytest.MonkeyPatch) -> None
     """With the longest timeout of a function, half an hour, on a clock that only the test moves."""
     most = AWS_LIMITS["timeout"]["most"]
     armed: list[tuple[float, float]] = []
-    monkeypatch.setattr(deadline.time, "time", lambda: 1_000_000.0)
-    monkeypatch.setattr(deadline._signal, "setitimer", lambda _, delay, repeat=0.0: armed.append((delay, repeat)))
-    monkeypatch.setattr(deadline._signal, "getsignal", lambda _: deadline._timer._on_alarm)
+    monkeypatch.setattr("streaming_runtime.deadline.time.time", lambda: 1_000_000.0)
+    monkeypatch.setattr(
+        "streaming_runtime.deadline._signal.setitimer", lambda _, delay, repeat=0.0: armed.append((delay, repeat))
+    )
+    monkeypatch.setattr("streaming_runtime.deadline._signal.getsignal", lambda _: deadline._timer._on_alarm)
     monkeypatch.setattr(deadline._timer, "_margin", 0.5)
     one = Deadline(int((1_000_000 + most) * 1000), lambda: None)
     with one:
         assert deadline._timer.current is one
-        monkeypatch.setattr(deadline.time, "time", lambda: 1_000_000.0 + most - 0.5)
+        monkeypatch.setattr("streaming_runtime.deadline.time.time", lambda: 1_000_000.0 + most - 0.5)
         assert str(one.error()) == "the handler was still running 500 ms before the Lambda timeout"
     assert armed == [(most - 0.5, 0.05), (0, 0.0)]
     assert deadline._timer.current is None
