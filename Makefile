@@ -72,6 +72,7 @@ lint-types lint-project-types lint-example-types: export MYPY_CACHE_DIR = $(CURD
 
 lint-types:
 	@mypy hooks filters.py questions.py local_extensions.py tests benchmarks drift
+	@MYPYPATH=adopt mypy adopt/adopting adopt/adopt_extension.py adopt/hooks
 
 lint-project-types:
 	@cd '{{cookiecutter.project_slug}}' && MYPYPATH=src:runtime mypy --config-file ../pyproject.toml src runtime local tests pipeline
@@ -94,6 +95,7 @@ bench: $(ready) ## Measure generation, the local URL and the runtime against its
 	@UV_PROJECT_ENVIRONMENT=build/bench uv sync --quiet --locked --only-group bench --python "$(BENCH_PYTHON)" || { \
 		echo "uv could not set up build/bench. If it finds no Python $(BENCH_PYTHON), name another one with BENCH_PYTHON=…" >&2; exit 1; }
 	@missed=0; python -m benchmarks.bake || missed=1; python -m benchmarks.local_url || missed=1; \
+		build/bench/bin/python -m benchmarks.applications --document docs/performance.md || missed=1; \
 		build/bench/bin/python -m benchmarks --chart benchmarks/chart.svg && exit $$missed
 
 # With the newest packages, which do not install together with the SAM CLI, so pytest runs without this project's settings.

@@ -46,7 +46,7 @@ NOT_ASKED = (
 NUMERIC = ("memory", "timeout", "reserved_concurrency", "log_retention")
 # Options that an earlier answer makes pointless: option, earlier option, and whether its answer leaves a choice.
 CONDITIONS: dict[str, tuple[str, Callable[[str], bool]]] = {
-    "bedrock_model": ("example", lambda example: example == "bedrock"),
+    "bedrock_model": ("example", lambda example: example in ("agent", "bedrock")),
     "url_auth": ("front_door", lambda front_door: front_door != "cloudfront"),
 }
 INTRODUCTION = f"""

@@ -53,7 +53,7 @@ No browser opens the page at the deployed URL, because browsers do not sign requ
 shows it, and so does a deployment with front_door=cloudfront or url_auth=NONE.
 """
 # Examples that serve a page.
-WITH_PAGE = ("sse", "bedrock")
+WITH_PAGE = ("sse", "agent", "bedrock")
 
 # Paths that only one answer to an option keeps in the project: option, answer, path.
 OPTIONAL_PATHS = (
@@ -84,7 +84,7 @@ OPTIONAL_PATHS = (
 RETIRED_PATHS = ("src/bootstrap", "src/streaming_runtime")
 # One folder for each example except the first, whose files they replace, and one for files that several examples share.
 EXAMPLES = Path("examples")
-SHARED = {"bedrock": "chat"}
+SHARED = {"agent": "chat", "bedrock": "chat"}
 
 # Commercial regions where Lambda has function URLs and CloudFormation can make them.
 REGIONS = frozenset(AWS["url"]["regions"])
@@ -161,7 +161,7 @@ def _warnings(given: dict[str, str]) -> Iterator[str]:
     if given["url_auth"] == "jwt" and given["jwt_issuer"] == EXAMPLE_ISSUER:
         doubt = "is only an example, so the deployed function refuses every caller"
         yield _warning("jwt_issuer", doubt, EXAMPLE_ISSUER, "Set JWT_ISSUER and JWT_AUDIENCE in template.yaml")
-    if given["example"] == "bedrock":
+    if given["example"] in ("agent", "bedrock"):
         yield from _model_warnings(model, region)
     if given["reserved_concurrency"] and int(given["reserved_concurrency"]) > USUAL_CONCURRENCY:
         doubt = f"is above the {USUAL_CONCURRENCY} that an account can reserve before its quota is raised"

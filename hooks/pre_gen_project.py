@@ -38,7 +38,7 @@ def _aws_limits() -> dict[str, Any]:
 AWS = _aws_limits()
 
 CHOICES = {
-    "example": ("hello", "sse", "fastapi", "bedrock", "mcp"),
+    "example": ("hello", "sse", "fastapi", "bedrock", "agent", "mcp"),
     "runtime": ("managed", "provided.al2023", "container"),
     "python_version": ("3.13", "3.14", "3.12", "3.15"),
     "architecture": ("arm64", "x86_64"),

@@ -62,3 +62,20 @@ def test_bake_is_measured(tmp_path: Path) -> None:
     for line in (command, process):
         assert len(re.findall(r"\d+ ms", line)) == 3
     assert "target of under 1.5" in verdict
+
+
+@pytest.mark.slow
+def test_applications_are_measured(tmp_path: Path) -> None:
+    """The figures of a case go to the output and into the document's table."""
+    document = tmp_path / "page.md"
+    document.write_text("<!-- applications -->\n\n| old |\n\nafter\n")
+    program = (
+        "import sys; from benchmarks.applications import CASES, main; "
+        "sys.exit(main(['--quick', '--document', sys.argv[1]], CASES[1:2]) > 1)"
+    )
+    done = run(sys.executable, "-c", program, document, cwd=ROOT)
+    assert re.fullmatch(
+        r"FastAPI, 1,000 chunks +streaming_runtime [\d.]+ ms +floor [\d.]+ ms +[\d.]+ of floor: (meets|MISSES) 1.0\n",
+        done.stdout,
+    )
+    assert re.search(r"\n\n\| figure .*\n\| ---.*\n\| FastAPI, 1,000 chunks \| .*\n\nafter\n$", document.read_text())

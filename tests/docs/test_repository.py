@@ -124,6 +124,7 @@ def test_make_targets_of_a_project() -> None:
         "build",
         "deploy",
         "probe",
+        "proxy",
         "load",
         "pipeline",
     }

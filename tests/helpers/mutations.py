@@ -25,9 +25,11 @@ PROJECT = "{{cookiecutter.project_slug}}"
 # What is broken, and the tests of that part.
 AREAS = {
     "hooks": (
-        ("hooks/*.py", "filters.py"),
-        "template/test_answers.py template/test_bake.py template/test_fuzz.py template/test_upgrades.py",
+        ("hooks/*.py", "filters.py", "questions.py"),
+        "template/test_answers.py template/test_bake.py template/test_fuzz.py template/test_upgrades.py "
+        "template/test_questions.py",
     ),
+    "adopt": (("adopt/adopting/*.py",), "adopt"),
     "template": (
         (f"{PROJECT}/*.yaml", f"{PROJECT}/*.toml", f"{PROJECT}/pipeline/*.yaml", "templates/resources/*.yaml"),
         "template/test_bake.py template/test_generated.py template/test_planted_faults.py "

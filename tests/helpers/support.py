@@ -1,5 +1,6 @@
 """What all tests use: commands as a user runs them, and answers to start from."""
 
+import fcntl
 import json
 import os
 import platform
@@ -56,10 +57,29 @@ def run(
     return done
 
 
+def environment(group: str) -> Path:
+    """Install a dependency group that conflicts with the SAM CLI into `build/<group>`, and return its `bin` folder."""
+    (ROOT / "build").mkdir(exist_ok=True)
+    with open(ROOT / "build" / f"{group}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        command = ("uv", "sync", "--quiet", "--locked", "--compile-bytecode", "--only-group", group)
+        run(*command, cwd=ROOT, UV_PROJECT_ENVIRONMENT=f"build/{group}")
+    return ROOT / "build" / group / "bin"
+
+
+def path_for(project: Path) -> str:
+    """Return a `PATH` whose first Python has the requirements of a project: ours cannot have those of Strands."""
+    folders = [str(Path(sys.executable).parent), os.environ["PATH"]]
+    if "strands-agents" in (project / "src" / "requirements.txt").read_text(encoding="utf-8"):
+        folders.insert(0, str(environment("clients")))
+    return os.pathsep.join(folders)
+
+
 def pytest_of(project: Path, *arguments: str, check: bool = True, **more: str) -> subprocess.CompletedProcess[str]:
     """Run a project's tests as the project would: without other plugins of this environment, which need seconds."""
     command = ("python", "-m", "pytest", "-p", "no:cacheprovider", *arguments)
-    return run(*command, cwd=project, check=check, PYTEST_DISABLE_PLUGIN_AUTOLOAD="1", **more)
+    own = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PATH": path_for(project), **more}
+    return run(*command, cwd=project, check=check, answers="", **own)
 
 
 def free_ports(count: int) -> list[int]:

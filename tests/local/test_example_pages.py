@@ -62,10 +62,12 @@ def handler(event, context):
 """
 
 STANDIN = """
+import asyncio
+
 async def sleep(seconds):
     wait("tokens")
 
-app.asyncio = types.SimpleNamespace(sleep=sleep)
+asyncio.sleep = sleep
 handler = app.handler
 """
 

@@ -14,6 +14,8 @@ from playwright.sync_api import Browser, Dialog, Page, expect
 from tests.local.conftest import luminance, needs_chromium
 from tests.local.inspected import Inspected, inspected
 
+from local.journal import RECORDS
+
 pytestmark = [pytest.mark.slow, needs_chromium]
 GATED = """
     def handler(event, context):
@@ -107,7 +109,7 @@ def visit(browser: Browser) -> Iterator[Visit]:
         assert origin.startswith("http://127.0.0.1:")
         own = [url for url in visit.requests if url.startswith(f"{origin}/")]
         assert [url for url in visit.requests if url not in own and url != "data:,"] == []
-        assert {f"{origin}/", f"{origin}/events", f"{origin}/invocations"} == set(own)
+        assert {f"{origin}/", f"{origin}/events", f"{origin}/invocations"} == set(own) - {f"{origin}/requests"}
     assert visit.problems == []
 
 
@@ -407,3 +409,85 @@ def test_late_page_and_reload(start: Start, visit: Visit) -> None:
     page.reload()
     expect(page.locator("#status")).to_have_text("200")
     expect(page.locator("#body")).to_have_text("chunk 1chunk 2")
+
+
+ECHO = """
+    import json
+
+    def handler(event, context):
+        print("heard", event["rawPath"])
+        name = event["headers"].get("x-fail")
+        if name:
+            raise type(name, (Exception,), {})("no")
+        yield json.dumps([event["requestContext"]["http"]["method"], event["rawPath"], event.get("body")])
+    """
+
+
+def test_request_of_any_form(start: Start, visit: Visit) -> None:
+    served = start(ECHO)
+    page = visit.open(served)
+    page.get_by_role("button", name="Request …").click()
+    page.locator("#method").select_option("PUT")
+    page.locator("#path").fill("/some/path?tag=x")
+    page.locator("#headers").fill("content-type: text/plain\nx-one: 1\nx-two: a:b")
+    page.locator("#content").fill("ünï")
+    page.get_by_role("button", name="Send request").click()
+    expect(page.locator("#body")).to_have_text('["PUT", "/some/path", "\\u00fcn\\u00ef"]')
+    expect(page.locator("#name")).to_have_text("PUT /some/path?tag=x")
+    for part in ('"x-one": "1"', '"x-two": "a:b"', '"tag": "x"', '"content-length": "5"', '"isBase64Encoded": false'):
+        expect(page.locator("#request")).to_contain_text(part)
+    page.locator("#path").fill("no slash")
+    page.get_by_role("button", name="Send request").click()
+    expect(page.locator("#notice")).to_contain_text("was refused: the path must begin with /, got 'no slash'")
+    page.locator("#path").fill("/a b")
+    page.get_by_role("button", name="Send request").click()
+    expect(page.locator("#notice")).to_contain_text("was refused: Illegal target characters")
+    assert [problem[:48] for problem in visit.problems] == ["console: Failed to load resource: the server res"] * 2
+    visit.problems.clear()
+
+
+def test_search_and_saved_files(start: Start, visit: Visit, tmp_path: Path) -> None:
+    served = start(ECHO)
+    page = visit.open(served)
+    for path in ("/one", "/two"):
+        assert served.call(path).read()
+        expect(page.locator("#name")).to_have_text(f"GET {path}")
+    expect(page.locator("#status")).to_have_text("200")
+    expect(page.locator("#kept")).to_have_text(f"The last {RECORDS} are kept.")
+    for words, count in (("one", 1), ("heard 200", 2), ("get nothing", 0), ("", 2)):
+        page.locator("#search").fill(words)
+        expect(rows(page).locator("visible=true").locator(".path")).to_have_count(count)
+    saved = {}
+    for button in ("Save event", "Save HAR"):
+        with page.expect_download() as download:
+            page.get_by_role("button", name=button).click()
+        download.value.save_as(tmp_path / "saved")
+        saved[download.value.suggested_filename] = json.loads((tmp_path / "saved").read_text(encoding="utf-8"))
+    assert saved["get-two.json"]["rawPath"] == "/two"
+    [entry] = saved["get-two.har"]["log"]["entries"]
+    assert entry["request"]["url"] == f"{served.url}two"
+    assert (entry["response"]["status"], entry["response"]["content"]["text"]) == (200, '["GET", "/two", null]')
+    assert entry["timings"]["wait"] + entry["timings"]["receive"] == pytest.approx(entry["time"])
+
+
+def test_notice_and_long_error_stay_in_place(start: Start, visit: Visit) -> None:
+    served = start(ECHO, events={"a.json": {"rawPath": "/", "headers": {"x-fail": "Error" * 60}, "requestContext": {}}})
+    page = visit.open(served)
+    before = page.locator("main").bounding_box()
+    page.get_by_role("button", name="a.json").click()
+    expect(page.locator("#error-type")).to_have_text("Error" * 60)
+    expect(page.locator("#notice")).to_contain_text("Sent a.json")
+    assert page.locator("main").bounding_box() == before
+    assert page.evaluate("document.querySelector('main').scrollWidth <= document.querySelector('main').clientWidth")
+
+
+def test_client_that_left_is_no_warning(start: Start, visit: Visit) -> None:
+    served = start()
+    page = visit.open(served)
+    client = served.begin()
+    served.gate.write(b"1")
+    expect(page.locator("#status")).to_have_text("200 streaming")
+    client.close()
+    served.gate.write(b"2.")
+    expect(page.locator("#status")).to_have_text("200 client disconnected")
+    expect(page.locator("#status")).to_have_class("good")

@@ -13,11 +13,11 @@ from tests.helpers.support import TEMPLATE
 
 LOCAL = TEMPLATE / "local"
 LAYERS = {
-    "cli": ("__main__", "terminal", "reload", "sign_in", "probe", "load", "build", "new"),
+    "cli": ("__main__", "terminal", "reload", "sign_in", "probe", "proxy", "load", "build", "new"),
     "http": ("function_url", "inspector", "issuer", "cors", "limits"),
     "sandbox": ("pool", "sandbox", "debugger", "runtime_api", "traces", "journal"),
     "model": ("events", "responses", "messages", "invocation"),
-    "base": ("template", "environment", "aws", "aws_limits", "access", "http_server", "http_protocol"),
+    "base": ("client", "template", "environment", "aws", "aws_limits", "access", "http_server", "http_protocol"),
 }
 
 

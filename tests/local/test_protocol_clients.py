@@ -6,6 +6,7 @@ streams reads the frames that a server on localhost sends.
 
 from __future__ import annotations
 
+import http.client
 import importlib.util
 import json
 import shutil
@@ -13,13 +14,14 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
-from tests.helpers.environments import environment
-from tests.helpers.support import TEMPLATE, user_environment
+from tests.helpers.support import TEMPLATE, environment, user_environment
 from tests.local.conftest import TIMEOUT, function
 
 from local.function_url import running
@@ -186,3 +188,40 @@ def test_ui_message_models(url: str, bedrock: Any, python: Path) -> None:
     assert bedrock.requests[1][1]["messages"][2]["content"][0]["toolResult"]["content"] == [{"text": "2"}]
     assert found["error midway"]["errors"] == ["Too many."]
     assert found["error midway"]["parts"][1:] == [{"type": "text", "text": "Be"}]
+
+
+DEADLINES = {
+    "/chat": (
+        {"messages": [{"role": "user", "text": "Why?"}]},
+        b'event: error\ndata: {"errorType": "StreamDeadlineExceeded", "errorMessage": "The answer took longer ',
+    ),
+    "/api/chat": (
+        {"messages": [{"role": "user", "parts": [{"type": "text", "text": "Why?"}]}]},
+        b'data: {"type": "error", "errorText": "The answer took longer than the function may run."}\n\n'
+        b"data: [DONE]\n\n",
+    ),
+    "/ag-ui": (
+        {"threadId": "t", "runId": "r", "messages": [{"role": "user", "content": "Why?"}]},
+        b'data: {"type": "RUN_ERROR", "message": "The answer took longer than the function may run.", '
+        b'"code": "StreamDeadlineExceeded"}\n\n',
+    ),
+}
+
+
+@pytest.mark.parametrize("url", [4.0], indirect=True)
+def test_deadline_in_protocols_words(url: str, bedrock: Any, stack: ExitStack) -> None:
+    """OpenAI's client shows its own above."""
+    never = threading.Event()
+    stack.callback(never.set)
+    bedrock.answers = [hanging(never) for _ in DEADLINES]
+
+    def told(path: str) -> bytes:
+        with closing(http.client.HTTPConnection(urlsplit(url).netloc, timeout=TIMEOUT)) as connection:
+            connection.request("POST", path, json.dumps(DEADLINES[path][0]))
+            with closing(connection.getresponse()) as response, pytest.raises(http.client.IncompleteRead) as broken:
+                response.read()
+        return broken.value.partial
+
+    with ThreadPoolExecutor() as pool:
+        for (_, end), received in zip(DEADLINES.values(), pool.map(told, DEADLINES), strict=True):
+            assert end in received

@@ -17,13 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.helpers.environments import environment
-from tests.helpers.support import Bake, free_ports, run, user_environment
+from tests.helpers.support import Bake, environment, free_ports, run, user_environment
 from tests.pipeline.policies import Policy
 from tests.pipeline.runner import STAND_INS, Runner
 
 from local.function_url import running
-from local.template import load_function
+from local.template import Template
 
 START_TIMEOUT = 60.0  # seconds
 ISSUER = "https://token.actions.githubusercontent.com"
@@ -200,8 +199,14 @@ class Project:
         """Return URLs of the deployed build on localhost for the smoke test, since MiniStack's do not stream."""
         if step != "smoke":
             return {}
-        function = load_function(workspace / ".aws-sam" / "build" / "template.yaml", "StreamFunction")
-        return {"URLS": self.served.enter_context(running(function))}
+        template = Template(workspace / ".aws-sam" / "build" / "template.yaml")
+        functions = [template.function(name) for name in sorted(template.names, key=lambda name: name[0] != "S")]
+        urls = [
+            f"{function.name.removesuffix('Function')}Url={self.served.enter_context(running(function))}"
+            for function in functions
+            if function.has_url
+        ]
+        return {"URLS": " ".join(urls)}
 
 
 SetUp = Callable[..., Project]

@@ -190,6 +190,23 @@ class Runner:
         return _Execution(self, key, job, context, workflow, permissions).run()
 
 
+def outputs_in(text: str) -> dict[str, str]:
+    """Return the outputs in a step's file.
+
+    https://docs.github.com/en/actions/reference/workflows-and-actions/workflow-commands#multiline-strings
+    """
+    found = {}
+    lines = iter(text.splitlines())
+    for line in lines:
+        name, is_long, end = line.partition("<<")
+        if is_long and "=" not in name:
+            found[name] = "\n".join(iter(lambda: next(lines), end))
+        else:
+            name, _, found_value = line.partition("=")
+            found[name] = found_value
+    return found
+
+
 def _check_granted(file: str, workflow: dict[str, Any], granted: Permissions | None) -> None:
     # GitHub checks this before it starts anything, also for jobs that would be skipped.
     for key, job in workflow["jobs"].items() if granted is not None else ():
@@ -277,8 +294,7 @@ class _Execution:
         self._done.steps.append(step.get("name", step["run"]))
         self._done.log += f"--- {self._key}: {step.get('name', '')} ({done.returncode})\n{done.stdout}"
         self._done.summary += files["GITHUB_STEP_SUMMARY"].read_text(encoding="utf-8")
-        lines = files["GITHUB_OUTPUT"].read_text(encoding="utf-8").splitlines()
-        outputs = dict(line.split("=", 1) for line in lines)
+        outputs = outputs_in(files["GITHUB_OUTPUT"].read_text(encoding="utf-8"))
         self._context["steps"][step.get("id", f"step {number}")] = {"outputs": outputs}
         return done.returncode == 0
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.helpers.support import run
 from tests.pipeline.conftest import Cloud, Project, SetUp
 from tests.pipeline.policies import allows
 from tests.pipeline.runner import Job, WorkflowError, unpacked
@@ -117,7 +118,7 @@ def test_push_deploys_one_build(set_up: SetUp) -> None:
         "Create and show the change set",
         "Execute the change set",
         "Read the URLs from the stack's outputs",
-        "Check that each URL streams",
+        "Check that each URL streams, or refuses a request without a token",
     ]
     for environment in ("staging", "production"):
         job = jobs[f"{environment}/deploy"]
@@ -338,6 +339,45 @@ def test_no_deployment_before_set_up(set_up: SetUp) -> None:
     assert ran(project.runner.run("deploy.yml", "push")) == {"ci": "success"}
     assert ran(pull_request(project, "opened")) == {"ci": "success"}
     assert project.runner.run("deploy.yml", "schedule")["drift"].result == "skipped"
+
+
+def test_three_functions(set_up: SetUp) -> None:
+    """A second function that streams and a plain one: checked, built, deployed, tested, updated and deleted."""
+    project = set_up("preview")
+    run("python", "-m", "local.new", "Admin", cwd=project.folder)
+    run("python", "-m", "local.new", "Worker", "--kind", "plain", cwd=project.folder)
+    settings = project.folder / "pyproject.toml"
+    settings.write_text(
+        settings.read_text(encoding="utf-8").replace(
+            "[tool.pipeline]\n", '[tool.pipeline]\nsmoke-event-AdminUrl = "events/post.json"\n'
+        ),
+        encoding="utf-8",
+    )
+    (project.folder / "admin" / "app.py").write_text(
+        "import time\n\n\ndef handler(event, context):\n"
+        '    assert event["requestContext"]["http"]["method"] != "GET", "the event of another function"\n'
+        '    for number in range(3):\n        yield f"{number}\\n"\n        time.sleep(0.2)\n',
+        encoding="utf-8",
+    )
+    project.commit()
+    project.runner.known = UNCHECKED
+    stack = f"{project.stack('preview')}-7"
+    job = pull_request(project, "opened")["preview/deploy"]
+    assert job.result == "success", job.log
+    for name in ("StreamFunction", "AdminFunction", "WorkerFunction"):
+        assert f"| Add | `{name}` | AWS::Lambda::Function |  |\n" in job.summary
+    assert job.summary.count(" streams. The first byte arrived after ") == 2
+    template = project.folder / "template.yaml"
+    text = template.read_text(encoding="utf-8")
+    template.write_text(text.replace("MemorySize: 512", "MemorySize: 640"), encoding="utf-8")
+    project.commit()
+    job = pull_request(project, "synchronize")["preview/deploy"]
+    assert job.result == "success", job.log
+    assert job.summary.count("| Modify | ") >= 3
+    project.set_pull_request("closed")
+    assert pull_request(project, "closed")["preview/delete"].result == "success"
+    assert stack not in project.cloud.stacks()
+    assert_allowed(project.cloud)
 
 
 # Shapes of the stack that other tests do not deploy.

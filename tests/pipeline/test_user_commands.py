@@ -178,6 +178,8 @@ def test_readme_commands_work(variant: str, shell: Callable[[str], Shell]) -> No
         match script.split()[:3]:
             case ["make", "dev"]:
                 pass  # running already
+            case ["make", "proxy", _]:
+                here.follow("make proxy URL=https://abc.lambda-url.us-east-1.on.aws/", "sends signed requests to")
             case ["make", "dev", "ARGS=--limits"]:
                 here.follow(script, "http://127.0.0.1:")
             case ["make", "dev", "ARGS=--debug"]:

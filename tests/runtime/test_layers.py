@@ -11,7 +11,7 @@ from tests.helpers.sandbox import SOURCE
 FOLDER = SOURCE / "streaming_runtime"
 LAYERS = {
     "entry": ("__main__", "lifecycle", "workers", "snapstart"),
-    "cycle": ("invocation", "enclosure"),
+    "cycle": ("invocation", "enclosure", "telemetry"),
     "optional": ("asgi", "lifespan", "event_stream", "metrics", "decorators"),
     "core": ("importer", "marshalling", "response_stream", "context", "event_loop"),
     "client": ("runtime_api",),
@@ -21,6 +21,7 @@ LAYERS = {
 MODULES = {module for modules in LAYERS.values() for module in modules}
 # Imported on demand, so that functions that do not use them start no later.
 ON_DEMAND = {
+    "telemetry",
     "asgi",
     "lifespan",
     "event_stream",

@@ -20,6 +20,7 @@ from tests.runtime import watching
 pytestmark = [pytest.mark.own_interpreter, pytest.mark.slow]
 
 KINDS = ("sync", "async", "response", "async-response", "events", "dict", "route")
+HALVES = (KINDS[:4], KINDS[4:])  # each in a process of its own
 ASYNC = ("async", "async-response", "route")
 OUTCOMES = ("whole", "before", "midway", "deadline")
 ERRORS = {"whole": "", "before": "ValueError", "midway": "ValueError", "deadline": "StreamDeadlineExceeded"}
@@ -172,10 +173,11 @@ def check_response(post: Request, kind: str, outcome: str) -> None:
         assert post.trailers.get(ERROR_TYPE, "") == ERRORS[outcome]
 
 
+@pytest.mark.parametrize("kinds", HALVES, ids="+".join)
 @pytest.mark.parametrize("library", list(LIBRARIES))
-def test_library_sees_the_whole_stream(sandbox: Sandbox, library: str) -> None:
+def test_library_sees_the_whole_stream(sandbox: Sandbox, library: str, kinds: tuple[str, ...]) -> None:
     code, expected = LIBRARIES[library]
-    cases = [(kind, outcome) for kind in KINDS for outcome in OUTCOMES]
+    cases = [(kind, outcome) for kind in kinds for outcome in OUTCOMES]
     (sandbox.task / "served.py").write_text(watching.HANDLERS + code, encoding="utf-8")
     events = [request(kind, outcome) for kind, outcome in cases]
     ended = sandbox.run("", *events, environment={**ENVIRONMENT, "_HANDLER": "served.handler"})

@@ -196,3 +196,19 @@ def test_logger_needs_no_streaming(sandbox: Sandbox) -> None:
     ended = sandbox.run(code, event(), environment={**ENVIRONMENT, "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "128"})
     assert ended.bodies == [b"one"]
     assert json.loads(ended.output)["function_request_id"]
+
+
+def test_instrumented_handler_is_refused(sandbox: Sandbox) -> None:
+    """OpenTelemetry's instrumentation replaces the handler by a wrapper of its own."""
+    code = """
+    from opentelemetry.instrumentation.aws_lambda import AwsLambdaInstrumentor
+    def handler(event, context):
+        yield b""
+    AwsLambdaInstrumentor().instrument()
+    """
+    ended = sandbox.run(code, environment=ENVIRONMENT)
+    report = json.loads(ended.bodies[0])
+    assert report["errorType"] == "Runtime.DecoratorOrder"
+    assert (
+        report["errorMessage"] == f"instrument of opentelemetry ends before the stream of the handler begins: {ABOVE}"
+    )

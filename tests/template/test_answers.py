@@ -545,10 +545,10 @@ def test_refused_slug_has_a_proposal(slug: str, proposed: str) -> None:
 @pytest.mark.parametrize("example", CHOICES["example"])
 def test_page_that_no_browser_opens(example: str, front_door: str) -> None:
     """The prompt says so, and so do the next steps."""
-    assert "no browser can open the page of sse or bedrock" in OPTIONS["__prompts__"]["url_auth"]["AWS_IAM"]
+    assert "no browser can open the page of sse, bedrock or agent" in OPTIONS["__prompts__"]["url_auth"]["AWS_IAM"]
     answers = {**defaults(), "example": example, "front_door": front_door}
     said = "No browser opens the page at the deployed URL" in next_steps({**answers, "url_auth": "AWS_IAM"})
-    assert said == (example in ("sse", "bedrock") and front_door != "cloudfront")
+    assert said == (example in ("sse", "agent", "bedrock") and front_door != "cloudfront")
     assert "No browser" not in next_steps({**answers, "url_auth": "NONE"})
 
 

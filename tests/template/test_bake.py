@@ -23,7 +23,7 @@ INTERPRETER_FILES = {"interpreter.sh"}
 REST_FILES = {"events/rest.json"}
 TOKEN_FILES = {path for option, _, path in OPTIONAL_PATHS if option == "url_auth"}
 PIPELINE_FILES = {path for option, _, path in OPTIONAL_PATHS if option == "deploy_pipeline"}
-EXAMPLES = ("sse", "fastapi", "bedrock", "mcp")
+EXAMPLES = ("sse", "fastapi", "bedrock", "agent", "mcp")
 
 
 def of_template() -> tuple[set[str], set[str]]:
@@ -52,7 +52,7 @@ def test_example_files(example: str, project: Path, bake: Bake) -> None:
     assert {path: found[path] for path in own} == own
     changed = {path for path in default if found[path] != default[path]}
     beside = {"README.md"}
-    if example == "bedrock":
+    if example in SHARED:
         beside.add("template.yaml")
     if example in SHARED:
         assert {path for path in own if path.startswith("src/")} > {"src/chat.py", "src/protocols.py"}
@@ -353,7 +353,7 @@ def test_every_option_has_an_effect() -> None:
         (option, answer)
         for option, answers in CHOICES.items()
         for answer in answers[1:]
-        if (option, answer) not in (("python_version", "3.12"), ("example", "bedrock"))
+        if (option, answer) not in (("python_version", "3.12"), ("example", "agent"), ("example", "bedrock"))
     }
 
 
@@ -499,10 +499,11 @@ def test_alarm_thresholds() -> None:
     assert all(re.fullmatch(r"[A-Z].+\.", description) for description in descriptions)
 
 
+@pytest.mark.parametrize("example", SHARED)
 @pytest.mark.parametrize("place", PROFILES)
-def test_bedrock_policy_resources(place: str) -> None:
+def test_bedrock_policy_resources(place: str, example: str) -> None:
     def policy(model: str) -> list[str]:
-        answers = {**defaults(), "example": "bedrock", "bedrock_model": model}
+        answers = {**defaults(), "example": example, "bedrock_model": model}
         properties = load_yaml(render("template.yaml", answers))["Resources"]["StreamFunction"]["Properties"]
         assert properties["Environment"]["Variables"]["MODEL_ID"] == model
         [statement] = properties["Policies"][0]["Statement"]

@@ -32,7 +32,7 @@ from tests.helpers.support import TEMPLATE, Answers, defaults, pytest_of, run, s
 
 # example with front_door and url_auth; runtime with cold_start and python_version; cors_origins with cors_credentials;
 # observability, deployment, deploy_pipeline, bedrock_model.
-COUNTED_BY_HAND = (5 * (3 * 3 - 2) - 1) * (3 * 2 * 4 - 2 - 4) * (3 * 2 - 2) * 2 * 2 * 2 * 2
+COUNTED_BY_HAND = (6 * (3 * 3 - 2) - 1) * (3 * 2 * 4 - 2 - 4) * (3 * 2 - 2) * 2 * 2 * 2 * 2
 COMBINATIONS = pairwise()
 # Paths that only one answer keeps in a project.
 ONLY = {path: (option, answer) for option, answer, path in OPTIONAL_PATHS}

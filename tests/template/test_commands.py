@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tests.helpers.support import Bake, run, user_environment
+from tests.helpers.support import OWN_PYTHON, Bake, run, user_environment
 
 
 def interrupt(command: list[str], folder: Path, until: bytes) -> tuple[str, int]:
@@ -44,6 +44,34 @@ def test_ctrl_c_is_no_error(command: list[str], until: bytes, bake: Bake, tmp_pa
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("runtime", "line"),
+    [
+        ("managed", "Runtime: python3."),
+        ("provided.al2023", 'PythonVersion: "3.'),
+        ("container", 'PYTHON_VERSION: "3.'),
+    ],
+)
+def test_python_of_the_template(runtime: str, line: str, bake: Bake, tmp_path: Path) -> None:
+    """Or the nearest one, and a line that says so; a version from the template's future is not on any machine."""
+    project = shutil.copytree(bake(runtime=runtime), tmp_path / "project")
+    template = project / "template.yaml"
+    text = template.read_text(encoding="utf-8")
+    for version in (OWN_PYTHON, "3.19"):
+        template.write_text(re.sub(re.escape(line) + r"\d+", line[:-2] + version, text), encoding="utf-8")
+        stamp = f".venv/for-python-{version}"
+        done = run("make", stamp, cwd=project, UV_PYTHON_DOWNLOADS="never")
+        made = run(project / ".venv" / "bin" / "python", "--version", cwd=project).stdout.split()[1]
+        if version == OWN_PYTHON:
+            assert made.startswith(f"{version}.")
+            assert "not available" not in done.stderr
+        else:
+            said = "Python 3.19, which Lambda will run, is not available here. Using Python 3."
+            assert said + made.split(".")[1] in done.stderr
+        assert (project / stamp).exists()
+
+
+@pytest.mark.slow
 def test_invoke_of_mcp_shows_an_answer(bake: Bake) -> None:
     done = run("make", "invoke", cwd=bake(example="mcp"))
     assert '"result"' in done.stdout
@@ -59,7 +87,7 @@ def test_check_without_sam(bake: Bake, tmp_path: Path) -> None:
     (project / "tests" / "test_one.py").write_text("def test_one() -> None:\n    pass\n", encoding="utf-8")
     tools = tmp_path / "tools"
     tools.mkdir()
-    for name in ("awk", "git", "make", "python3", "sh", "test", "uv"):
+    for name in ("awk", "git", "grep", "head", "make", "python3", "rm", "sh", "test", "touch", "uv"):
         if found := shutil.which(name, path=user_environment()["PATH"]):
             (tools / name).symlink_to(found)
     done = run("make", "check", cwd=project, check=False, PATH=str(tools))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from hooks.pre_gen_project import CHOICES
-from tests.helpers.support import ROOT, Bake, pytest_of, run
+from tests.helpers.support import ROOT, Bake, path_for, pytest_of, run
 
 # File, text to replace, and replacement. (test_planted_faults.py has the faults of template.yaml.)
 BREAKAGES = {
@@ -56,7 +56,7 @@ def test_types_of_examples_and_pythons(bake: Bake, tmp_path: Path) -> None:
             shutil.rmtree(project, ignore_errors=True)
             # Each Python version can be had with this runtime, which changes no Python file.
             shutil.copytree(bake(**{option: answer, "runtime": "provided.al2023"}), project)
-            run("mypy", "--cache-dir", tmp_path / "cache", cwd=project)
+            run("mypy", "--cache-dir", tmp_path / "cache", cwd=project, PATH=path_for(project))
 
 
 def paste(project: Path, code: str) -> Path:

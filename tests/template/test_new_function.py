@@ -70,7 +70,7 @@ def added_lines(shown: str) -> list[str]:
 @pytest.mark.slow
 def test_new_functions_pass_make_check_and_build(bake: Bake, tmp_path: Path) -> None:
     project = shutil.copytree(bake(), tmp_path / "project")
-    run("make", "new", "FUNCTION=AdminFunction", cwd=project)
+    run("make", "new", "FUNCTION=Admin", cwd=project)
     run("make", "new", "FUNCTION=OrderEvents", "KIND=plain", cwd=project)
     done = run("make", "check", cwd=project)
     assert "skipped" not in done.stdout

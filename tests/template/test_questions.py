@@ -40,7 +40,7 @@ def typed(answers: Answers) -> str:
         if option in SOMETIMES:
             [(earlier, answer)] = SOMETIMES[option].items()
             given = {**defaults(), **answers}[earlier]
-            asked = given == answer if option == "bedrock_model" else given != "cloudfront"
+            asked = given in ("agent", answer) if option == "bedrock_model" else given != "cloudfront"
         if asked:
             answer = answers.get(option, "")
             lines.append(str(OPTIONS[option].index(answer) + 1) if answer and option in choices() else answer)
@@ -76,6 +76,7 @@ def on_a_terminal(command: list[str], keys: str, folder: Path) -> tuple[int, str
     [
         ({}, ["bedrock_model"]),
         ({"example": "bedrock"}, []),
+        ({"example": "agent"}, []),
         ({"front_door": "cloudfront"}, ["bedrock_model", "url_auth"]),
         ({"example": "bedrock", "front_door": "cloudfront"}, ["url_auth"]),
     ],
@@ -219,7 +220,7 @@ DROPPED = [
         '`python_version` must be one of "3.13", "3.14", "3.12", "3.15", got 3.12. Write it in quotes',
     ),
     ('python_version: "3.11"', '`python_version` must be one of "3.13", "3.14", "3.12", "3.15", got "3.11"'),
-    ("example: [sse]", '`example` must be one of "hello", "sse", "fastapi", "bedrock", "mcp", got ["sse"]'),
+    ("example: [sse]", '`example` must be one of "hello", "sse", "fastapi", "bedrock", "agent", "mcp", got ["sse"]'),
     ("description:", "`description` must be text, got null. Write it in quotes"),
     ("description: yes", "`description` must be text, got true. Write it in quotes"),
     ("description: [a, b]", '`description` must be text, got ["a", "b"]. Write it in quotes'),

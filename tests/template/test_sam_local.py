@@ -171,6 +171,7 @@ def test_managed_runtime_events(bake: Bake, engine: Any, provide_image: ProvideI
 OF_EXAMPLES = {
     "sse": ("resume", "text/event-stream", "event: "),
     "bedrock": ("chat", "text/event-stream", "stand-in"),
+    "agent": ("chat", "text/event-stream", "stand-in"),
     "mcp": ("tools-call", "text/event-stream", '"structuredContent"'),
     "fastapi": ("get", "text/plain", " of 10"),
 }

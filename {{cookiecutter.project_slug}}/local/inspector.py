@@ -8,16 +8,18 @@ import contextlib
 import hashlib
 import json
 import re
+import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlsplit
 
 import h11
 
 from .access import is_foreign_page, is_loopback
+from .events import function_url_event
 from .http_server import ClientDisconnected, Connection, Server, field_values, response_head, url_of
-from .invocation import Invocation
+from .invocation import Invocation, new_trace_id
 from .journal import Journal, Update
 from .pool import SandboxPool, Throttled
 from .template import Function
@@ -27,7 +29,7 @@ _EVENT_LIMIT = 8 * 1024 * 1024  # bytes of a test event
 _HEARTBEAT = 15  # seconds; without heartbeats the server would not notice a closed page
 _RECONNECT_DELAY = 1000  # milliseconds after which a page reconnects
 _NO_STORE = ("cache-control", "no-store")
-_METHODS = {"/": "GET, HEAD", "/events": "GET, HEAD", "/invocations": "GET, POST"}
+_METHODS = {"/": "GET, HEAD", "/events": "GET, HEAD", "/invocations": "GET, POST", "/requests": "POST"}
 
 
 @contextlib.asynccontextmanager
@@ -104,8 +106,9 @@ class _Inspector:
             await _respond(connection, 200, self._test_events())
         elif call == ("GET", "/invocations"):
             await self._stream(connection)
-        elif call == ("POST", "/invocations"):
-            await self._invoke(connection, headers, body, request.target.decode("latin-1").partition("?")[2])
+        elif call in {("POST", "/invocations"), ("POST", "/requests")}:
+            query = request.target.decode("latin-1").partition("?")[2]
+            await self._invoke(connection, headers, body, query, path == "/requests")
         elif path in _METHODS:
             head = [("content-type", "application/json"), _NO_STORE, ("allow", _METHODS[path])]
             await connection.respond(405, head, b'{"message": "method not allowed"}')
@@ -142,7 +145,10 @@ class _Inspector:
         finally:
             self._journal.unsubscribe(queue)
 
-    async def _invoke(self, connection: Connection, headers: dict[str, str], body: bytes, query: str) -> None:
+    async def _invoke(
+        self, connection: Connection, headers: dict[str, str], body: bytes, query: str, is_request: bool
+    ) -> None:
+        """Send a test event, or the event that the function URL makes of a request."""
         # A page of another origin could send this type only after a preflight, which is refused.
         if headers.get("content-type", "").partition(";")[0].strip() != "application/json":
             await _respond(connection, 415, {"message": "the content type must be application/json"})
@@ -156,11 +162,18 @@ class _Inspector:
             await _respond(connection, 400, {"message": f"not JSON: {error}"})
             return
         pools = {pool.function.name: pool for pool, _ in self._served}
+        urls = {pool.function.name: url for pool, url in self._served}
         name = dict(parse_qsl(query)).get("function", next(iter(pools)))
         if name not in pools:
             await _respond(connection, 404, {"message": f"{name!r} is not served; choose one of {', '.join(pools)}"})
             return
-        invocation = Invocation(self._admit(pools[name].function, event))
+        ids = (str(uuid.uuid4()), new_trace_id())
+        try:
+            event = _requested(event, urls[name], *ids) if is_request else event
+        except (h11.LocalProtocolError, ValueError) as error:
+            await _respond(connection, 400, {"message": str(error)})
+            return
+        invocation = Invocation(self._admit(pools[name].function, event), *ids)
         try:
             messages = await pools[name].invoke(invocation)
         except Throttled as error:
@@ -170,6 +183,27 @@ class _Inspector:
         self._invocations.add(task)
         task.add_done_callback(self._invocations.discard)
         await _respond(connection, 202, {"id": invocation.request_id})
+
+
+def _requested(value: Any, url: str, request_id: str, trace_id: str) -> dict[str, Any]:
+    """Return the event that the function URL would make of a request.
+
+    Raises:
+        h11.LocalProtocolError: HTTP does not allow the method, the path or a header.
+        ValueError: Something is missing, or has another type.
+    """
+    match value:
+        case {"method": str(method), "path": str(path), "headers": [*pairs], "body": str(text)}:
+            fields = [(str(name), str(content)) for name, content in pairs]
+        case _:
+            raise ValueError("a request has a method, a path, headers and a body")
+    if not path.startswith("/"):
+        raise ValueError(f"the path must begin with /, got {path!r}")
+    body = text.encode()
+    length = [("content-length", str(len(body)))] if body else []
+    headers = [("host", urlsplit(url).netloc), *fields, *length]
+    request = h11.Request(method=method, target=path, headers=headers)
+    return function_url_event(request, body, "127.0.0.1", request_id, trace_id)
 
 
 async def _drain(messages: AsyncIterator[object]) -> None:

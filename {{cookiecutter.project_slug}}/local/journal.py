@@ -12,7 +12,7 @@ from .invocation import Invocation
 from .messages import ResponseEnd, ResponseHead
 
 # How many invocations are kept in addition to those that still run, and how much of each.
-_RECORDS = 50
+RECORDS = 50
 _ENTRIES = 2000
 _TEXT_LIMIT = 16 * 1024  # characters of the response's body
 _LOG_LIMIT = 64 * 1024  # characters
@@ -172,7 +172,7 @@ class Journal(Observer):
         record = self.records[invocation.request_id] = Record(invocation, function)
         self._publish(next(record.updates()))
         ended = [record for record in self.records.values() if record.end is not None]
-        for forgotten in ended[: max(0, len(self.records) - _RECORDS)]:
+        for forgotten in ended[: max(0, len(self.records) - RECORDS)]:
             del self.records[forgotten.id]
             self._publish(forgotten.update("forgotten"))
 

@@ -8,34 +8,27 @@ from __future__ import annotations
 import argparse
 import contextlib
 import http.client
-import io
 import json
 import math
 import re
-import socket
 import sys
 import time
-from base64 import b64encode
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
-from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
-from urllib.request import getproxies_environment, proxy_bypass
+from urllib.parse import urlsplit
 
 from rich.console import Console
 from rich.text import Text
 
-from .access import is_loopback
 from .aws_limits import AWS_LIMITS
+from .client import AWS_HOST, RequestError, Response, connection_to, signed_headers
 from .events import EventError, read_event, request_from_event
 from .function_url import LogWriter, running
 from .http_server import join_values
 from .template import TemplateError, load_function
 
-_AWS_HOST = re.compile(r"[^.]+\.(lambda-url|execute-api)\.([^.]+)\.(?:on\.aws|amazonaws\.com)")
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _RECEIVE_SIZE = 64 * 1024
 _SILENCE = AWS_LIMITS["timeout"]["most"]  # seconds: no function runs for longer
@@ -46,7 +39,7 @@ _MIN_SHARE_OF_TIME = 0.05
 _MAX_SHARE_IN_HALF_THE_SPREAD = 0.9
 
 
-class ProbeError(Exception):
+class ProbeError(RequestError):
     """The request cannot be sent, or its response is not good."""
 
 
@@ -171,14 +164,14 @@ def probe(
             raise ProbeError(f"percent-encode spaces and characters outside of ASCII in the URL, got {url!r}")
         if not 0 < timeout <= _LONGEST_SILENCE:
             raise ProbeError(f"the timeout must be more than 0 and at most {_LONGEST_SILENCE} seconds, got {timeout}")
-        signature = _signature(method, parts, sent, data) if sign and "authorization" not in sent else {}
+        signature = signed_headers(method, parts, sent, data) if sign and "authorization" not in sent else {}
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        connection, base, authorization = _connection(parts, timeout)
+        connection, base, authorization = connection_to(parts, timeout)
         with contextlib.closing(connection):
             start = time.perf_counter()
             connection.request(method, base + target, data, {**sent, **signature, **authorization})
             response = connection.getresponse()
-            assert isinstance(response, _Response)
+            assert isinstance(response, Response)
             head_at = time.perf_counter() - start
             result = Result(response.status, response.getheaders(), head_at, signed="authorization" in signature)
             _show(console, f"{method} {url}")
@@ -200,87 +193,10 @@ def probe(
                 result.error = "the response is incomplete: the connection closed too early"
             result.total = time.perf_counter() - start
             return result
+    except RequestError as error:
+        raise ProbeError(str(error)) from error
     except (http.client.HTTPException, OSError, ValueError) as error:  # ValueError: not a URL, or not a header
         raise ProbeError(f"no response from {url}: {error or type(error).__name__}") from error
-
-
-class _LineReader(io.BufferedReader):
-    """Remembers the last line: http.client takes the end of the connection for the empty line that it waits for."""
-
-    last_line: bytes | None = None
-
-    def readline(self, size: int | None = -1) -> bytes:
-        self.last_line = super().readline(size)
-        return self.last_line
-
-
-class _Response(http.client.HTTPResponse):
-    """A response that knows whether the connection closed within its head, or within the end of a chunked body."""
-
-    def __init__(self, sock: socket.socket, *args: Any, **options: Any) -> None:
-        super().__init__(sock, *args, **options)
-        self.fp: io.BufferedReader = _LineReader(self.fp.detach())
-        self._lines = self.fp
-
-    @property
-    def cut(self) -> bool:
-        """Whether a line was read that is missing."""
-        return self._lines.last_line == b""
-
-
-def _connection(parts: SplitResult, timeout: float) -> tuple[http.client.HTTPConnection, str, dict[str, str]]:
-    """Return a connection for a request to a URL, what to put before its target, and headers for a proxy.
-
-    The proxy is the one that the environment names for the URL. As in browsers, loopback addresses have none.
-    """
-    assert parts.hostname is not None
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    proxies = getproxies_environment()
-    proxy = proxies.get(parts.scheme) or proxies.get("all")
-    authority = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    authority += "" if parts.port is None else f":{parts.port}"
-    if not proxy or is_loopback(authority) or proxy_bypass(authority):
-        connection = kind(parts.hostname, parts.port, timeout=timeout)
-        connection.response_class = _Response
-        return connection, "", {}
-    try:
-        through = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-        port = through.port or 80
-    except ValueError:
-        through, port = urlsplit(""), 0
-    if through.scheme != "http" or not through.hostname:
-        raise ProbeError(f"the proxy must be http://HOST:PORT, got {proxy!r}")
-    connection = kind(through.hostname, port, timeout=timeout)
-    connection.response_class = _Response
-    user = f"{unquote(through.username or '')}:{unquote(through.password or '')}".encode()
-    authorization = {} if through.username is None else {"proxy-authorization": f"Basic {b64encode(user).decode()}"}
-    if parts.scheme == "https":
-        connection.set_tunnel(parts.hostname, parts.port, authorization)
-        return connection, "", {}
-    return connection, f"http://{authority}", authorization
-
-
-def _signature(method: str, parts: SplitResult, headers: dict[str, str], data: bytes | None) -> dict[str, str]:
-    host = _AWS_HOST.fullmatch(parts.hostname or "")
-    if host is None:
-        # CloudFront signs its requests to a function URL, but the client has to send the digest of the body.
-        if data is not None and (parts.hostname or "").endswith(".cloudfront.net"):
-            return {"x-amz-content-sha256": sha256(data).hexdigest()}
-        return {}
-    from botocore.auth import SigV4Auth
-    from botocore.awsrequest import AWSRequest
-    from botocore.exceptions import BotoCoreError, ClientError
-    from botocore.session import Session
-
-    # Before it compares signatures, AWS decodes and re-encodes the query. botocore signs the query as it is.
-    query = urlencode(parse_qsl(parts.query, True, encoding="latin-1"), encoding="latin-1", quote_via=quote)
-    request = AWSRequest(method, parts._replace(query=query).geturl(), headers, data)
-    try:
-        if credentials := Session().get_credentials():
-            SigV4Auth(credentials, host[1].removesuffix("-url"), host[2]).add_auth(request)
-    except (BotoCoreError, ClientError) as error:
-        raise ProbeError(f"cannot sign the request: {error}. Use --no-sign to send it unsigned") from error
-    return {name.lower(): value for name, value in request.headers.items()}
 
 
 def _plain(text: str) -> str:
@@ -318,7 +234,7 @@ def _check(result: Result, url: str, expect_streaming: bool, expect_sign_in: boo
         if result.status != 401 or not any(value.startswith("Bearer") for value in challenges):
             raise ProbeError(f"a request without a token must be refused with status 401, got {result.status}")
         return
-    if result.status == 403 and _AWS_HOST.fullmatch(urlsplit(url).hostname or ""):
+    if result.status == 403 and AWS_HOST.fullmatch(urlsplit(url).hostname or ""):
         hint = "it was not signed: there are no AWS credentials, or --no-sign was used"
         if result.signed:
             hint = "it was signed; a function URL requires the permissions lambda:InvokeFunctionUrl and, since October"

@@ -247,7 +247,10 @@ class Template:
         code = (self.path.parent / str(self._value(own, "CodeUri", image))).resolve()
         if not code.is_dir():
             raise TemplateError(f"CodeUri of {name} in {self.path} must be a folder, got {code}")
-        built, vendored = code / "bootstrap", self.path.resolve().parent / "runtime" / "bootstrap"
+        folder = self.path.resolve().parent
+        # The package of a function that does not stream has no runtime, so the project's own runs it here.
+        root = folder.parent.parent if folder.parts[-2:] == (".aws-sam", "build") else folder
+        built, vendored = code / "bootstrap", root / "runtime" / "bootstrap"
         # On Lambda the last layer with a file of this name would win.
         in_layers = [layer / "bootstrap" for layer in reversed(self._find_layers(own))]
         bootstrap = next((path for path in (built, *in_layers, vendored) if path.is_file()), vendored)

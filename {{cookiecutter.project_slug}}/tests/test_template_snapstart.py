@@ -4,7 +4,10 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from local.aws_limits import AWS_LIMITS
 from tests.conftest import Template, number
+
+LIMITS = AWS_LIMITS["snapstart"]
 
 
 def snapped(template: Template) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -19,14 +22,16 @@ def test_snapstart_is_supported(template: Template) -> None:
     for name, of in snapped(template):
         runtime = str(of.get("Runtime"))
         python = re.fullmatch(r"python3\.(\d+)", runtime)
-        supported = int(python[1]) >= 12 if python else re.match(r"java|dotnet|\$", runtime)
+        oldest = int(LIMITS["python"].rpartition(".")[2])
+        supported = int(python[1]) >= oldest if python else re.match(r"java|dotnet|\$", runtime)
         assert of.get("PackageType") == "Image" or supported, (
-            f"{name}: remove SnapStart, which {runtime} does not have, or use an image or python3.12 or later"
+            f"{name}: remove SnapStart, which {runtime} does not have, or use an image or {LIMITS['python']} or later"
         )
         other = {"FileSystemConfigs", "ProvisionedConcurrencyConfig"} & of.keys()
         assert not other, f"{name}: remove {sorted(other)}, which cannot be combined with SnapStart"
-        size = number((of.get("EphemeralStorage") or {}).get("Size", 512), 512)
-        assert size <= 512, f"{name}: set Size of EphemeralStorage to at most 512, or remove SnapStart"
+        most = LIMITS["ephemeral_storage"]
+        size = number((of.get("EphemeralStorage") or {}).get("Size", most), most)
+        assert size <= most, f"{name}: set Size of EphemeralStorage to at most {most}, or remove SnapStart"
 
 
 def test_callers_reach_the_snapshot(template: Template) -> None:

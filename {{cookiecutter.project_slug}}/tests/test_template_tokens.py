@@ -35,7 +35,7 @@ def test_issuer_and_audience(template: Template) -> None:
             algorithm = given.get("JWT_ALGORITHM", "RS256")
             assert algorithm in ALGORITHMS, f"{name}: set JWT_ALGORITHM to one with a public key, not {algorithm}"
             leeway = number(given.get("JWT_LEEWAY", 0), 0)
-            assert 0 <= leeway <= 120, f"{name}: set JWT_LEEWAY to 120 seconds at most, not {leeway:g}"
+            assert 0 <= leeway <= 120, f"{name}: set JWT_LEEWAY to two minutes at most, not {leeway:g} s"
 
 
 def test_no_way_in_without_token(template: Template) -> None:

@@ -34,7 +34,7 @@ def checked(handler: Handler) -> Handler:
     links = _links(handler)
     innermost = links[-1]
     for number, link in enumerate(links):
-        if getattr(link, "__globals__", {}).get("__name__") == _ENCLOSURE:
+        if _is_enclosure(link):
             _check_enclosing(links[:number], innermost)
             return handler
     watching = watching_decorator(handler)
@@ -52,6 +52,11 @@ def checked(handler: Handler) -> Handler:
         return result
 
     return check
+
+
+def encloses(handler: Handler) -> bool:
+    """Whether `handler` is, or is a decorator of, a `streaming` handler."""
+    return any(map(_is_enclosure, _links(handler)))
 
 
 def watching_decorator(handler: Handler) -> str | None:
@@ -81,6 +86,10 @@ def _check_enclosing(links: Iterable[Any], innermost: Any) -> None:
             problem = "would answer a repeated call with the result of the first, which does not hold the stream"
             instead = "use idempotent_function for the function that makes the data"
             raise _refusal(f"{_STORES_RESULT} of {_library(link)} {problem}: {instead}", innermost)
+
+
+def _is_enclosure(link: Any) -> bool:
+    return bool(getattr(link, "__globals__", {}).get("__name__") == _ENCLOSURE)
 
 
 def _refusal(message: str, function: Any) -> RuntimeFault:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 #: Environment variable: the CloudWatch namespace for metrics. Without it, none are written.
 METRICS_VARIABLE = "STREAMING_RUNTIME_METRICS_NAMESPACE"
+#: Environment variable: a span for each invocation, and how many milliseconds sending it may take.
+OPENTELEMETRY_VARIABLE = "STREAMING_RUNTIME_OPENTELEMETRY_FLUSH_MS"
 
 _TERMINATED = 128 + 15  # the status that shells report for a process that SIGTERM ended
 
@@ -121,6 +123,8 @@ def _initialize(handler_name: str) -> Handler:
         from .decorators import checked
 
         handler = checked(handler)
+    if flush_ms := os.environ.get(OPENTELEMETRY_VARIABLE):
+        handler = _traced(handler, flush_ms)
     if event_loop.shutdown_hooks:
         import signal
 
@@ -128,6 +132,19 @@ def _initialize(handler_name: str) -> Handler:
     for hook in event_loop.startup_hooks:
         event_loop.run(hook())
     return handler
+
+
+def _traced(handler: Handler, flush_ms: str) -> Handler:
+    if not flush_ms.isdecimal():
+        raise ValueError(f"{OPENTELEMETRY_VARIABLE} must be milliseconds, such as 2000, got {flush_ms!r}")
+    try:
+        from .telemetry import traced
+
+        return traced(handler, int(flush_ms))
+    except ModuleNotFoundError as error:
+        packages = "`opentelemetry-sdk` and `opentelemetry-exporter-otlp-proto-http`"
+        problem = f"{OPENTELEMETRY_VARIABLE} is set, but {error}; add {packages} to src/requirements.txt"
+        raise errors.RuntimeFault("Runtime.ImportModuleError", problem, errors.location(handler)) from error
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> None:

@@ -4,7 +4,6 @@ The function's role must allow bedrock:InvokeModelWithResponseStream on the mode
 LOCAL_STANDIN is 1, a stand-in answers.
 """
 
-import asyncio
 import os
 from collections.abc import AsyncGenerator, Awaitable
 from contextlib import closing
@@ -19,11 +18,6 @@ from streaming_runtime import StreamingResponse
 MODEL_ID = os.environ.get("MODEL_ID", "global.amazon.nova-2-lite-v1:0")  # or the ARN of a model or inference profile
 LOCAL_STANDIN = os.environ.get("LOCAL_STANDIN") == "1"
 INTERVAL = float(os.environ.get("STREAM_INTERVAL", "0.05"))  # seconds between words of the stand-in
-# The errors of botocore and AWS for missing or invalid credentials.
-NO_CREDENTIALS = {
-    *("NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "SSOTokenLoadError"),
-    *("UnauthorizedSSOTokenError", "LoginRefreshRequired", "UnrecognizedClientException", "ExpiredTokenException"),
-}
 
 
 @cache
@@ -60,7 +54,7 @@ async def answer(request: Request) -> AsyncGenerator[Event, None]:
                     yield event
     except (BotoCoreError, ClientError, HTTPError, ParserError) as error:
         failure = converse.failure_of(error)
-        if failure.name in NO_CREDENTIALS:
+        if failure.name in converse.NO_CREDENTIALS:
             async for event in standin(failure.name):
                 yield event
         else:
@@ -69,12 +63,14 @@ async def answer(request: Request) -> AsyncGenerator[Event, None]:
 
 async def standin(reason: str) -> AsyncGenerator[Event, None]:
     """Yield the events of a model for a text that says that it is a stand-in."""
+    from asyncio import sleep
+
     text = f"""This is a **stand-in**, not a model ({reason}). Its words stream as a model's tokens do. For real \
 answers, the function requires AWS credentials that allow `bedrock:InvokeModelWithResponseStream`, and a model that \
 your account can access in this region. `MODEL_ID` names the model, currently `{MODEL_ID}`."""
     for word in text.split():
         yield Text(f"{word} ")
-        await asyncio.sleep(INTERVAL)
+        await sleep(INTERVAL)
     yield Finish("end_turn")
 
 

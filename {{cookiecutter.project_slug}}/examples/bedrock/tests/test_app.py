@@ -15,6 +15,7 @@ import pytest
 from botocore.config import Config
 
 import app
+import converse
 from protocols import Event, Failure, Finish, Reasoning, Request, Text, ToolCall, ToolInput, Usage
 from streaming_runtime import StreamingResponse
 
@@ -178,7 +179,7 @@ def test_stand_in_without_credentials() -> None:
 
 
 def test_credential_error_names() -> None:
-    names = {name for name in app.NO_CREDENTIALS if not name.endswith("Exception")}  # the others are AWS's own
+    names = {name for name in converse.NO_CREDENTIALS if not name.endswith("Exception")}  # the others are AWS's own
     assert names <= set(dir(botocore.exceptions))
 
 

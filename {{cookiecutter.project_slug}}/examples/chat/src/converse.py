@@ -12,10 +12,18 @@ from protocols import Event, Failure, Finish, Reasoning, Text, ToolCall, ToolInp
 
 # Errors that concern the client; the others concern this function and its role. In a stream they start in lower case.
 STATUSES = {
+    "ContextWindowOverflowException": 400,  # of Strands, as ModelThrottledException
     "ModelNotReadyException": 429,
+    "ModelThrottledException": 429,
     "ServiceUnavailableException": 503,
     "ThrottlingException": 429,
     "ValidationException": 400,
+}
+
+# The errors of botocore and AWS for missing or invalid credentials.
+NO_CREDENTIALS = {
+    *("NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "SSOTokenLoadError"),
+    *("UnauthorizedSSOTokenError", "LoginRefreshRequired", "UnrecognizedClientException", "ExpiredTokenException"),
 }
 
 

@@ -6,6 +6,8 @@ import http.client
 import json
 import logging
 import os
+import subprocess
+import sys
 from collections.abc import AsyncGenerator, Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -85,6 +87,17 @@ def test_page() -> None:
     response, content = respond(request("/", "", "GET"))
     assert (response.status_code, content) == (200, chat.PAGE)
     assert response.headers == {"content-type": "text/html; charset=utf-8"}
+
+
+def test_page_is_served_without_slow_imports() -> None:
+    """They take longer than all else before the page, and only an answer needs them."""
+    slow = "{'asyncio', 'boto3', 'botocore', 'strands'} & sys.modules.keys()"
+    code = f"import sys, app; app.handler({request('/', '', 'GET')!r}, None); print({slow})"
+    project = Path(__file__).parent.parent
+    path = os.pathsep.join((str(project / "src"), str(project / "runtime")))
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
 
 
 @pytest.mark.parametrize(("method", "path"), [("GET", "/chat"), ("POST", "/"), ("HEAD", "/"), ("POST", "/chat/")])
@@ -257,6 +270,8 @@ def test_log_holds_no_text(caplog: pytest.LogCaptureFixture, monkeypatch: pytest
 
 SERVED = """
 import os
+import subprocess
+import sys
 import chat
 from protocols import Finish, Text
 
