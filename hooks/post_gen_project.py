@@ -166,6 +166,9 @@ def _warnings(given: dict[str, str]) -> Iterator[str]:
     if given["reserved_concurrency"] and int(given["reserved_concurrency"]) > USUAL_CONCURRENCY:
         doubt = f"is above the {USUAL_CONCURRENCY} that an account can reserve before its quota is raised"
         yield _warning("reserved_concurrency", doubt, given["reserved_concurrency"], "Ask AWS for the quota first")
+    if given["runtime"] == "container" and f"python{given['python_version']}" in AWS["python"]["preview"]["names"]:
+        doubt = "is in public preview as an image of AWS, and not meant for production"
+        yield _warning("python_version", doubt, given["python_version"], "Use runtime=provided.al2023, or 3.14")
     yield from _timeout_warnings(int(given["timeout"]), given["front_door"])
     if int(given["memory"]) > USUAL_MEMORY:
         doubt = f"is above the {USUAL_MEMORY} MB that some new accounts may use"

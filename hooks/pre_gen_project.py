@@ -40,7 +40,7 @@ AWS = _aws_limits()
 CHOICES = {
     "example": ("hello", "sse", "fastapi", "bedrock", "agent", "mcp"),
     "runtime": ("managed", "provided.al2023", "container"),
-    "python_version": ("3.13", "3.14", "3.12"),
+    "python_version": ("3.13", "3.14", "3.12", "3.15"),
     "architecture": ("arm64", "x86_64"),
     "front_door": ("function-url", "cloudfront", "rest-api"),
     "url_auth": ("AWS_IAM", "jwt", "NONE"),
@@ -335,6 +335,10 @@ def _pairs(given: dict[str, str]) -> Iterator[Problem]:
             "clients do not send"
         )
         yield _problem("front_door", rule, _shown("cloudfront"), "Use function-url or rest-api")
+    not_built, version = AWS["python"]["not_built"], given.get("python_version")
+    if given.get("runtime") == "managed" and f"python{version}" in not_built["names"]:
+        rule = f"cannot be combined with runtime=managed: `sam build` does not build it yet ({not_built['source']})"
+        yield _problem("python_version", rule, _shown(version), "Use 3.14, or runtime=provided.al2023 or container")
     if given.get("cold_start") == "snapstart" and given.get("runtime") == "provided.al2023":
         # https://docs.aws.amazon.com/lambda/latest/dg/snapstart.html#snapstart-runtimes
         rule = "cannot be combined with runtime=provided.al2023: Lambda takes no snapshots of OS-only runtimes"

@@ -25,8 +25,13 @@ SINGLE = {
     "log_retention": ("30", str(RETENTIONS[0]), str(RETENTIONS[-1])),
 }
 OPTIONS = {**PAIRED, **SINGLE}
-# The rules about two answers use only these; test_combinations.py proves it.
-BOUND = ("example", "front_door", "url_auth", "cors_origins", "cors_credentials", "runtime", "cold_start", "timeout")
+# The rules about two answers use only these, each rule options of one group; test_combinations.py proves it.
+GROUPS = (
+    ("example", "front_door", "url_auth", "timeout"),
+    ("cors_origins", "cors_credentials"),
+    ("runtime", "cold_start", "python_version"),
+)
+BOUND = tuple(itertools.chain(*GROUPS))
 
 # Each is a separate line in the template, independent of the others, so that pairs are enough. With them the product
 # would be four times as large.
@@ -53,10 +58,14 @@ def name(answers: Answers) -> str:
 
 def possible(answers: Answers) -> bool:
     """Tell whether these answers are valid together with some answers to the other options."""
-    free = {option: OPTIONS[option] for option in BOUND if option not in answers}
+    return all(_possible(answers, group) for group in GROUPS)
+
+
+def _possible(answers: Answers, group: tuple[str, ...]) -> bool:
+    free = {option: OPTIONS[option] for option in group if option not in answers}
+    given = {**defaults(), **{option: answers[option] for option in group if option in answers}}
     return any(
-        not problems({**defaults(), **answers, **dict(zip(free, values, strict=True))})
-        for values in itertools.product(*free.values())
+        not problems({**given, **dict(zip(free, values, strict=True))}) for values in itertools.product(*free.values())
     )
 
 

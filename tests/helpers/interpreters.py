@@ -15,7 +15,7 @@ def other_interpreters() -> dict[str, str]:
     """The interpreters of the other supported versions, by version."""
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
     found: dict[str, str] = {}
-    for minor in (11, 12, 13, 14):
+    for minor in (11, 12, 13, 14, 15):
         name = f"python3.{minor}"
         for candidate in (shutil.which(name), *pyenv.glob(f"versions/3.{minor}.*/bin/{name}")):
             # pyenv's stand-in for a version that is not installed fails.

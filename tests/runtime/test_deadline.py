@@ -17,6 +17,7 @@ from tests.helpers.protocol import DEADLINE_MESSAGE, ERROR_TYPE
 from tests.helpers.sandbox import EARLY, MARGIN, UNTRACED, Ended, Sandbox
 from tests.helpers.scripted_api import INIT_ERROR, Deaf, due, event, response_head
 
+from local.aws_limits import AWS_LIMITS
 from streaming_runtime import deadline
 from streaming_runtime.deadline import SENDING, Deadline
 
@@ -728,3 +729,22 @@ def test_deadline_before_task_runs(sandbox: Sandbox) -> None:
     ended = sandbox.run(code, due(b"1"), event(b"2"), environment=EARLY)
     check_error(ended, 0)
     assert ended.bodies[1] == b"1"
+
+
+def test_longest_timeout_arms_the_timer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the longest timeout of a function, half an hour, on a clock that only the test moves."""
+    most = AWS_LIMITS["timeout"]["most"]
+    armed: list[tuple[float, float]] = []
+    monkeypatch.setattr("streaming_runtime.deadline.time.time", lambda: 1_000_000.0)
+    monkeypatch.setattr(
+        "streaming_runtime.deadline._signal.setitimer", lambda _, delay, repeat=0.0: armed.append((delay, repeat))
+    )
+    monkeypatch.setattr("streaming_runtime.deadline._signal.getsignal", lambda _: deadline._timer._on_alarm)
+    monkeypatch.setattr(deadline._timer, "_margin", 0.5)
+    one = Deadline(int((1_000_000 + most) * 1000), lambda: None)
+    with one:
+        assert deadline._timer.current is one
+        monkeypatch.setattr("streaming_runtime.deadline.time.time", lambda: 1_000_000.0 + most - 0.5)
+        assert str(one.error()) == "the handler was still running 500 ms before the Lambda timeout"
+    assert armed == [(most - 0.5, 0.05), (0, 0.0)]
+    assert deadline._timer.current is None

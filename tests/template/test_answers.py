@@ -186,7 +186,7 @@ GOOD = [
     *(("bedrock_model", model) for model in GOOD_MODELS),
     *(("reserved_concurrency", number) for number in ("", "1", "900", "99999")),
     *(("log_retention", str(days)) for days in RETENTIONS),
-    *((option, choice) for option, choices in CHOICES.items() for choice in choices if choice != "yes"),
+    *((option, choice) for option, choices in CHOICES.items() for choice in choices if choice not in ("yes", "3.15")),
     *(("jwt_issuer", issuer) for issuer in ("https://example.com", "https://a.b:8443/realms/x/", COGNITO)),
     *(("jwt_audience", audience) for audience in ("a", "https://api.example.com/", "x" * 255)),
     ("cors_origins", ""),
@@ -232,12 +232,19 @@ PAIRS = [
         for origins in ("*", " * ")
     ),
     (
+        {"python_version": "3.15"},
+        "`python_version` cannot be combined with runtime=managed: `sam build` does not build it yet "
+        f'({AWS["python"]["not_built"]["source"]}), got "3.15". Use 3.14, or runtime=provided.al2023 or container',
+    ),
+    (
         {"front_door": "rest-api", "timeout": above(REST_API)},
         f"`timeout` must be at most {REST_API} seconds with front_door=rest-api, which ends a stream then, "
         f'got "{above(REST_API)}". Use {REST_API} or less, or function-url',
     ),
 ]
 GOOD_PAIRS = [
+    {"python_version": "3.15", "runtime": "provided.al2023"},
+    {"python_version": "3.15", "runtime": "container", "cold_start": "snapstart"},
     {"front_door": "cloudfront", "url_auth": "AWS_IAM"},
     {"front_door": "rest-api", "example": "mcp"},
     {"front_door": "rest-api", "url_auth": "NONE"},
@@ -293,6 +300,12 @@ WARNINGS: list[tuple[Answers, str, str, str]] = [
     ),
     ({"reserved_concurrency": "901"}, "`reserved_concurrency` is above the 900", "901", "Ask AWS for the quota first"),
     ({"memory": "3009"}, "`memory` is above the 3008 MB", "3009", "Ask AWS for the quota first"),
+    (
+        {"python_version": "3.15", "runtime": "container"},
+        "`python_version` is in public preview as an image of AWS",
+        "3.15",
+        "Use runtime=provided.al2023, or 3.14",
+    ),
     (
         {"timeout": above(DOCUMENTED)},
         f"`timeout` is above {DOCUMENTED} seconds, and AWS does not document whether",

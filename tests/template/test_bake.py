@@ -187,30 +187,33 @@ REST_API = {
 }
 CORS = "Resources.StreamUrl.Properties.Cors"
 ORIGIN = {f"{CORS}.AllowOrigins": ["https://a.com"], f"{CORS}.MaxAge": 3600}
+# What `runtime=container` changes.
+IMAGE: dict[str, Any] = {
+    **dict.fromkeys([f"{FUNCTION}.{name}" for name in ("Runtime", "CodeUri", "Handler")]),
+    **dict.fromkeys([f"{METADATA}.{name}" for name in ("BuildMethod", "ContextPath", "WorkingDirectory")]),
+    f"{METADATA}.Dockerfile": "Dockerfile",
+    f"{METADATA}.DockerContext": ".",
+    f"{METADATA}.DockerTag": "latest",
+    f"{METADATA}.DockerBuildArgs.PYTHON_VERSION": "3.13",
+    f"{FUNCTION}.PackageType": "Image",
+    f"{FUNCTION}.ImageConfig.Command": ["app.handler"],
+    **WRAPPER,
+}
 # Answers, and everything in the template that then differs from the default; None stands for a removed value.
 EFFECTS: list[tuple[dict[str, str], dict[str, Any]]] = [
     (
         {"runtime": "provided.al2023"},
         {f"{FUNCTION}.Runtime": "provided.al2023", f"{METADATA}.PythonVersion": "3.13.18", **WRAPPER},
     ),
-    (
-        {"runtime": "container"},
-        {
-            **dict.fromkeys([f"{FUNCTION}.{name}" for name in ("Runtime", "CodeUri", "Handler")]),
-            **dict.fromkeys([f"{METADATA}.{name}" for name in ("BuildMethod", "ContextPath", "WorkingDirectory")]),
-            f"{METADATA}.Dockerfile": "Dockerfile",
-            f"{METADATA}.DockerContext": ".",
-            f"{METADATA}.DockerTag": "latest",
-            f"{METADATA}.DockerBuildArgs.PYTHON_VERSION": "3.13",
-            f"{FUNCTION}.PackageType": "Image",
-            f"{FUNCTION}.ImageConfig.Command": ["app.handler"],
-            **WRAPPER,
-        },
-    ),
+    ({"runtime": "container"}, IMAGE),
     ({"python_version": "3.14"}, {f"{FUNCTION}.Runtime": "python3.14"}),
     (
         {"python_version": "3.12", "runtime": "provided.al2023"},
         {f"{FUNCTION}.Runtime": "provided.al2023", f"{METADATA}.PythonVersion": "3.12.16", **WRAPPER},
+    ),
+    (
+        {"python_version": "3.15", "runtime": "container"},
+        {**IMAGE, f"{METADATA}.DockerBuildArgs.PYTHON_VERSION": "3.15-preview"},
     ),
     ({"architecture": "x86_64"}, {f"{FUNCTION}.Architectures": ["x86_64"]}),
     ({"memory": "1024"}, {f"{FUNCTION}.MemorySize": 1024}),

@@ -30,9 +30,9 @@ from tests.helpers.infrastructure import assert_clean
 from tests.helpers.rendering import RENDERED, check_template, check_text, load, render, source
 from tests.helpers.support import TEMPLATE, Answers, defaults, pytest_of, run, source_files
 
-# example with front_door and url_auth; runtime with cold_start; python_version; cors_origins with cors_credentials;
+# example with front_door and url_auth; runtime with cold_start and python_version; cors_origins with cors_credentials;
 # observability, deployment, deploy_pipeline, bedrock_model.
-COUNTED_BY_HAND = (6 * (3 * 3 - 2) - 1) * (3 * 2 - 1) * 3 * (3 * 2 - 2) * 2 * 2 * 2 * 2
+COUNTED_BY_HAND = (6 * (3 * 3 - 2) - 1) * (3 * 2 * 4 - 2 - 4) * (3 * 2 - 2) * 2 * 2 * 2 * 2
 COMBINATIONS = pairwise()
 # Paths that only one answer keeps in a project.
 ONLY = {path: (option, answer) for option, answer, path in OPTIONAL_PATHS}
@@ -108,6 +108,7 @@ def test_pairwise_set_is_complete() -> None:
         {("cors_credentials", "yes"), ("cors_origins", "*")},
         {("front_door", "rest-api"), ("timeout", str(AWS["timeout"]["most"]))},
         {("cold_start", "snapstart"), ("runtime", "provided.al2023")},
+        {("runtime", "managed"), ("python_version", "3.15")},
     ]
     held = {
         frozenset(pair)
@@ -117,7 +118,7 @@ def test_pairwise_set_is_complete() -> None:
     assert held == {frozenset(pair.items()) for pair in pairs()} == every - {frozenset(pair) for pair in impossible}
     for answers in COMBINATIONS:
         assert problems(answers) == []
-    assert len(COMBINATIONS) <= 27
+    assert len(COMBINATIONS) <= 30
 
 
 @pytest.mark.parametrize("answers", COMBINATIONS, ids=name)

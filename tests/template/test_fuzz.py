@@ -251,6 +251,8 @@ def answered(draw: st.DrawFn) -> Answers:
     chosen = {option: draw(st.sampled_from(choices)) for option, choices in CHOICES.items()}
     if chosen["front_door"] == "cloudfront":
         chosen["url_auth"] = "AWS_IAM"
+    if chosen["runtime"] == "managed" and chosen["python_version"] == "3.15":
+        chosen["python_version"] = "3.14"
     texts = st.just({"project_name", "description"})
     attacked = draw(texts | st.sets(st.sampled_from(sorted(VALID)), min_size=1, max_size=2))
     free = {option: draw(hostile(option) if option in attacked else good) for option, good in VALID.items()}

@@ -215,8 +215,11 @@ def repository(template: Path, folder: Path) -> Iterator[str]:
 # all that follow it, or read something other than was written.
 DROPPED = [
     ("cors_credentials: no", '`cors_credentials` must be one of "no", "yes", got false. Write it in quotes'),
-    ("python_version: 3.12", '`python_version` must be one of "3.13", "3.14", "3.12", got 3.12. Write it in quotes'),
-    ('python_version: "3.11"', '`python_version` must be one of "3.13", "3.14", "3.12", got "3.11"'),
+    (
+        "python_version: 3.12",
+        '`python_version` must be one of "3.13", "3.14", "3.12", "3.15", got 3.12. Write it in quotes',
+    ),
+    ('python_version: "3.11"', '`python_version` must be one of "3.13", "3.14", "3.12", "3.15", got "3.11"'),
     ("example: [sse]", '`example` must be one of "hello", "sse", "fastapi", "bedrock", "agent", "mcp", got ["sse"]'),
     ("description:", "`description` must be text, got null. Write it in quotes"),
     ("description: yes", "`description` must be text, got true. Write it in quotes"),

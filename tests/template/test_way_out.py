@@ -79,6 +79,7 @@ def served(project: Path, folder: Path, handler: str = "app.handler", **variable
         shutil.copytree(project / part, package, dirs_exist_ok=True)
     (package / "gated.py").write_text(GATED, encoding="utf-8")
     function = load_function(project / "template.yaml", "StreamFunction")
+    function = dataclasses.replace(function, streams=True, plain=False)  # as after the edit of local/template.py
     wrapper = function.environment.get("AWS_LAMBDA_EXEC_WRAPPER", "").replace("/var/task", str(package))
     start = folder / "bootstrap"
     start.write_text(f"#!/bin/sh\nexec {wrapper} {sys.executable} {managed_client.__file__}\n", encoding="utf-8")
@@ -136,6 +137,7 @@ def test_project_stays_whole_after_the_edit(project: Path, bake: Bake) -> None:
     edit(project, *documented_edit())
     before, after = files(bake()), files(project)
     assert {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)} == {
+        "local/template.py",
         "template.yaml",
         "tests/test_template.py",
     }

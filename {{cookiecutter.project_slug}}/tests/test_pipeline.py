@@ -133,7 +133,8 @@ def test_workflow_names_exist(path: Path) -> None:
         for name, *rest in expressions(job, "steps"):
             assert name in steps, f"{path.name}: {key} reads steps.{name}; give that step this id"
             if rest[:1] == ["outputs"] and "run" in steps[name]:
-                assert f"{rest[1]}=" in steps[name]["run"], f"{path.name}: the step {name} writes no output {rest[1]}"
+                written = re.search(rf"\b{rest[1]}(=|<<)", steps[name]["run"])
+                assert written, f"{path.name}: the step {name} writes no output {rest[1]}"
 
 
 def called_file(job: dict[str, Any]) -> Path:
