@@ -221,12 +221,18 @@ def test_pings_are_not_counted(sandbox: Sandbox) -> None:
     code = """
         import threading
         from streaming_runtime import EventSourceResponse
+        from streaming_runtime.event_stream import Heartbeat
+        sent, beat = threading.Event(), Heartbeat.beat
+        def note(heartbeat):
+            left = beat(heartbeat)
+            if left == heartbeat._interval:
+                sent.set()
+            return left
+        Heartbeat.beat = note
         def handler(event, context):
             return EventSourceResponse(events(), 0.01)
         def events():
-            for thread in threading.enumerate():
-                if thread.name == "heartbeat":
-                    thread.join(0.1)
+            sent.wait()
             yield "x"
         """
     ended = sandbox.run(code, event(), environment=ON)
