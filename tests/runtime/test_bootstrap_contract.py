@@ -91,7 +91,8 @@ LAYER_STARTS: dict[str, tuple[str, ...]] = {
 def layer(task: Path) -> Path:
     """The folder `runtime` as a layer: Lambda extracts its content into /opt."""
     opt = task / "opt"
-    shutil.copytree(SOURCE, opt, ignore=shutil.ignore_patterns("__pycache__"))
+    # Only projects with url_auth=jwt have front_door.
+    shutil.copytree(SOURCE, opt, ignore=shutil.ignore_patterns("__pycache__", "front_door"))
     return opt
 
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .client import RequestError
 from .events import EventError, read_event, request_from_event
 from .probe import ProbeError, probe
 from .template import Template, TemplateError
@@ -202,7 +203,7 @@ class Load:
         try:
             result = probe(self._url, observe=observe, **self._request)
         except ProbeError as error:
-            if error.__cause__ is None:  # the request itself is not possible
+            if isinstance(error.__cause__, RequestError | None):  # the request itself is not possible
                 self._stopped.set()
                 return str(error)
             return type(error.__cause__).__name__
