@@ -269,6 +269,7 @@ def test_other_errors_end_with_error_event(sandbox: Sandbox) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.traced
 @pytest.mark.parametrize("kind", ["sync", "async", "sync event stream", "async event stream"])
 def test_slow_reader_times_out(sandbox: Sandbox, kind: str) -> None:
     """A client that stops reading does not keep the invocation: the connection is aborted."""
@@ -647,21 +648,44 @@ def test_deadline_while_encoding_an_item(sandbox: Sandbox, definition: str) -> N
 def test_deadline_while_heartbeat_starts(sandbox: Sandbox) -> None:
     """It does not come between the start of the thread and the code that stops it."""
     code = """
-        import threading, time
-        from streaming_runtime import EventSourceResponse
-        start = threading.Thread.start
-        def start_slowly(self):
-            start(self)
+        import time
+        from streaming_runtime import EventSourceResponse, event_stream
+        start = event_stream.start_new_thread
+        def start_slowly(*arguments):
+            start(*arguments)
             time.sleep(1)
         def handler(event, context):
-            if event == 2:
-                return [thread.name for thread in threading.enumerate()]
-            threading.Thread.start = start_slowly
-            return EventSourceResponse(["x"], ping=60)
+            event_stream.start_new_thread = start_slowly
+            return "served" if event == 2 else EventSourceResponse(["x"], ping=60)
         """
     ended = sandbox.run(code, due(b"1"), event(b"2"), environment=EARLY)
-    assert ended.bodies[1] == b'["MainThread"]'
+    assert ended.bodies[1] == b'"served"'
     check_trailers(ended, 0, ended.bodies[0])
+
+
+@pytest.mark.slow
+def test_deadline_while_an_event_is_sent(sandbox: Sandbox) -> None:
+    """The event is sent to its end, and the response then ends."""
+    code = """
+        import time
+        from streaming_runtime import EventSourceResponse, deadline, event_stream
+        acquire = event_stream.Heartbeat.acquire
+        def acquire_slowly(heartbeat):
+            acquire(heartbeat)
+            while sent and not deadline._timer.current.passed:
+                time.sleep(0.001)
+        event_stream.Heartbeat.acquire = acquire_slowly
+        sent = []
+        def events():
+            for number in range(3):
+                yield str(number)
+                sent.append(number)
+        def handler(event, context):
+            return EventSourceResponse(events(), ping=60)
+        """
+    ended = sandbox.run(code, due(b"1"), environment=EARLY)
+    check_trailers(ended, 0, ended.bodies[0])
+    assert b"data: 1\n\nevent: error\n" in ended.bodies[0]
 
 
 def test_late_signal_is_ignored() -> None:

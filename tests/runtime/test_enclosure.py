@@ -295,6 +295,14 @@ READ = {
         "'handler' was already read when its items were to be sent, probably by log: put @streaming "
         "(from streaming_runtime import streaming) directly above `def handler`",
     ),
+    "class": (
+        "class Log:\n    def __init__(self, handler):\n        functools.update_wrapper(self, handler)\n"
+        "    def __call__(self, event, context):\n        result = self.__wrapped__(event, context)\n"
+        "        list(result)\n        return result\n"
+        "@Log\ndef handler(event, context):\n    yield b''\n",
+        "'handler' was already read when its items were to be sent, probably by Log: put @streaming "
+        "(from streaming_runtime import streaming) directly above `def handler`",
+    ),
     "async": (
         "async def handler(event, context):\n    content = later(event)\n"
         "    async for item in content: pass\n    return StreamingResponse(content)\n",

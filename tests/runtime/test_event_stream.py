@@ -466,11 +466,11 @@ def test_pings_and_events_do_not_interleave(sandbox: Sandbox, definition: str) -
         import time
         from streaming_runtime import EventSourceResponse
         def handler(event, context):
-            return EventSourceResponse(events(), ping=0.0001)
+            return EventSourceResponse(events(), ping=0.001)
         {definition} events():
             for number in range(600):
                 if number % 10 == 0:
-                    time.sleep(0.001)
+                    time.sleep(0.002)
                 yield {{"id": number, "data": "x" * (number % 7 * 5000)}}
         """
     ended = sandbox.run(code, event())

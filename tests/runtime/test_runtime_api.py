@@ -184,3 +184,10 @@ def test_break_off_without_connection() -> None:
 @pytest.mark.parametrize("body", [b'{"a": 1} \n', b' {"a": 1}', b'{"a": 1}'], ids=["after", "before", "without"])
 def test_blanks_around_event(sandbox: Sandbox, body: bytes) -> None:
     assert sandbox.run("def handler(e, c):\n    return e\n", event(body)).bodies == [b'{"a": 1}']
+
+
+def test_forked_child_cannot_connect() -> None:
+    connection = runtime_api.Connection("127.0.0.1:9")
+    connection.forked = True
+    with pytest.raises(runtime_api.RuntimeApiError, match="a forked child of the function cannot respond"):
+        connection.send(b"x")

@@ -149,7 +149,8 @@ def test_random_numbers_after_restore(snap_start: Sandbox, line: str, environmen
 def test_snapshot_without_hooks(sandbox: Sandbox, present: bool) -> None:
     if present:
         (sandbox.task / "snapshot_restore_py.py").write_text("raise RuntimeError('not for the runtime to import')\n")
-    ended = sandbox.run("def handler(e, c):\n    yield b'x'\n", RESTORED, event(), environment=SNAP_START)
+    code = "import sys\nsys.modules.pop('random', None)\ndef handler(e, c):\n    yield b'x'\n"
+    ended = sandbox.run(code, RESTORED, event(), environment=SNAP_START)
     assert ended.targets[:2] == [RESTORE_NEXT, NEXT]
     assert ended.bodies == [b"x"]
 

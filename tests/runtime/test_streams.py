@@ -60,6 +60,11 @@ RAW_STREAMS = {
         def handler(event, context):
             yield from ["", b"one", "zwölf"]
         """,
+    "empty item first, async": """
+        async def handler(event, context):
+            for item in ("", b"one", "zwölf"):
+                yield item
+        """,
     "callable object": """
         class Handler:
             def __call__(self, event, context):
@@ -69,6 +74,7 @@ RAW_STREAMS = {
 }
 
 
+@pytest.mark.traced
 @pytest.mark.parametrize("code", RAW_STREAMS.values(), ids=list(RAW_STREAMS))
 def test_raw_stream_bytes(sandbox: Sandbox, code: str) -> None:
     ended = sandbox.run(code, event())
@@ -452,6 +458,7 @@ def test_context_spans_async_stream(sandbox: Sandbox) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.traced
 @pytest.mark.parametrize("kind", ["def", "async def"])
 def test_signals_during_large_chunks(sandbox: Sandbox, kind: str) -> None:
     """Signals that interrupt a send neither lose nor repeat anything."""

@@ -195,7 +195,8 @@ def test_invalid_set_up(sandbox: Sandbox) -> None:
     wrong = sandbox.run(code, environment={name: "soon"})
     message = f"{name} must be milliseconds, such as 2000, got 'soon'"
     assert json.loads(wrong.bodies[0])["errorMessage"] == message
-    missing = sandbox.run(code, environment={name: "1"}, python=sandbox.python_without_site())
+    (sandbox.task / "opentelemetry.py").write_text("raise ModuleNotFoundError(\"No module named 'opentelemetry'\")\n")
+    missing = sandbox.run(code, environment={name: "1"})
     report = json.loads(missing.bodies[0])
     assert report["errorType"] == "Runtime.ImportModuleError"
     assert report["errorMessage"].endswith("`opentelemetry-exporter-otlp-proto-http` to src/requirements.txt")

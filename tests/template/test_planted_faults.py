@@ -939,7 +939,7 @@ FILE_FAULTS: dict[str, tuple[Answers, str, str, str, str]] = {
     "image without requirements": (
         CONTAINER,
         "Dockerfile",
-        "--requirement /tmp/requirements.txt",
+        '$(printf -- "--requirement %s " /tmp/requirements/*.txt)',
         "--upgrade pip",
         IMAGE,
     ),
