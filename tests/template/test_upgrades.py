@@ -31,7 +31,7 @@ RETIRED = ("src/bootstrap", "src/streaming_runtime")
 RUNTIME = [
     str(path.relative_to(TEMPLATE / "runtime"))
     for path in (TEMPLATE / "runtime").rglob("*")
-    if path.is_file() and "__pycache__" not in path.parts
+    if path.is_file() and not {"__pycache__", "front_door"} & {*path.parts}  # only with url_auth=jwt
 ]
 MOVED = {f"src/{path}": "D" for path in RUNTIME} | {f"runtime/{path}": "A" for path in RUNTIME}
 # What removes them where the template is generated over a project.
@@ -115,9 +115,8 @@ def make_previous(template: Path) -> None:
     (project / "local/probe.py").rename(project / "local/retired.py")
     replace(project / "local/gone.py", "", "GONE = True\n")
     # The runtime was in src/.
-    for path in (project / "runtime").iterdir():
-        path.rename(project / "src" / path.name)
-    (project / "runtime").rmdir()
+    for path in map(Path, RETIRED):
+        (project / "runtime" / path.name).rename(project / path)
     for path in (template / "cookiecutter.json", project / "Makefile"):
         replace(path, "runtime/bootstrap", "src/bootstrap")
 
