@@ -113,7 +113,7 @@ def check_dockerfile(name: str, project: Path, metadata: dict[str, Any]) -> None
     base = next((line for line in lines if line.startswith("FROM")), "")
     assert "lambda/python" in base, f"{name}: start FROM public.ecr.aws/lambda/python:…, not {base!r}"
     copied = [line for line in lines if line.startswith("COPY")]
-    assert any(re.search(r"\bruntime/ ", line) for line in copied), f"{name}: COPY runtime/, or the image has no bootstrap"
+    assert any(re.search(r"\bruntime/ ", line) for line in copied), f"{name}: COPY runtime/, it has the bootstrap"
     assert any(re.search(r"(\bsrc|\$\{?CODE\}?)/ ", line) for line in copied), f"{name}: COPY ${{CODE}}/, its code"
     assert re.search(r"^RUN .*pip install .*--requirement", text, re.MULTILINE), f"{name}: install requirements.txt"
     into = re.search(r"^RUN .*--target \"?\$\{?LAMBDA_TASK_ROOT", text, re.MULTILINE)
