@@ -180,7 +180,7 @@ def test_readme_commands_work(variant: str, shell: Callable[[str], Shell]) -> No
                 pass  # running already
             case ["make", "proxy", _]:
                 here.follow("make proxy URL=https://abc.lambda-url.us-east-1.on.aws/", "sends signed requests to")
-            case ["make", "dev", "ARGS=--limits"]:
+            case ["make", "dev", "ARGS=--limits" | "ARGS=--sampled"]:
                 here.follow(script, "http://127.0.0.1:")
             case ["make", "dev", "ARGS=--debug"]:
                 here.follow(script, "Attach a debugger to ")
