@@ -205,8 +205,8 @@ def test_address_of_the_repository(tmp_path: Path) -> None:
     assert set(named.split()) == {"gh:owner/name", "github.com/owner/name"}
 
 
-def test_probe_requires_url(project: Path) -> None:
-    done = run("make", "probe", cwd=project, check=False)
+def test_probe_requires_url(bake: Bake) -> None:
+    done = run("make", "probe", cwd=bake(), check=False)
     assert done.returncode == 2
     assert "make probe URL=http://127.0.0.1:3000/" in done.stderr
 
