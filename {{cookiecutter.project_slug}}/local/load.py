@@ -245,7 +245,8 @@ def lines(of: dict[str, Any]) -> Iterator[str]:
         )
         by_memory = ", ".join(f"{memory} MB {month:.2f}" for memory, month in cost["month_by_memory"].items())
         yield f"a month by memory, in USD: {by_memory}"
-        yield f"at the prices of {prices['region']} on {prices['date']}, without the free tier: {prices['source']}"
+        yield f"at the prices of {prices['region']} as noted on {prices['date']}, without the free tier"
+        yield f"compare them with {prices['source']}"
 
 
 def page(url: str, report: Report, of: dict[str, Any]) -> str:
