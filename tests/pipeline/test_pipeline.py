@@ -382,7 +382,7 @@ def test_three_functions(set_up: SetUp) -> None:
 
 # Shapes of the stack that other tests do not deploy.
 SHAPES: list[dict[str, str]] = [
-    {"front_door": "cloudfront", "example": "bedrock"},
+    {"front_door": "cloudfront", "url_auth": "NONE", "example": "bedrock"},
     {"front_door": "rest-api", "url_auth": "NONE", "cors_origins": "*", "observability": "full"},
 ]
 

@@ -206,6 +206,7 @@ BROUGHT = {
     "Image": {"ecr"},
     "Logs": {"logs"},
     "RestApi": {"apigateway"},
+    "Secrets": {"secretsmanager"},
     "Sns": {"sns"},
 }
 
@@ -234,7 +235,7 @@ def test_wildcards_are_unavoidable() -> None:
         for statement in statements(policy)
         if "*" in listed(statement["Resource"])
     }
-    assert found == {"LogInToRegistry", "WaitForDetection"}
+    assert found == {"LogInToRegistry", "MakeSecret", "WaitForDetection"}
 
 
 def test_policies_fit_into_roles() -> None:
@@ -301,6 +302,8 @@ UNUSED = {
         "cloudfront:UpdateOriginAccessControl",  # would reach those of other stacks, and ours never change
     ),
     "AWS::ApiGateway::RestApi": ("iam:.*", "s3:.*"),
+    "AWS::CloudFront::Function": ("cloudfront:ListFunctions",),
+    "AWS::SecretsManager::Secret": ("secretsmanager:ListSecrets", "secretsmanager:.*Regions.*"),
 }
 TYPES = {
     *("AWS::Lambda::Function", "AWS::Lambda::Url", "AWS::Lambda::Permission", "AWS::Lambda::Alias"),
@@ -308,7 +311,7 @@ TYPES = {
     *("AWS::CloudWatch::Dashboard", "AWS::SNS::Topic", "AWS::SNS::Subscription", "AWS::SNS::TopicPolicy"),
     *("AWS::CodeDeploy::Application", "AWS::CodeDeploy::DeploymentGroup", "AWS::CloudFront::Distribution"),
     *("AWS::CloudFront::OriginAccessControl", "AWS::ApiGateway::RestApi", "AWS::ApiGateway::Deployment"),
-    "AWS::ApiGateway::Stage",
+    *("AWS::ApiGateway::Stage", "AWS::CloudFront::Function", "AWS::SecretsManager::Secret"),
 }
 
 

@@ -21,8 +21,9 @@ def template_of(project: Path) -> dict[str, Any]:
 CONTAINER_FILES = {"Dockerfile", ".dockerignore"}
 INTERPRETER_FILES = {"interpreter.sh"}
 REST_FILES = {"events/rest.json"}
-TOKEN_FILES = {path for option, _, path in OPTIONAL_PATHS if option == "url_auth"}
-PIPELINE_FILES = {path for option, _, path in OPTIONAL_PATHS if option == "deploy_pipeline"}
+TOKEN_FILES = {path for chosen, path in OPTIONAL_PATHS if chosen == {"url_auth": "jwt"}}
+ORIGIN_FILES = {path for chosen, path in OPTIONAL_PATHS if chosen == {"front_door": "cloudfront", "url_auth": "NONE"}}
+PIPELINE_FILES = {path for chosen, path in OPTIONAL_PATHS if "deploy_pipeline" in chosen}
 EXAMPLES = ("sse", "fastapi", "bedrock", "agent", "mcp")
 
 
@@ -34,9 +35,12 @@ def of_template() -> tuple[set[str], set[str]]:
 
 
 def test_generated_files(project: Path, bake: Bake) -> None:
-    assert set(files(project)) == of_template()[0] - CONTAINER_FILES - INTERPRETER_FILES - REST_FILES - TOKEN_FILES
+    unneeded = CONTAINER_FILES | INTERPRETER_FILES | REST_FILES | TOKEN_FILES | ORIGIN_FILES
+    assert set(files(project)) == of_template()[0] - unneeded
     container = files(bake(runtime="container", front_door="rest-api", url_auth="jwt"))
-    assert set(container) == of_template()[0] - INTERPRETER_FILES
+    assert set(container) == of_template()[0] - INTERPRETER_FILES - (ORIGIN_FILES - TOKEN_FILES)
+    both = files(bake(front_door="cloudfront", url_auth="jwt"))
+    assert set(both) == of_template()[0] - (unneeded - TOKEN_FILES - ORIGIN_FILES)
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
@@ -157,6 +161,7 @@ METRICS = {
     "Resources.StreamDashboard": "AWS::CloudWatch::Dashboard",
     "Outputs.StreamAlarms": {"Ref": "StreamAlarms"},
 }
+RESOLVED = {"Sub": "{{resolve:secretsmanager:${StreamOriginSecret}:SecretString}}"}
 CLOUDFRONT = {
     "Resources.StreamDistribution": "AWS::CloudFront::Distribution",
     "Resources.StreamAccessControl": "AWS::CloudFront::OriginAccessControl",
@@ -228,6 +233,21 @@ EFFECTS: list[tuple[dict[str, str], dict[str, Any]]] = [
     *(({"example": example}, {}) for example in ("sse", "fastapi", "mcp")),
     ({"bedrock_model": "amazon.nova-lite-v1:0"}, {}),
     ({"front_door": "cloudfront"}, CLOUDFRONT),
+    (
+        {"front_door": "cloudfront", "url_auth": "NONE"},
+        {
+            f"{FUNCTION}.Handler": "front_door.entry.handler",
+            f"{FUNCTION}.Environment.Variables.FRONT_DOOR_HANDLER": "app.handler",
+            f"{FUNCTION}.Environment.Variables.ORIGIN_SECRET": RESOLVED,
+            "Resources.StreamUrl.Properties.AuthType": "NONE",
+            "Resources.StreamUrlPermission": "AWS::Lambda::Permission",
+            "Resources.StreamUrlInvokePermission": "AWS::Lambda::Permission",
+            "Resources.StreamDistribution": "AWS::CloudFront::Distribution",
+            "Resources.StreamOriginSecret": "AWS::SecretsManager::Secret",
+            "Resources.StreamViewerHost": "AWS::CloudFront::Function",
+            "Outputs.StreamDistributionUrl": {"Sub": "https://${StreamDistribution.DomainName}/"},
+        },
+    ),
     ({"front_door": "rest-api"}, REST_API),
     (
         {"url_auth": "NONE"},
@@ -365,6 +385,7 @@ def test_every_option_has_an_effect() -> None:
         ({"runtime": "container"}, ["README.md", "template.yaml", "samconfig.toml", *sorted(CONTAINER_FILES)]),
         ({"python_version": "3.14"}, ["README.md", "template.yaml", "pyproject.toml"]),
         ({"front_door": "cloudfront"}, ["README.md", "template.yaml"]),
+        ({"front_door": "cloudfront", "url_auth": "NONE"}, ["README.md", "template.yaml", *sorted(ORIGIN_FILES)]),
         ({"front_door": "rest-api"}, ["README.md", "template.yaml", *sorted(REST_FILES)]),
         ({"url_auth": "NONE"}, ["README.md", "template.yaml"]),
         ({"url_auth": "jwt"}, ["README.md", "template.yaml", "pyproject.toml", *sorted(TOKEN_FILES)]),
@@ -435,6 +456,26 @@ def test_cloudfront_resources() -> None:
         {"Action": "lambda:InvokeFunctionUrl", "FunctionUrlAuthType": "AWS_IAM", **shared},
         {"Action": "lambda:InvokeFunction", "InvokedViaFunctionUrl": True, **shared},
     ]
+
+
+@pytest.mark.parametrize("url_auth", ["NONE", "jwt"])
+def test_cloudfront_secret(url_auth: str) -> None:
+    """One value, made by AWS, goes to the distribution and to the function, and is seen nowhere else."""
+    template = load_yaml(render("template.yaml", {**defaults(), "front_door": "cloudfront", "url_auth": url_auth}))
+    resources = template["Resources"]
+    config = resources["StreamDistribution"]["Properties"]["DistributionConfig"]
+    [origin] = config["Origins"]
+    assert "OriginAccessControlId" not in origin
+    assert origin["OriginCustomHeaders"] == [{"HeaderName": "x-origin-secret", "HeaderValue": RESOLVED}]
+    assert config["DefaultCacheBehavior"]["FunctionAssociations"] == [
+        {"EventType": "viewer-request", "FunctionARN": {"GetAtt": "StreamViewerHost.FunctionARN"}}
+    ]
+    assert resources["StreamOriginSecret"]["Properties"]["GenerateSecretString"] == {
+        "PasswordLength": 48,
+        "ExcludePunctuation": True,
+    }
+    assert resources["StreamFunction"]["Properties"]["Environment"]["Variables"]["ORIGIN_SECRET"] == RESOLVED
+    assert json.dumps(template).count("StreamOriginSecret") == 3
 
 
 @pytest.mark.parametrize(
@@ -631,4 +672,5 @@ def test_every_option_has_a_prompt() -> None:
 
 
 def test_removed_paths_are_guarded() -> None:
-    assert set(TEMPORARY_PATHS) == {("example", None, "examples"), *OPTIONAL_PATHS}
+    as_sets = [{(*chosen.items(), path) for chosen, path in of} for of in (TEMPORARY_PATHS, OPTIONAL_PATHS)]
+    assert as_sets[0] == {(("example", None), "examples")} | as_sets[1]

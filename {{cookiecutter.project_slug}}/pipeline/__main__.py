@@ -33,6 +33,7 @@ SERVICES = {
     "Image": r"PackageType: Image",
     "Logs": r"Type: AWS::Logs::",
     "RestApi": r"Type: AWS::(ApiGateway|Serverless::Api)\b",
+    "Secrets": r"Type: AWS::SecretsManager::",
     "Sns": r"Type: AWS::SNS::",
     "XRay": r"^ *(Tracing|TracingEnabled): ",
 }

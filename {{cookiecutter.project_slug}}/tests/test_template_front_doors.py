@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from local.aws_limits import AWS_LIMITS
-from tests.conftest import Template, listed, number, ref
+from tests.conftest import CHECKED, Template, handler_of, listed, number, ref, true, variables
 from tests.test_template_url import URL_ACTIONS
 
 CLOUDFRONT, REST_API = AWS_LIMITS["cloudfront"], AWS_LIMITS["rest_api"]
@@ -49,6 +49,51 @@ def test_cloudfront_may_call_the_url(template: Template) -> None:
             assert re.match(r"arn:[^:]*(::Partition})?:cloudfront::", source), (
                 f"{name}: remove the region from SourceArn: arn:…:cloudfront::account:distribution/id"
             )
+
+
+def test_cloudfront_secret(template: Template) -> None:
+    # https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/add-origin-custom-headers.html
+    generated = "{{resolve:secretsmanager:"
+    for name, origin, _, url in distributions(template):
+        of, target = template.urls[url]
+        if of.get("AuthType") != "NONE" or target is None:
+            continue
+        headers = {str(of["HeaderName"]).lower(): of["HeaderValue"] for of in origin.get("OriginCustomHeaders") or []}
+        sent = headers.get("x-origin-secret", "")
+        assert str(sent).startswith(generated) or template.unknown(sent), (
+            f"{name}: set x-origin-secret in OriginCustomHeaders to {generated}…}}}}, not to {sent or 'nothing'}: "
+            "anyone else could call the function, or read the secret in the template"
+        )
+        function = template.functions[target[0]]
+        own, known = variables(function).get("FRONT_DOOR_HANDLER"), variables(function).get("ORIGIN_SECRET")
+        assert handler_of(function) == CHECKED, f"{target[0]}: set Handler: {CHECKED}, or anyone can call it"
+        assert own not in (None, "", CHECKED), f"{target[0]}: set FRONT_DOOR_HANDLER to its own handler"
+        assert template.unknown(known) or str(sent) in str(known).split(), (
+            f"{target[0]}: set ORIGIN_SECRET to what {name} sends, or it refuses every request"
+        )
+    for name, of in template.of("AWS::SecretsManager::Secret").items():
+        assert "SecretString" not in of, f"{name}: set GenerateSecretString in the place of SecretString"
+        length = number((of.get("GenerateSecretString") or {}).get("PasswordLength", 32), 32)
+        assert length >= 32, f"{name}: set PasswordLength: 32 or more, not {length:g}"
+    for name, output in template.outputs.items():
+        assert "resolve:" not in str(output.get("Value")), f"{name}: remove the secret from the outputs"
+
+
+def test_cloudfront_host(template: Template) -> None:
+    # https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/functions-event-structure.html
+    functions = template.of("AWS::CloudFront::Function")
+    setting = [key for key, of in functions.items() if "x-forwarded-host" in str(of.get("FunctionCode"))]
+    own = {ref(f"{key}.{end}") for key in setting for end in ("FunctionARN", "FunctionMetadata.FunctionARN")}
+    for name, _, behaviors, url in distributions(template):
+        for of in behaviors if template.urls[url][0].get("AuthType") == "NONE" else ():
+            associated = of.get("FunctionAssociations") or []
+            arns = {str(one.get("FunctionARN")) for one in associated if one.get("EventType") == "viewer-request"}
+            assert arns & own or any(map(template.unknown, arns)), (
+                f"{name}: associate a function that sets x-forwarded-host with viewer-request, or callers choose the "
+                "host that the function sees"
+            )
+    for name, of in functions.items():
+        assert true(of.get("AutoPublish")), f"{name}: set AutoPublish: true, or the distribution cannot use it"
 
 
 def test_cloudfront_origin(template: Template) -> None:
