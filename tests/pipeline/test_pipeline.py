@@ -118,7 +118,7 @@ def test_push_deploys_one_build(set_up: SetUp) -> None:
         "Create and show the change set",
         "Execute the change set",
         "Read the URLs from the stack's outputs",
-        "Check that each URL streams, or refuses a request without a token",
+        "Check that each URL streams, or refuses a request as it should",
     ]
     for environment in ("staging", "production"):
         job = jobs[f"{environment}/deploy"]
