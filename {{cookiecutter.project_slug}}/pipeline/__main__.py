@@ -35,6 +35,7 @@ SERVICES = {
     "RestApi": r"Type: AWS::(ApiGateway|Serverless::Api)\b",
     "Secrets": r"Type: AWS::SecretsManager::",
     "Sns": r"Type: AWS::SNS::",
+    "Waf": r"Type: AWS::WAFv2::",
     "XRay": r"^ *(Tracing|TracingEnabled): ",
 }
 # Variable of a GitHub environment, and the output of oidc.yaml that it holds.

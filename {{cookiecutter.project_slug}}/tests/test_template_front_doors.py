@@ -12,6 +12,13 @@ CLOUDFRONT, REST_API = AWS_LIMITS["cloudfront"], AWS_LIMITS["rest_api"]
 # Policies by which CloudFront caches nothing, or only what the function's own headers allow.
 UNCACHED = [CLOUDFRONT["policies"]["caching_disabled"], CLOUDFRONT["policies"]["use_origin_cache_control_headers"]]
 EXCEPT_HOST = CLOUDFRONT["policies"]["all_viewer_except_host_header"]
+ELSEWHERE = "arn:aws:acm:eu-west-1:123456789012:certificate/00000000-0000-0000-0000-000000000000"
+# Parameters with which a stack has a domain of its own and a limit.
+CHOSEN = {
+    "DomainName": "api.example.com",
+    "CertificateArn": ELSEWHERE.replace("eu-west-1", "us-east-1"),
+    "RateLimit": "100",
+}
 METHODS = {"GET", "HEAD", "OPTIONS", "PUT", "PATCH", "POST", "DELETE"}
 
 Distribution = tuple[str, dict[str, Any], list[dict[str, Any]], str]
@@ -217,3 +224,65 @@ def test_rest_api_settings(template: Template) -> None:
             assert not signed or auth.get("InvokeRole") == "NONE", (
                 f"{name}: set InvokeRole: NONE, or each caller also needs permission to invoke the function"
             )
+
+
+def test_cloudfront_domain(template: Template) -> None:
+    # https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/cnames-and-https-requirements.html
+    for name, of in chosen(template, "AWS::CloudFront::Distribution").items():
+        config = of["DistributionConfig"]
+        certificate = config.get("ViewerCertificate") or {}
+        arn = str(certificate.get("AcmCertificateArn", ""))
+        assert not config.get("Aliases") or certificate, f"{name}: set ViewerCertificate to one for {config['Aliases']}"
+        assert not arn or config.get("Aliases"), f"{name}: set Aliases to the domains of its certificate"
+        if arn:
+            fits = ":acm:us-east-1:" in arn or template.unknown(arn)
+            assert fits, f"{name}: set AcmCertificateArn to a certificate in us-east-1, where CloudFront reads them"
+            method, version = certificate.get("SslSupportMethod"), str(certificate.get("MinimumProtocolVersion"))
+            assert method == "sni-only", f"{name}: set SslSupportMethod: sni-only; {method} is billed by the month"
+            assert version.startswith(("TLSv1.2_", "TLSv1.3_")), f"{name}: set MinimumProtocolVersion: TLSv1.2_2021"
+            pattern = str(template.parameters.get("CertificateArn", {}).get("AllowedPattern", ".*"))
+            literal = arn != CHOSEN["CertificateArn"]
+            assert literal or not re.fullmatch(pattern, ELSEWHERE), (
+                "CertificateArn: set AllowedPattern to certificates in us-east-1, or the deployment fails at its end"
+            )
+
+
+def test_rest_api_domain(template: Template) -> None:
+    # https://docs.aws.amazon.com/apigateway/latest/developerguide/apigateway-regional-api-custom-domain-create.html
+    mapped = [str(of.get("DomainName")) for of in chosen(template, "AWS::ApiGateway::BasePathMapping").values()]
+    for name, of in chosen(template, "AWS::ApiGateway::DomainName").items():
+        kinds = (of.get("EndpointConfiguration") or {}).get("Types")
+        assert kinds == ["REGIONAL"], f"{name}: set EndpointConfiguration: Types: [REGIONAL], as the API has it"
+        assert of.get("RegionalCertificateArn"), f"{name}: set RegionalCertificateArn, which regional domains use"
+        old = of.get("SecurityPolicy") == "TLS_1_0"
+        assert not old, f"{name}: set SecurityPolicy: TLS_1_2"
+        leads = {ref(name), str(of.get("DomainName"))} & {*mapped}
+        assert leads, f"{name}: add an AWS::ApiGateway::BasePathMapping, or it leads to no API"
+
+
+def test_web_acl_limits_the_front_door(template: Template) -> None:
+    # https://docs.aws.amazon.com/waf/latest/developerguide/how-aws-waf-works-resources.html
+    configs = [of["DistributionConfig"] for of in chosen(template, "AWS::CloudFront::Distribution").values()]
+    found = {
+        "CLOUDFRONT": {str(config.get("WebACLId")) for config in configs},
+        "REGIONAL": {str(of.get("WebACLArn")) for of in chosen(template, "AWS::WAFv2::WebACLAssociation").values()},
+    }
+    remedies = {
+        "CLOUDFRONT": "set WebACLId of the distribution to it",
+        "REGIONAL": "add an AWS::WAFv2::WebACLAssociation with the stage of the API",
+    }
+    for name, of in chosen(template, "AWS::WAFv2::WebACL").items():
+        scope = str(of.get("Scope"))
+        attached = ref(f"{name}.Arn") in found.get(scope, ())
+        assert attached, f"{name}: {remedies.get(scope, 'set Scope')}, or it limits nothing"
+        rules = {str(rule["Name"]): rule for rule in of.get("Rules") or []}
+        for key, rule in rules.items():
+            counts = "RateBasedStatement" in rule["Statement"] and "Block" not in (rule.get("Action") or {})
+            assert not counts, f"{name}: set Action: Block in the rule {key}, or it lets everything through"
+        assert rules, f"{name}: add a rule, or it lets everything through"
+
+
+def chosen(template: Template, kind: str) -> dict[str, Any]:
+    """Return the properties of each resource of a type in a stack with a domain and a limit."""
+    own = template.deployed(**{name: value for name, value in CHOSEN.items() if name in template.parameters})
+    return {name: of.get("Properties") or {} for name, of in own.items() if of.get("Type") == kind}
