@@ -382,15 +382,22 @@ def test_three_functions(set_up: SetUp) -> None:
 
 # Shapes of the stack that other tests do not deploy.
 SHAPES: list[dict[str, str]] = [
-    {"front_door": "cloudfront", "url_auth": "NONE", "example": "bedrock"},
+    {"front_door": "cloudfront", "url_auth": "jwt", "example": "bedrock"},
     {"front_door": "rest-api", "url_auth": "NONE", "cors_origins": "*", "observability": "full"},
 ]
 
 
+FRONTS = {"cloudfront": "AWS::CloudFront::Function", "rest-api": "AWS::WAFv2::WebACLAssociation"}
+CERTIFICATE = "arn:aws:acm:us-east-1:123456789012:certificate/12345678-90ab-cdef-1234-567890abcdef"
+# What each has in the variable `PARAMETERS`.
+CHOSEN = f"DomainName=api.example.com CertificateArn={CERTIFICATE} RateLimit=1000"
+
+
 @pytest.mark.parametrize("answers", SHAPES, ids=lambda answers: ",".join(answers.values()))
 def test_other_shapes_are_deployed(answers: dict[str, str], set_up: SetUp) -> None:
-    """With the pipeline's change sets, roles and boundary."""
+    """With the pipeline's change sets, roles and boundary, a domain and a rate limit."""
     project = set_up("preview", **answers)
+    project.runner.variables["PARAMETERS"] = CHOSEN
     project.runner.known = UNCHECKED
     project.runner.environment["LOCAL_STANDIN"] = "1"
     stack = f"{project.stack('preview')}-7"
@@ -402,6 +409,9 @@ def test_other_shapes_are_deployed(answers: dict[str, str], set_up: SetUp) -> No
         jobs = pull_request(project, "synchronize")
         assert jobs["preview/deploy"].result == "success", jobs["preview/deploy"].log
         assert deployed(project, stack)["MemorySize"] == int(memory)
+        made = project.cloud.client("cloudformation").describe_stack_resources(StackName=stack)["StackResources"]
+        kinds = {resource["ResourceType"] for resource in made}
+        assert {"AWS::WAFv2::WebACL", FRONTS[answers["front_door"]]} <= kinds
     project.set_pull_request("closed")
     jobs = pull_request(project, "closed")
     assert jobs["preview/delete"].result == "success", jobs["preview/delete"].log
