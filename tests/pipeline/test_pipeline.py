@@ -396,12 +396,16 @@ def test_other_shapes_are_deployed(answers: dict[str, str], set_up: SetUp) -> No
     stack = f"{project.stack('preview')}-7"
     for memory in ("512", "640"):
         template = project.folder / "template.yaml"
-        template.write_text(template.read_text(encoding="utf-8").replace("MemorySize: 512", f"MemorySize: {memory}"))
+        text = template.read_text(encoding="utf-8").replace("MemorySize: 512", f"MemorySize: {memory}")
+        # The second deployment adds the table of the chat examples.
+        template.write_text(text if memory == "512" else text.replace('Default: "no"', 'Default: "yes"'))
         if memory != "512":
             project.commit()
         jobs = pull_request(project, "synchronize")
         assert jobs["preview/deploy"].result == "success", jobs["preview/deploy"].log
         assert deployed(project, stack)["MemorySize"] == int(memory)
+    tables = project.cloud.client("dynamodb").list_tables()["TableNames"]
+    assert len(tables) == (answers.get("example") == "bedrock")
     project.set_pull_request("closed")
     jobs = pull_request(project, "closed")
     assert jobs["preview/delete"].result == "success", jobs["preview/delete"].log

@@ -30,6 +30,7 @@ SERVICES = {
     "CloudFront": r"Type: AWS::CloudFront::",
     "CodeDeploy": r"^ *DeploymentPreference:",
     "CloudWatch": r"Type: AWS::CloudWatch::",
+    "DynamoDb": r"Type: AWS::DynamoDB::",
     "Image": r"PackageType: Image",
     "Logs": r"Type: AWS::Logs::",
     "RestApi": r"Type: AWS::(ApiGateway|Serverless::Api)\b",
