@@ -273,6 +273,8 @@ CHOICES = """
 Parameters:
   Stage: {Type: String, Default: test}
   Region: {Type: String}
+Mappings:
+  Stages: {test: {table: tests}}
 Conditions:
   IsTest: !Equals [!Ref Stage, test]
   IsOther: !Not [!Condition IsTest]
@@ -297,6 +299,7 @@ Resources:
           UNKNOWN: !If [Unknown, a, b]
           MISSING: !If [Missing, a, b]
           SHORT: !If [IsTest]
+          MAPPED: !FindInMap [Stages, !Ref Stage, table]
 """
 
 
@@ -307,12 +310,14 @@ def test_conditions_are_decided_by_parameters(project: Path) -> None:
     assert function.timeout == 9
     placeholders = template.placeholders("F")
     assert (function.environment["THEN"], function.environment["ELSE"]) == ("<Ref.Table>", "tests")
+    assert function.environment["MAPPED"] == "tests"
     assert "NOTHING" not in function.environment
     assert placeholders.pop("THEN") == ["Table"]
     assert placeholders.keys() == {"AWS", "ODD", "UNKNOWN", "MISSING", "SHORT"}
     (project / "overrides.env").write_text("Stage=production\n", encoding="utf-8")
     changed = Template(project / "template.yaml", project / "overrides.env").function("F")
     assert changed.timeout == 7
+    assert changed.environment["MAPPED"].startswith("<FindInMap")
     assert [changed.environment[name] for name in ("THEN", "ELSE", "NOTHING")] == ["a", "productions", "a"]
 
 

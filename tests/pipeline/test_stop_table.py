@@ -43,18 +43,21 @@ def handler(event, context):
 
 
 def deploy(cloud: Cloud, wanted: str) -> dict[str, Any]:
-    """Deploy the table with CloudFormation, for this value of the parameter, and return the stack's resources."""
+    """Deploy the table with CloudFormation, with this value in the mapping, and return the stack's resources."""
     rendered = load_yaml(render("template.yaml", {**defaults(), "example": "bedrock"}))
-    # A stack needs a resource, and without the table this is the only one.
-    resources = {NAME: rendered["Resources"][NAME], "Handle": {"Type": "AWS::CloudFormation::WaitConditionHandle"}}
+    # MiniStack resolves no FindInMap within a condition.
+    assert rendered["Mappings"]["Chat"]["Stop"] == {"HasTable": "no"}
+    assert rendered["Conditions"]["HasStopTable"]["Equals"] == [{"FindInMap": ["Chat", "Stop", "HasTable"]}, "yes"]
     template = {
-        "Parameters": {"StopTable": rendered["Parameters"]["StopTable"]},
-        "Conditions": {"HasStopTable": {"Fn::Equals": rendered["Conditions"]["HasStopTable"]["Equals"]}},
-        "Resources": resources,
+        "Conditions": {"HasStopTable": {"Fn::Equals": [wanted, "yes"]}},
+        # A stack needs a resource, and without the table this is the only one.
+        "Resources": {
+            NAME: rendered["Resources"][NAME],
+            "Handle": {"Type": "AWS::CloudFormation::WaitConditionHandle"},
+        },
     }
     cloudformation, stack = cloud.client("cloudformation"), f"chat-{wanted}"
-    given = [{"ParameterKey": "StopTable", "ParameterValue": wanted}]
-    cloudformation.create_stack(StackName=stack, TemplateBody=json.dumps(template), Parameters=given)
+    cloudformation.create_stack(StackName=stack, TemplateBody=json.dumps(template))
     cloudformation.get_waiter("stack_create_complete").wait(StackName=stack, WaiterConfig={"Delay": 1})
     found = cloudformation.describe_stack_resources(StackName=stack)["StackResources"]
     return {resource["LogicalResourceId"]: resource["PhysicalResourceId"] for resource in found}
@@ -81,13 +84,17 @@ def test_stop_from_other_environment(cloud: Cloud, tmp_path: Path, monkeypatch: 
         shutil.copytree(folder, code, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
     (code / "app.py").write_text(SERVED, encoding="utf-8")
     os.mkfifo(gate)
-    (tmp_path / "template.yaml").write_text(render("template.yaml", {**defaults(), "example": "bedrock"}))
+    template, rendered = tmp_path / "template.yaml", render("template.yaml", {**defaults(), "example": "bedrock"})
+    template.write_text(rendered, encoding="utf-8")
+    assert "STOP_TABLE" not in Template(template).function("StreamFunction").environment
+    template.write_text(rendered.replace('HasTable: "no"', 'HasTable: "yes"'), encoding="utf-8")
+    assert Template(template).function("StreamFunction").environment["STOP_TABLE"] == f"<Ref.{NAME}>"
     for name, value in cloud.environment.items():
         if name.startswith("AWS_"):
             monkeypatch.setenv(name, value)
     for name, value in {"STOP_TABLE": table, "STOP_INTERVAL": "0", "GATE": str(gate), "TMPDIR": str(tmp_path)}.items():
         monkeypatch.setenv(name, value)
-    function = Template(tmp_path / "template.yaml").function("StreamFunction")
+    function = Template(template).function("StreamFunction")
     with ExitStack() as stack:
         host = urlsplit(stack.enter_context(running(function))).netloc
         descriptor = os.open(gate, os.O_RDWR)
@@ -108,6 +115,5 @@ def test_stop_from_other_environment(cloud: Cloud, tmp_path: Path, monkeypatch: 
     [record] = cloud.client("dynamodb").scan(TableName=table)["Items"]
     assert record["id"] == {"S": "my-answer"}
     # MiniStack's CloudFormation sets no time to live.
-    properties = load_yaml((tmp_path / "template.yaml").read_text())["Resources"][NAME]["Properties"]
-    expiry = properties["TimeToLiveSpecification"]
+    expiry = load_yaml(rendered)["Resources"][NAME]["Properties"]["TimeToLiveSpecification"]
     assert (expiry["Enabled"], int(record[expiry["AttributeName"]]["N"]) > time.time()) == (True, True)

@@ -144,6 +144,7 @@ class Template:
         self._overrides = _read_overrides(overrides)
         self._resources = _mapping(self._source, "Resources")
         self._parameters = _mapping(self._source, "Parameters")
+        self._mappings = _mapping(self._source, "Mappings")
         self._conditions = _mapping(self._source, "Conditions")
         self._defaults = _mapping(_mapping(self._source, "Globals"), "Function")
         types = {key: _mapping(self._resources, key).get("Type") for key in self._resources}
@@ -323,6 +324,12 @@ class Template:
             attribute = ".".join(map(str, attribute))
         for name in (reference, attribute):
             if isinstance(name, str) and (found := self._given(name)) is not None:
+                return found
+        keys = value.get("FindInMap", value.get("Fn::FindInMap"))
+        if isinstance(keys, list) and len(keys) == 3:
+            first, second, third = (_text(self._resolve(key)) for key in keys)
+            found = _mapping(_mapping(self._mappings, first), second).get(third)
+            if found is not None:
                 return found
         if isinstance(pattern, str):
             return re.sub(r"\$\{([^!}]+)}", lambda found: self._substitute(found[1], missing), pattern)
