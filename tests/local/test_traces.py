@@ -222,7 +222,7 @@ def test_damaged_spans(body: bytes, encoding: str) -> None:
 
 
 def test_span_requests() -> None:
-    """What is no span is refused; metrics and logs, which go to the same endpoint, are accepted."""
+    """Anything but spans is refused; metrics and logs, which go to the same endpoint, are accepted."""
     received: list[Span] = []
 
     async def ask(address: str, path: str, body: bytes) -> bytes:
