@@ -131,7 +131,7 @@ ONE = WITH_URL.replace("Timeout: 60", "Timeout: 1")
 TWO = f"""{ONE}
   ChatFunction:
     Type: AWS::Serverless::Function
-    Properties: {{CodeUri: src/, Handler: served.handler, Timeout: 1, FunctionUrlConfig: {{InvokeMode: RESPONSE_STREAM}}}}
+    Properties: {{CodeUri: src/, Handler: served.handler, FunctionUrlConfig: {{InvokeMode: RESPONSE_STREAM}}}}
 """
 
 
