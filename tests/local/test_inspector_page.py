@@ -13,8 +13,10 @@ import pytest
 from playwright.sync_api import Browser, Dialog, Page, expect
 from tests.local.conftest import luminance, needs_chromium
 from tests.local.inspected import Inspected, inspected
+from tests.local.test_journal import fill
 
-from local.journal import RECORDS
+from local import journal
+from local.journal import RING, Journal
 
 pytestmark = [pytest.mark.slow, needs_chromium]
 GATED = """
@@ -109,7 +111,8 @@ def visit(browser: Browser) -> Iterator[Visit]:
         assert origin.startswith("http://127.0.0.1:")
         own = [url for url in visit.requests if url.startswith(f"{origin}/")]
         assert [url for url in visit.requests if url not in own and url != "data:,"] == []
-        assert {f"{origin}/", f"{origin}/events", f"{origin}/invocations"} == set(own) - {f"{origin}/requests"}
+        asked = {re.sub(r"(/search)\?.*|(/invocations)/.*", r"\1\2", url.removeprefix(origin)) for url in own}
+        assert {"/", "/events", "/invocations"} == asked - {"/requests", "/search"}
     assert visit.problems == []
 
 
@@ -453,7 +456,7 @@ def test_search_and_saved_files(start: Start, visit: Visit, tmp_path: Path) -> N
         assert served.call(path).read()
         expect(page.locator("#name")).to_have_text(f"GET {path}")
     expect(page.locator("#status")).to_have_text("200")
-    expect(page.locator("#kept")).to_have_text(f"The last {RECORDS} are kept.")
+    expect(page.locator("#kept")).to_have_text(f"The last {RING:,} are kept.")
     for words, count in (("one", 1), ("heard 200", 2), ("get nothing", 0), ("", 2)):
         page.locator("#search").fill(words)
         expect(rows(page).locator("visible=true").locator(".path")).to_have_count(count)
@@ -491,3 +494,105 @@ def test_client_that_left_is_no_warning(start: Start, visit: Visit) -> None:
     served.gate.write(b"2.")
     expect(page.locator("#status")).to_have_text("200 client disconnected")
     expect(page.locator("#status")).to_have_class("good")
+
+
+def test_ten_thousand_invocations(start: Start, visit: Visit) -> None:
+    """However many there are, the page has elements for the rows in view, and details of what it shows."""
+    kept = Journal()
+    fill(kept, RING + 40)
+    served = start(ECHO, journal=kept)
+    page = visit.open(served)
+
+    def assert_bounded() -> None:
+        assert rows(page).count() < 40
+        assert page.evaluate("document.querySelectorAll('*').length") < 700
+        assert page.evaluate("[...invocations.values()].filter(({loaded}) => loaded).length") == 1
+        assert page.evaluate("[invocations.size, matching.length]")[0] == RING
+
+    expect(page.locator("#name")).to_have_text(f"GET /{RING + 39}?a=b")
+    expect(rows(page).first).to_have_attribute("aria-setsize", f"{RING}")
+    assert_bounded()
+    page.locator("#invocations").press("End")
+    expect(page.locator("#name")).to_have_text("GET /40?a=b")
+    expect(page.locator("#log")).to_have_text("Line 40.")
+    expect(rows(page).last).to_have_attribute("aria-posinset", f"{RING}")
+    assert_bounded()
+
+    before = len(visit.requests)
+    page.locator("#search").press_sequentially("line 7123. 200 aborted")
+    expect(page.locator("#name")).to_have_text("GET /7123?a=b")
+    expect(rows(page)).to_have_count(1)
+    expect(page.locator("#body")).to_have_text("chunk" * 10)
+    assert len(visit.requests) - before < 8  # not one for each letter
+    page.locator("#search").fill("aborted")
+    expect(rows(page).last).to_have_attribute("aria-setsize", f"{RING // 2}")
+    expect(page.locator("#name")).to_have_text("GET /7123?a=b")
+    page.locator("#search").fill("")
+    expect(rows(page).last).to_have_attribute("aria-setsize", f"{RING}")
+
+    page.get_by_label("Follow newest").check()
+    served.call("/new").read()
+    expect(page.locator("#name")).to_have_text("GET /new")
+    expect(page.locator("#status")).to_have_text("200")
+    assert_bounded()  # the oldest one is forgotten
+    session = page.context.new_cdp_session(page)
+    session.send("HeapProfiler.collectGarbage")
+    assert session.send("Runtime.getHeapUsage")["usedSize"] < 40_000_000
+
+
+def test_dropped_details_are_named(start: Start, visit: Visit, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal, "BUDGET", 5000)
+    kept = Journal()
+    fill(kept, 60)
+    dropped = sum(summary.get("dropped", False) for summary in kept.archive.summaries.values())
+    page = visit.open(start(journal=kept))
+    assert 0 < dropped < 10
+    expect(page.locator("#kept")).to_have_text(
+        f"The last 10,000 are kept. The {dropped} oldest have no details (limit: 32 MB)."
+    )
+    page.locator("#invocations").press("End")
+    expect(page.locator("#name")).to_have_text("GET /0?a=b")
+    expect(page.locator("#dropped")).to_be_visible()
+    expect(page.locator("#bytes")).to_have_text("50 B")
+    expect(page.locator("#again")).to_be_disabled()
+    page.locator("#invocations").press("Home")
+    expect(page.locator("#dropped")).to_be_hidden()
+
+
+def test_comparison_of_two_invocations(start: Start, visit: Visit) -> None:
+    served = start()
+    page = visit.open(served)
+    for path, chunks in (("/one", 2), ("/missing", 1)):
+        client = served.begin(path, **{"X-Asked": path})
+        for number in range(1, chunks + 1):
+            served.gate.write(b"%d" % number)
+            expect(page.locator("#bars rect")).to_have_count(number)
+        served.gate.write(b".")
+        client.getresponse().read()
+        expect(page.locator("#name")).to_have_text(f"GET {path}")
+        expect(page.locator("#status")).not_to_have_class("busy")
+    rows(page).nth(1).click()
+    page.get_by_role("button", name="Compare …").click()
+    expect(page.locator("#comparison")).to_be_hidden()
+    expect(page.locator("#notice")).to_have_text("Choose the invocation to compare this one with.")
+    rows(page).nth(0).click()
+    expect(page.locator("#base-name")).to_contain_text("GET /one at ")
+    expect(page.locator("#other-name")).to_contain_text("GET /missing at ")
+    table = {
+        row.locator("th").inner_text(): [*row.locator("td").all_inner_texts(), row.get_attribute("class")]
+        for row in page.locator("#differences tr").all()
+    }
+    assert table["Status"] == ["200", "404", "≠ differs", "differs"]
+    assert table["Chunks"] == ["2", "1", "≠ -1", "differs"]
+    assert table["Bytes"] == ["14 B", "7 B", "≠ -7 B", "differs"]
+    assert table["Body"] == ["chunk 2", "(ends)", "≠ from character 8", "differs"]
+    assert table["Request x-asked"] == ["/one", "/missing", "≠ differs", "differs"]
+    assert table["Response x-one"] == ["1", "1", "", ""]
+    assert table["Chunk 2"][1:] == ["\u2013", "≠ ", "differs"]
+    assert re.fullmatch(r"[\d.]+ ms · 7 B", table["Chunk 1"][0] or "")
+    marked = sum(values[-1] == "differs" for values in table.values())
+    expect(page.locator("#compared")).to_contain_text(f"{marked} of {len(table)} rows differ")
+    bars = [page.locator("#strips path").nth(number).get_attribute("d") or "" for number in range(2)]
+    assert [path.count("M") for path in bars] == [2, 1]
+    page.get_by_role("button", name="End comparison").click()
+    expect(page.locator("#comparison")).to_be_hidden()
