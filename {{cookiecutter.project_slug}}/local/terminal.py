@@ -58,7 +58,7 @@ class Terminal(Journal):
         """Print what the template leaves out that streaming on Lambda needs, and which functions are not served."""
         if not function.has_url and not function.routes:
             self.warn(f"The template defines no AWS::Lambda::Url for {function.name}. On Lambda it will have no URL.")
-        if not function.has_runtime and not function.streams:
+        if function.lacks_runtime:
             self.warn(
                 f"{function.name} has no streaming runtime: a response is sent when it is complete, as on Lambda."
             )
