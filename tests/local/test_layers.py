@@ -17,7 +17,10 @@ LAYERS = {
     "http": ("function_url", "inspector", "issuer", "cors", "limits"),
     "sandbox": ("pool", "sandbox", "debugger", "runtime_api", "traces", "journal"),
     "model": ("events", "responses", "messages", "invocation"),
-    "base": ("client", "template", "environment", "aws", "aws_limits", "access", "http_server", "http_protocol"),
+    "base": (
+        *("archive", "client", "template", "environment", "aws", "aws_limits", "access"),
+        *("http_server", "http_protocol"),
+    ),
 }
 
 

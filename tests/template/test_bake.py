@@ -23,6 +23,7 @@ INTERPRETER_FILES = {"interpreter.sh"}
 REST_FILES = {"events/rest.json"}
 TOKEN_FILES = {path for chosen, path in OPTIONAL_PATHS if chosen == {"url_auth": "jwt"}}
 ORIGIN_FILES = {path for chosen, path in OPTIONAL_PATHS if chosen == {"front_door": "cloudfront", "url_auth": "NONE"}}
+SPAN_FILES = {path for chosen, path in OPTIONAL_PATHS if "observability" in chosen}
 PIPELINE_FILES = {path for chosen, path in OPTIONAL_PATHS if "deploy_pipeline" in chosen}
 EXAMPLES = ("sse", "fastapi", "bedrock", "agent", "mcp")
 
@@ -35,9 +36,9 @@ def of_template() -> tuple[set[str], set[str]]:
 
 
 def test_generated_files(project: Path, bake: Bake) -> None:
-    unneeded = CONTAINER_FILES | INTERPRETER_FILES | REST_FILES | TOKEN_FILES | ORIGIN_FILES
+    unneeded = CONTAINER_FILES | INTERPRETER_FILES | REST_FILES | TOKEN_FILES | ORIGIN_FILES | SPAN_FILES
     assert set(files(project)) == of_template()[0] - unneeded
-    container = files(bake(runtime="container", front_door="rest-api", url_auth="jwt"))
+    container = files(bake(runtime="container", front_door="rest-api", url_auth="jwt", observability="opentelemetry"))
     assert set(container) == of_template()[0] - INTERPRETER_FILES - (ORIGIN_FILES - TOKEN_FILES)
     both = files(bake(front_door="cloudfront", url_auth="jwt"))
     assert set(both) == of_template()[0] - (unneeded - TOKEN_FILES - ORIGIN_FILES)
@@ -303,6 +304,13 @@ EFFECTS: list[tuple[dict[str, str], dict[str, Any]]] = [
     ),
     ({"observability": "full"}, METRICS),
     (
+        {"observability": "opentelemetry"},
+        {
+            f"{FUNCTION}.Environment.Variables.STREAMING_RUNTIME_OPENTELEMETRY_FLUSH_MS": "2000",
+            f"{FUNCTION}.Environment.Variables.OTEL_EXPORTER_OTLP_ENDPOINT": "",
+        },
+    ),
+    (
         {"observability": "full", "front_door": "rest-api"},
         {**METRICS, **REST_API, "Resources.StreamApiAlarm": "AWS::CloudWatch::Alarm"},
     ),
@@ -413,6 +421,10 @@ def test_every_option_has_an_effect() -> None:
         ({"cors_origins": "https://a.com"}, ["template.yaml"]),
         ({"cors_origins": "https://a.com", "cors_credentials": "yes"}, ["template.yaml"]),
         ({"observability": "full"}, ["README.md", "template.yaml"]),
+        (
+            {"observability": "opentelemetry"},
+            ["README.md", "template.yaml", "src/requirements.txt", *sorted(SPAN_FILES)],
+        ),
         ({"reserved_concurrency": "7"}, ["README.md", "template.yaml"]),
         ({"log_retention": "365"}, ["README.md", "template.yaml"]),
         ({"bedrock_model": "amazon.nova-lite-v1:0"}, []),

@@ -9,5 +9,5 @@ The modules lie in layers, and imports only run downward:
     http       function_url  inspector  issuer  cors  limits
     sandbox    pool  sandbox  debugger  runtime_api  traces  journal
     model      events  responses  messages  invocation
-    base       client  template  environment  aws  aws_limits  access  http_server  http_protocol
+    base       archive  client  template  environment  aws  aws_limits  access  http_server  http_protocol
 """
