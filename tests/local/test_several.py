@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -17,11 +18,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from tests.helpers.support import TEMPLATE
+from tests.helpers.support import TEMPLATE, run
 from tests.local.conftest import TIMEOUT
 
 from local.events import match_route
 from local.template import Template, TemplateError
+from local.terminal import Terminal
 
 RESOURCES = """
 Globals:
@@ -77,13 +79,16 @@ def handler(event, context):
     yield from ('chat ', event['rawPath'])
 """,
     "web": """
+from fastapi import FastAPI
+from fastapi.responses import StreamingResponse
 from streaming_runtime import AsgiHandler
-async def app(scope, receive, send):
-    if scope["type"] == "lifespan":
-        return
-    await send({"type": "http.response.start", "status": 200, "headers": []})
-    await send({"type": "http.response.body", "body": b"web ", "more_body": True})
-    await send({"type": "http.response.body", "body": scope["path"].encode()})
+app = FastAPI()
+@app.get("/items/{number}")
+async def item(number: int):
+    async def parts():
+        yield "web "
+        yield f"/items/{number}"
+    return StreamingResponse(parts())
 handler = AsgiHandler(app)
 """,
     "plain": "def handler(event, context):\n    return {'statusCode': 200, 'body': 'plain ' + event['rawPath']}\n",
@@ -142,6 +147,7 @@ def test_five_functions_with_100_clients(project: Path) -> None:
         ]
         assert rows[5] == ["WorkerFunction", "no URL", "make invoke FUNCTION=WorkerFunction"]
         assert lines[6] == "Not served: NodeFunction runs on nodejs24.x"
+        assert lines[7].startswith("Inspector at ")  # a function that is to buffer needs no warning
         assert [line for line in lines if "placeholder" in line] == []  # the shell sets ORDERS
         paths = {"StreamFunction": "", "ChatFunction": "", "WebFunction": "items/", "PlainFunction": ""}
         calls = [(name, f"{paths[name]}{number}") for number in range(25) for name in urls]
@@ -162,6 +168,9 @@ def test_five_functions_with_100_clients(project: Path) -> None:
     assert {name.strip() for name, text in printed if text.startswith("log of ")} == {"ChatFunction"}
     ended = [name.strip() for name, text in printed if re.match(r"GET \S+  200  ", text)]
     assert {name: ended.count(name) for name in urls} == dict.fromkeys(urls, 25)
+    (project / "orders.json").write_text('{"Records": [{}, {}]}', encoding="utf-8")
+    invoke = (sys.executable, "-m", "local", "--function", "WorkerFunction", "--event", "orders.json")
+    assert run(*invoke, cwd=project, PYTHONPATH=str(TEMPLATE)).stdout == "2"
 
 
 def check_inspector(inspector: str, urls: dict[str, str]) -> None:
@@ -287,7 +296,14 @@ def test_url_of_an_alias(target: str, project: Path) -> None:
 def test_function_without_runtime_is_buffered(project: Path) -> None:
     text = RESOURCES.replace("AWS_LAMBDA_EXEC_WRAPPER: /var/task/bootstrap", "STAGE: test")
     (project / "template.yaml").write_text(text, encoding="utf-8")
-    assert not Template(project / "template.yaml").function("ChatFunction").streams
+    template = Template(project / "template.yaml")
+    chat, plain = map(template.function, ("ChatFunction", "PlainFunction"))
+    assert (chat.streams, chat.lacks_runtime, plain.streams, plain.lacks_runtime) == (False, True, False, False)
+    printed = io.StringIO()
+    Terminal(printed).show_differences(chat, [])
+    assert printed.getvalue() == (
+        "ChatFunction has no streaming runtime: a response is sent when it is complete, as on Lambda.\n"
+    )
 
 
 ROUTES = [("get", "/items/{id}"), ("ANY", "/{proxy+}"), ("post", "/items/new"), ("GET", "/items/new")]

@@ -86,6 +86,7 @@ class Function:
         streams: Whether the URL's invoke mode, or the transfer mode of the API's events, is `RESPONSE_STREAM`, and the
             function has the streaming runtime.
         plain: Whether it has a URL or an API, and not the streaming runtime.
+        lacks_runtime: Whether it would stream if it had the streaming runtime.
         snap_start: Whether Lambda starts its published versions from a snapshot.
         cors: Cross-origin settings of the URL, if it has any.
         aws: The region and the profile to use.
@@ -104,6 +105,7 @@ class Function:
     routes: tuple[tuple[str, str], ...] = ()
     streams: bool = True
     plain: bool = False
+    lacks_runtime: bool = False
     snap_start: bool = False
     cors: Cors | None = None
     aws: AwsConfig = field(default_factory=AwsConfig)
@@ -182,7 +184,9 @@ class Template:
             aws=self._aws,
         )
         # On Lambda its own Python client, which cannot stream, would run a function without the runtime.
-        return function if function.has_runtime or not modes else replace(function, streams=False, plain=True)
+        if function.has_runtime or not modes:
+            return function
+        return replace(function, streams=False, plain=True, lacks_runtime=function.streams)
 
     def build_settings(self, name: str) -> BuildSettings:
         """Return what the template says about the package of the function with the logical ID `name`.
