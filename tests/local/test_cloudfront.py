@@ -19,11 +19,11 @@ from collections.abc import Callable
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import pytest
 from tests.helpers.cloudfront import distribution
-from tests.helpers.issuers import AUDIENCE
+from tests.helpers.issuers import AUDIENCE, REDIRECT
 from tests.helpers.rendering import load, render
 from tests.helpers.support import TEMPLATE, defaults, environment, user_environment
 from tests.local.conftest import TIMEOUT, function, needs_chromium
@@ -114,6 +114,71 @@ def test_mcp_client_through_a_secret(through: Serve) -> None:
 
     assert asyncio.run(converse()).structured_content == {"result": 25}
     assert seen == [*range(1, 11)]
+
+
+class Tokens:
+    """The storage of a client that is registered with the issuer."""
+
+    def __init__(self) -> None:
+        self.tokens: Any = None
+
+    async def get_tokens(self) -> Any:
+        return self.tokens
+
+    async def set_tokens(self, tokens: Any) -> None:
+        self.tokens = tokens
+
+    async def get_client_info(self) -> Any:
+        from mcp.shared.auth import OAuthClientInformationFull
+
+        return OAuthClientInformationFull(
+            client_id=AUDIENCE, redirect_uris=[REDIRECT], token_endpoint_auth_method="none", issuer=self.issuer
+        )
+
+    async def set_client_info(self, info: Any) -> None:
+        raise AssertionError(info)
+
+    issuer = ""
+
+
+@pytest.mark.slow
+def test_mcp_client_signs_in(through: Serve) -> None:
+    """It finds the issuer by the function's metadata, and calls a tool with the token."""
+    import httpx
+    from mcp import Client
+    from mcp.client.auth import AuthorizationCodeResult, OAuthClientProvider
+    from mcp.client.streamable_http import create_mcp_http_client, streamable_http_client
+    from mcp.shared.auth import OAuthClientMetadata
+
+    with running_issuer(AUDIENCE) as issuer:
+        url, _ = through("jwt", "examples/mcp", JWT_ISSUER=issuer.url, JWT_AUDIENCE=AUDIENCE)
+        storage, answers = Tokens(), []
+        storage.issuer = issuer.url
+
+        async def open_page(address: str) -> None:
+            async with httpx.AsyncClient(trust_env=False) as user:
+                form = {**dict(parse_qsl(urlsplit(address).query)), "username": "Ada"}
+                answer = await user.post(address.partition("?")[0], data=form)
+            answers.append(dict(parse_qsl(urlsplit(answer.headers["location"]).query)))
+
+        async def come_back() -> AuthorizationCodeResult:
+            return AuthorizationCodeResult(**answers[-1])
+
+        async def converse() -> Any:
+            metadata = OAuthClientMetadata(
+                redirect_uris=[REDIRECT], client_name="test", token_endpoint_auth_method="none"
+            )
+            provider = OAuthClientProvider(f"{url}mcp", metadata, storage, open_page, come_back)
+            async with (
+                asyncio.timeout(TIMEOUT),
+                create_mcp_http_client(auth=provider) as http,
+                Client(streamable_http_client(f"{url}mcp", http_client=http)) as client,
+            ):
+                return await client.call_tool("count_primes", {"limit": 100})
+
+        assert asyncio.run(converse()).structured_content == {"result": 25}
+        assert len(answers) == 1
+        assert storage.tokens.access_token.count(".") == 2
 
 
 OPENAI = """
