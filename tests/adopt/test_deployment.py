@@ -68,7 +68,7 @@ def test_build_and_deployment(adopt: Adopt, cloud: Cloud, tmp_path: Path, starte
 
     def deploy() -> dict[str, str]:
         options = ("--stack-name", "sam-app", "--capabilities", "CAPABILITY_IAM", "--resolve-s3")
-        run("sam", "deploy", *options, "--no-confirm-changeset", cwd=application, **cloud.environment)
+        run("sam", "deploy", *options, "--no-confirm-changeset", cwd=application, check=True, **cloud.environment)
         found = cloud.client("cloudformation").describe_stack_resources(StackName="sam-app")["StackResources"]
         return {of["LogicalResourceId"]: of["PhysicalResourceId"] for of in found}
 
@@ -100,5 +100,5 @@ def test_build_and_deployment(adopt: Adopt, cloud: Cloud, tmp_path: Path, starte
     for function in FUNCTIONS[starter]:
         configuration = lambda_.get_function_configuration(FunctionName=left[function])
         assert "/opt/bootstrap" not in str(configuration.get("Environment"))
-    run("sam", "delete", "--stack-name", "sam-app", "--no-prompts", cwd=application, **cloud.environment)
+    run("sam", "delete", "--stack-name", "sam-app", "--no-prompts", cwd=application, check=True, **cloud.environment)
     assert "sam-app" not in cloud.stacks()
