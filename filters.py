@@ -91,6 +91,11 @@ def validated(answers: dict[str, Any]) -> str:
 
 def aws_limits(_answers: dict[str, Any]) -> dict[str, Any]:
     """Return what AWS allows, as `local/aws_limits.toml` of a project has it."""
+    return _aws_limits()
+
+
+@cache
+def _aws_limits() -> dict[str, Any]:
     path = _HERE / "{{cookiecutter.project_slug}}" / "local" / "aws_limits.toml"
     return tomllib.loads(path.read_text(encoding="utf-8"))
 

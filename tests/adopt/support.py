@@ -1,4 +1,4 @@
-"""Helpers of these tests: templates as CloudFormation reads them, and adoption without cookiecutter."""
+"""Helpers of these tests: adoption without cookiecutter, and what it has to result in."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
 from adopt.adopting.document import Document
 from adopt.adopting.edits import Insertion, remove
 from adopt.adopting.plan import Wish, make_plan
@@ -14,34 +13,6 @@ from adopt.adopting.plan import Wish, make_plan
 #: The function that is adopted where nothing else is said.
 FUNCTION = "HelloFunction"
 RUNTIMES = ["python3.11", "python3.12", "python3.13", "python3.14"]
-
-
-class _Loader(yaml.CSafeLoader):
-    """Reads CloudFormation's tags as `{"Ref": …}`, and refuses keys that are there twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value]
-        assert len(keys) == len(set(keys)), f"a key is there twice: {keys}"
-        return super().construct_mapping(node, deep=True)
-
-
-def _tagged(loader: _Loader, tag: str, node: yaml.Node) -> dict[str, Any]:
-    if isinstance(node, yaml.ScalarNode):
-        return {tag: loader.construct_scalar(node)}
-    if isinstance(node, yaml.SequenceNode):
-        return {tag: loader.construct_sequence(node, deep=True)}
-    assert isinstance(node, yaml.MappingNode)
-    return {tag: loader.construct_mapping(node, deep=True)}
-
-
-_Loader.add_constructor("tag:yaml.org,2002:map", _Loader.construct_mapping)
-_Loader.add_multi_constructor("!", _tagged)
-
-
-def parse(text: str) -> dict[str, Any]:
-    """Return a template by another parser than the one under test."""
-    found: dict[str, Any] = yaml.load(text, _Loader)
-    return found
 
 
 @dataclass

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from tests.adopt.support import FUNCTION, adopt, expected, parse
+from tests.adopt.support import FUNCTION, adopt, expected
+from tests.helpers.rendering import load_yaml
 
 Lines = list[str]
 
@@ -226,7 +227,7 @@ def without_nulls(mapping: dict[str, Any]) -> dict[str, Any]:
 def parsed(text: str) -> dict[str, Any] | None:
     """Return the template, or None where the pieces do not make one."""
     try:
-        return parse(text)
+        return load_yaml(text)
     except Exception:
         return None
 
@@ -239,7 +240,7 @@ def test_adoption_adds_nothing_else(text: str) -> None:
     if before is None:
         return
     adoption = adopt(text)
-    assert parse(adoption.text) == expected(before)
+    assert load_yaml(adoption.text) == expected(before)
     assert adoption.undo() == text
     assert not adopt(adoption.text).alone
 
@@ -253,7 +254,7 @@ def test_functions_are_adopted_one_by_one(text: str, last_first: bool) -> None:
         return
     first = adopt(text)
     second = adopt(first.text, "OtherFunction")
-    assert parse(second.text) == expected(expected(before), "OtherFunction")
+    assert load_yaml(second.text) == expected(expected(before), "OtherFunction")
     assert not second.shared
     first.scaffolds = second.scaffolds = [*first.scaffolds, *second.scaffolds]
     second.shared, first.shared = (first.shared, []) if not last_first else ([], first.shared)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 from adopt.adopting.errors import Refusal
-from tests.adopt.support import adopt, parse
+from tests.adopt.support import adopt
+from tests.helpers.rendering import load_yaml
 
 HELLO = """\
 AWSTemplateFormatVersion: "2010-09-09"
@@ -143,7 +144,7 @@ def test_block_text_at_the_end(text: str) -> None:
 def test_block_text_that_ends_the_file() -> None:
     """A line break behind it would become a part of the text, so what is added goes before it."""
     text = HELLO + "  Last:\n    Value: x\n    Description: |\n      no break"
-    assert parse(adopt(text).text)["Outputs"]["Last"] == {"Value": "x", "Description": "no break"}
+    assert load_yaml(adopt(text).text)["Outputs"]["Last"] == {"Value": "x", "Description": "no break"}
     assert added(text)
 
 
@@ -184,7 +185,7 @@ def test_global_wrapper_is_chained() -> None:
 
 def test_condition() -> None:
     text = replaced(HELLO, "    Properties:\n", "    Condition: IsProduction\n    Properties:\n")
-    after = parse(adopt(text, url_auth="NONE").text)
+    after = load_yaml(adopt(text, url_auth="NONE").text)
     conditional = [key for key, value in after["Resources"].items() if value.get("Condition") == "IsProduction"]
     assert sorted(conditional) == [
         "HelloFunction",
@@ -196,7 +197,7 @@ def test_condition() -> None:
 
 
 def test_alias() -> None:
-    after = parse(adopt(with_property("AutoPublishAlias: live"), url_auth="NONE").text)["Resources"]
+    after = load_yaml(adopt(with_property("AutoPublishAlias: live"), url_auth="NONE").text)["Resources"]
     assert after["HelloFunctionUrl"]["Properties"]["TargetFunctionArn"] == {"Ref": "HelloFunction.Alias"}
     assert after["HelloFunctionUrlPermission"]["Properties"]["FunctionName"] == {"Ref": "HelloFunction.Alias"}
 
@@ -211,7 +212,7 @@ def test_alias() -> None:
 )
 def test_rest_api_that_buffers(events: tuple[str, ...], setting: str | None) -> None:
     text = with_property("Events:", *(f"  {line}" for line in events))
-    variables = parse(adopt(text).text)["Resources"]["HelloFunction"]["Properties"]["Environment"]["Variables"]
+    variables = load_yaml(adopt(text).text)["Resources"]["HelloFunction"]["Properties"]["Environment"]["Variables"]
     assert variables.get("STREAMING_RUNTIME_REST_API") == setting
 
 
@@ -230,7 +231,7 @@ def test_existing_url_is_made_to_stream(lines: tuple[str, ...], path: tuple[str,
         url = f"  Front:\n    Type: AWS::Lambda::Url\n    Properties:\n      {target}\n      AuthType: NONE\n"
         text = replaced(text, "Outputs:\n", url + "Outputs:\n")
     after = adopt(text)
-    part = parse(after.text)["Resources"]
+    part = load_yaml(after.text)["Resources"]
     for key in path:
         part = part[key]
     assert part["InvokeMode"] == "RESPONSE_STREAM"
@@ -241,7 +242,7 @@ def test_existing_url_is_made_to_stream(lines: tuple[str, ...], path: tuple[str,
 def test_taken_names() -> None:
     text = replaced(HELLO, "Outputs:\n", "  HelloFunctionUrl:\n    Type: AWS::SNS::Topic\nOutputs:\n")
     text += "  HelloFunctionStreamUrl:\n    Value: x\n  HelloFunctionUrl:\n    Value: y\n"
-    after = parse(adopt(text).text)
+    after = load_yaml(adopt(text).text)
     assert after["Resources"]["HelloFunctionStreamUrl"]["Type"] == "AWS::Lambda::Url"
     assert after["Outputs"]["HelloFunctionStreamUrl2"] == {"Value": {"GetAtt": "HelloFunctionStreamUrl.FunctionUrl"}}
 

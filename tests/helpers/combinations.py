@@ -58,12 +58,15 @@ def name(answers: Answers) -> str:
 
 def possible(answers: Answers) -> bool:
     """Tell whether these answers are valid together with some answers to the other options."""
-    return all(_possible(answers, group) for group in GROUPS)
+    return all(_possible(group, tuple(answers.get(option) for option in group)) for group in GROUPS)
 
 
-def _possible(answers: Answers, group: tuple[str, ...]) -> bool:
+@cache
+def _possible(group: tuple[str, ...], values: tuple[str | None, ...]) -> bool:
+    """Tell whether a group's answers are valid together; None is any answer."""
+    answers = {option: value for option, value in zip(group, values, strict=True) if value is not None}
     free = {option: OPTIONS[option] for option in group if option not in answers}
-    given = {**defaults(), **{option: answers[option] for option in group if option in answers}}
+    given = {**defaults(), **answers}
     return any(
         not problems({**given, **dict(zip(free, values, strict=True))}) for values in itertools.product(*free.values())
     )

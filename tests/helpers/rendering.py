@@ -57,8 +57,10 @@ class _Loader(yaml.CSafeLoader):
 def _tagged(loader: _Loader, tag: str, node: yaml.Node) -> dict[str, Any]:
     if isinstance(node, yaml.ScalarNode):
         return {tag: loader.construct_scalar(node)}
-    assert isinstance(node, yaml.SequenceNode)
-    return {tag: loader.construct_sequence(node, deep=True)}
+    if isinstance(node, yaml.SequenceNode):
+        return {tag: loader.construct_sequence(node, deep=True)}
+    assert isinstance(node, yaml.MappingNode)
+    return {tag: loader.construct_mapping(node, deep=True)}
 
 
 _Loader.add_constructor("tag:yaml.org,2002:map", _Loader.construct_mapping)
@@ -66,7 +68,7 @@ _Loader.add_multi_constructor("!", _tagged)
 
 
 def load_yaml(text: str) -> dict[str, Any]:
-    """Read a SAM template, which must not have duplicate keys."""
+    """Read a template without this project's own parsers; duplicate keys fail."""
     found: dict[str, Any] = yaml.load(text, _Loader)
     return found
 

@@ -1,6 +1,9 @@
 """A project with several functions, as a user would add them by hand: a folder and a resource for each."""
 
+import re
 from pathlib import Path
+
+from tests.helpers.support import ROOT, run
 
 #: Logical IDs by folder.
 FUNCTIONS = {"src": "StreamFunction", "admin": "AdminFunction", "worker": "WorkerFunction"}
@@ -81,4 +84,16 @@ def add_functions(project: Path) -> Path:
     for path, code in _CODE.items():
         (project / path).parent.mkdir(exist_ok=True)
         (project / path).write_text(code, encoding="utf-8")
+    return project
+
+
+def add_events(project: Path) -> Path:
+    """Add a plain function to a generated project as docs/several-functions.md shows, with a queue and schedules."""
+    run("python", "-m", "local.new", "OrderEvents", "--kind", "plain", cwd=project)
+    document = (ROOT / "docs" / "several-functions.md").read_text(encoding="utf-8")
+    events, queue = re.findall(r"^```yaml\n( +(?:Events|Orders):\n.*?)^```", document, re.DOTALL | re.MULTILINE)
+    template = project / "template.yaml"
+    before, function, after = template.read_text(encoding="utf-8").partition("      CodeUri: order_events/\n")
+    after = after.replace("\nOutputs:\n", f"\n{queue}\nOutputs:\n", 1)
+    template.write_text(before + events + function + after, encoding="utf-8")
     return project

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
+import itertools
 import os
+import re
 import select
 import signal
 import socket
@@ -124,12 +127,20 @@ class Editor:
         self._socket.close()
 
 
+ONE = WITH_URL.replace("Timeout: 60", "Timeout: 1")
+TWO = f"""{ONE}
+  ChatFunction:
+    Type: AWS::Serverless::Function
+    Properties: {{CodeUri: src/, Handler: served.handler, FunctionUrlConfig: {{InvokeMode: RESPONSE_STREAM}}}}
+"""
+
+
 @pytest.fixture
 def start(tmp_path: Path, stack: ExitStack) -> Start:
     """Serve a handler's source with `--debug`; return the process."""
     (tmp_path / "runtime").symlink_to(TEMPLATE / "runtime")
     (tmp_path / "src").mkdir()
-    (tmp_path / "template.yaml").write_text(WITH_URL.replace("Timeout: 60", "Timeout: 1"), encoding="utf-8")
+    (tmp_path / "template.yaml").write_text(ONE, encoding="utf-8")
 
     def run(source: str, *arguments: str) -> subprocess.Popen[str]:
         write(tmp_path, source)
@@ -205,6 +216,38 @@ def test_breakpoint_midway_through_a_stream(kind: str, start: Start, stack: Exit
     editor.request("continue", threadId=stopped["threadId"])
     process_lines = lines_until(process, "GET /  200 ")
     assert "2 chunks" in process_lines[-1]
+
+
+@pytest.mark.parametrize("any_ports", [False, True], ids=["one after the other", "any free ports"])
+def test_editor_for_each_function(any_ports: bool, start: Start, stack: ExitStack, tmp_path: Path) -> None:
+    """Both stop at the same line while the other one waits."""
+    (tmp_path / "template.yaml").write_text(TWO, encoding="utf-8")
+    first = 0 if any_ports else two_free_ports()
+    process = start(SOURCES["generator"], "--debug", "--debug-port", str(first))
+    urls = [row.rpartition(" ")[2] for row in lines_until(process, "ChatFunction ")[-2:]]
+    path, line = marked(tmp_path, SOURCES["generator"])
+    pattern = re.compile(r"(\w+) +\| Attach a debugger to 127\.0\.0\.1:(\d+) at any time")
+    assert process.stdout is not None
+    said = (pattern.match(text) for text in process.stdout)
+    ports = {found[1]: int(found[2]) for found in itertools.islice(filter(None, said), 2)}
+    if first:
+        assert ports == {"StreamFunction": first, "ChatFunction": first + 1}
+    stopped = []
+    for url, name in zip(urls, ("StreamFunction", "ChatFunction"), strict=True):
+        editor = stack.enter_context(closing(Editor(ports[name])))
+        editor.attach(path, line)
+        stopped.append((editor, begin(url, stack), editor.event("stopped")["threadId"]))
+    for editor, connection, thread in stopped:
+        editor.request("continue", threadId=thread)
+        assert connection.getresponse().read() == b"one two"
+
+
+def two_free_ports() -> int:
+    """Return a port that is free, as is the one after it."""
+    while True:
+        [port] = free_ports(1)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port + 1)):
+            return port
 
 
 def test_debugging_goes_on_after_a_change(start: Start, stack: ExitStack, tmp_path: Path) -> None:

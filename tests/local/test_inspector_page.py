@@ -13,8 +13,10 @@ import pytest
 from playwright.sync_api import Browser, Dialog, Page, expect
 from tests.local.conftest import luminance, needs_chromium
 from tests.local.inspected import Inspected, inspected
+from tests.local.test_journal import fill
 
-from local.journal import RECORDS
+from local import journal
+from local.journal import RING, Journal
 
 pytestmark = [pytest.mark.slow, needs_chromium]
 GATED = """
@@ -109,7 +111,8 @@ def visit(browser: Browser) -> Iterator[Visit]:
         assert origin.startswith("http://127.0.0.1:")
         own = [url for url in visit.requests if url.startswith(f"{origin}/")]
         assert [url for url in visit.requests if url not in own and url != "data:,"] == []
-        assert {f"{origin}/", f"{origin}/events", f"{origin}/invocations"} == set(own) - {f"{origin}/requests"}
+        asked = {re.sub(r"(/search)\?.*|(/invocations)/.*", r"\1\2", url.removeprefix(origin)) for url in own}
+        assert {"/", "/events", "/invocations"} == asked - {"/requests", "/search"}
     assert visit.problems == []
 
 
@@ -453,7 +456,7 @@ def test_search_and_saved_files(start: Start, visit: Visit, tmp_path: Path) -> N
         assert served.call(path).read()
         expect(page.locator("#name")).to_have_text(f"GET {path}")
     expect(page.locator("#status")).to_have_text("200")
-    expect(page.locator("#kept")).to_have_text(f"The last {RECORDS} are kept.")
+    expect(page.locator("#kept")).to_have_text(f"The last {RING:,} are kept.")
     for words, count in (("one", 1), ("heard 200", 2), ("get nothing", 0), ("", 2)):
         page.locator("#search").fill(words)
         expect(rows(page).locator("visible=true").locator(".path")).to_have_count(count)
@@ -491,3 +494,165 @@ def test_client_that_left_is_no_warning(start: Start, visit: Visit) -> None:
     served.gate.write(b"2.")
     expect(page.locator("#status")).to_have_text("200 client disconnected")
     expect(page.locator("#status")).to_have_class("good")
+
+
+TRACED = """
+    from opentelemetry import trace
+
+    tracer = trace.get_tracer("app")
+
+    def handler(event, context):
+        with tracer.start_as_current_span("retrieve <b>documents</b>"):
+            pass
+        yield wait()
+        with tracer.start_as_current_span("model"):
+            yield wait()
+            if event["rawPath"] == "/fails":
+                raise ValueError("it broke")
+    """
+
+
+@pytest.mark.parametrize(("width", "height"), [(1200, 900), (390, 844)], ids=["desktop", "phone"])
+def test_trace_is_shown(start: Start, visit: Visit, monkeypatch: pytest.MonkeyPatch, width: int, height: int) -> None:
+    """Spans of the published SDK beside the chunks, on their scale, in both colour schemes."""
+    monkeypatch.setenv("STREAMING_RUNTIME_OPENTELEMETRY_FLUSH_MS", "5000")
+    served = start(TRACED)
+    page = visit.open(served)
+    page.set_viewport_size({"width": width, "height": height})
+    for path, state in (("/whole", "200"), ("/fails", "200 aborted")):
+        client = served.begin(path)
+        served.gate.write(b"12")
+        expect(page.locator("#status")).to_have_text(state)
+        client.close()
+        expect(page.locator("#trace-count")).to_have_text("3 spans")
+    spans = page.locator("#spans li")
+    expect(spans.locator("code")).to_have_text(["Served", "retrieve <b>documents</b>", "model"])
+    figures = [re.sub(r"[\d.]+ m?s", "T", text) for text in spans.locator("small:not(.bad)").all_inner_texts()]
+    assert figures == ["at T · T · first byte after T · status 200", "at T · T", "at T · T"]
+    expect(spans.locator(".bad")).to_have_text(["ValueError: it broke"] * 2)
+    (failed,) = [record for record in served.journal.records.values() if record.end and record.end.error_type]
+    first = re.search(r"first byte after (.*?) ·", spans.first.inner_text())
+    assert first is not None
+    assert 0 < in_seconds(first[1]) <= failed.entries[0][0]  # as the local URL has measured it, from the request on
+
+    # The bars are on the scale of the chunks: the span of the whole stream covers them.
+    whole, chunks = spans.first.locator(".failed").bounding_box(), page.locator("#bars rect").all()
+    assert whole is not None
+    for box in (chunk.bounding_box() for chunk in chunks):
+        assert box is not None
+        assert whole["x"] - 4 <= box["x"] + box["width"] / 2 <= whole["x"] + whole["width"] + 4
+    for element in ("document.documentElement", "document.querySelector('main')"):
+        assert page.evaluate(f"{element}.scrollWidth - {element}.clientWidth") <= 0
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        shown = [text for text in page.evaluate(TEXTS) if text[0] in ("model", "3 spans", "ValueError: it broke")]
+        assert len(shown) == 4
+        for text, colour, ground in shown:
+            bright, dull = sorted([luminance(colour), luminance(ground)], reverse=True)
+            assert (bright + 0.05) / (dull + 0.05) >= 4.5, (scheme, text, colour, ground)
+    rows(page).nth(1).click()
+    expect(page.locator("#spans .bad")).to_have_count(0)
+    page.reload()  # a page that comes later is told of the spans too
+    expect(page.locator("#trace-count")).to_have_text("3 spans")
+
+
+def test_ten_thousand_invocations(start: Start, visit: Visit) -> None:
+    """However many there are, the page has elements for the rows in view, and details of what it shows."""
+    kept = Journal()
+    fill(kept, RING + 40)
+    served = start(ECHO, journal=kept)
+    page = visit.open(served)
+
+    def assert_bounded() -> None:
+        assert rows(page).count() < 40
+        assert page.evaluate("document.querySelectorAll('*').length") < 700
+        assert page.evaluate("[...invocations.values()].filter(({loaded}) => loaded).length") == 1
+        assert page.evaluate("[invocations.size, matching.length]")[0] == RING
+
+    expect(page.locator("#name")).to_have_text(f"GET /{RING + 39}?a=b")
+    expect(rows(page).first).to_have_attribute("aria-setsize", f"{RING}")
+    assert_bounded()
+    page.locator("#invocations").press("End")
+    expect(page.locator("#name")).to_have_text("GET /40?a=b")
+    expect(page.locator("#log")).to_have_text("Line 40.")
+    expect(rows(page).last).to_have_attribute("aria-posinset", f"{RING}")
+    assert_bounded()
+
+    before = len(visit.requests)
+    page.locator("#search").press_sequentially("line 7123. 200 aborted")
+    expect(page.locator("#name")).to_have_text("GET /7123?a=b")
+    expect(rows(page)).to_have_count(1)
+    expect(page.locator("#body")).to_have_text("chunk" * 10)
+    assert len(visit.requests) - before < 8  # not one for each letter
+    page.locator("#search").fill("aborted")
+    expect(rows(page).last).to_have_attribute("aria-setsize", f"{RING // 2}")
+    expect(page.locator("#name")).to_have_text("GET /7123?a=b")
+    page.locator("#search").fill("")
+    expect(rows(page).last).to_have_attribute("aria-setsize", f"{RING}")
+
+    page.get_by_label("Follow newest").check()
+    served.call("/new").read()
+    expect(page.locator("#name")).to_have_text("GET /new")
+    expect(page.locator("#status")).to_have_text("200")
+    assert_bounded()  # the oldest one is forgotten
+    session = page.context.new_cdp_session(page)
+    session.send("HeapProfiler.collectGarbage")
+    assert session.send("Runtime.getHeapUsage")["usedSize"] < 40_000_000
+
+
+def test_dropped_details_are_named(start: Start, visit: Visit, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal, "BUDGET", 5000)
+    kept = Journal()
+    fill(kept, 60)
+    dropped = sum(summary.get("dropped", False) for summary in kept.archive.summaries.values())
+    page = visit.open(start(journal=kept))
+    assert 0 < dropped < 10
+    expect(page.locator("#kept")).to_have_text(
+        f"The last 10,000 are kept. The {dropped} oldest have no details (limit: 32 MB)."
+    )
+    page.locator("#invocations").press("End")
+    expect(page.locator("#name")).to_have_text("GET /0?a=b")
+    expect(page.locator("#dropped")).to_be_visible()
+    expect(page.locator("#bytes")).to_have_text("50 B")
+    expect(page.locator("#again")).to_be_disabled()
+    page.locator("#invocations").press("Home")
+    expect(page.locator("#dropped")).to_be_hidden()
+
+
+def test_comparison_of_two_invocations(start: Start, visit: Visit) -> None:
+    served = start()
+    page = visit.open(served)
+    for path, chunks in (("/one", 2), ("/missing", 1)):
+        client = served.begin(path, **{"X-Asked": path})
+        for number in range(1, chunks + 1):
+            served.gate.write(b"%d" % number)
+            expect(page.locator("#bars rect")).to_have_count(number)
+        served.gate.write(b".")
+        client.getresponse().read()
+        expect(page.locator("#name")).to_have_text(f"GET {path}")
+        expect(page.locator("#status")).not_to_have_class("busy")
+    rows(page).nth(1).click()
+    page.get_by_role("button", name="Compare …").click()
+    expect(page.locator("#comparison")).to_be_hidden()
+    expect(page.locator("#notice")).to_have_text("Choose the invocation to compare this one with.")
+    rows(page).nth(0).click()
+    expect(page.locator("#base-name")).to_contain_text("GET /one at ")
+    expect(page.locator("#other-name")).to_contain_text("GET /missing at ")
+    table = {
+        row.locator("th").inner_text(): [*row.locator("td").all_inner_texts(), row.get_attribute("class")]
+        for row in page.locator("#differences tr").all()
+    }
+    assert table["Status"] == ["200", "404", "≠ differs", "differs"]
+    assert table["Chunks"] == ["2", "1", "≠ -1", "differs"]
+    assert table["Bytes"] == ["14 B", "7 B", "≠ -7 B", "differs"]
+    assert table["Body"] == ["chunk 2", "(ends)", "≠ from character 8", "differs"]
+    assert table["Request x-asked"] == ["/one", "/missing", "≠ differs", "differs"]
+    assert table["Response x-one"] == ["1", "1", "", ""]
+    assert table["Chunk 2"][1:] == ["\u2013", "≠ ", "differs"]
+    assert re.fullmatch(r"[\d.]+ ms · 7 B", table["Chunk 1"][0] or "")
+    marked = sum(values[-1] == "differs" for values in table.values())
+    expect(page.locator("#compared")).to_contain_text(f"{marked} of {len(table)} rows differ")
+    bars = [page.locator("#strips path").nth(number).get_attribute("d") or "" for number in range(2)]
+    assert [path.count("M") for path in bars] == [2, 1]
+    page.get_by_role("button", name="End comparison").click()
+    expect(page.locator("#comparison")).to_be_hidden()

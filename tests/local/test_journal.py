@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import tracemalloc
 from itertools import pairwise
 from typing import Any
@@ -51,16 +52,18 @@ def http_event(**values: Any) -> dict[str, Any]:
     return {"rawPath": "/a%1b", "requestContext": {"http": {"method": "GET", "path": "/a\x1b"}}, **values}
 
 
-def test_oldest_records_are_forgotten() -> None:
+def test_oldest_records_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal, "RING", 60)
     kept = Journal()
     queue = kept.subscribe()
-    invocations = [Invocation(number) for number in range(52)]
+    invocations = [Invocation(number) for number in range(62)]
     for invocation in invocations:
         kept.invoked(invocation)
         kept.ended(invocation, END)
-    assert list(kept.records) == [invocation.request_id for invocation in invocations[2:]]
+    assert list(kept.records) == [invocation.request_id for invocation in invocations[12:]]
+    assert list(kept.archive.summaries) == [invocation.request_id for invocation in invocations[2:12]]
     told = unread(queue)
-    assert kinds(told) == ["invoked", "end"] * 50 + ["invoked", "forgotten", "end"] * 2
+    assert kinds(told) == ["invoked", "end"] * 60 + ["invoked", "forgotten", "end"] * 2
     forgotten = [message["id"] for message in told if message is not None and message["kind"] == "forgotten"]
     assert forgotten == [invocation.request_id for invocation in invocations[:2]]
     for message in (HEAD, b"late", END):  # later calls about a forgotten record change nothing
@@ -74,6 +77,7 @@ def test_oldest_records_are_forgotten() -> None:
     kept.log("late", invocations[0].request_id)
     kept.log("of an unknown invocation", "")
     assert (len(kept.records), queue.qsize()) == (50, 0)
+    assert kept.details(invocations[0].request_id) is None
 
 
 def test_running_records_are_kept() -> None:
@@ -256,7 +260,7 @@ def test_slow_subscriber_is_dropped() -> None:
     messages = unread(slow)
     assert len(messages) == 5001
     assert messages.index(None) == 5000
-    assert told == 3000 * 2 + 2950
+    assert told == 3000 * 2
 
 
 def test_endless_stream_update_volume(clock: Clock) -> None:
@@ -293,3 +297,93 @@ def test_memory_constant_for_small_chunks(clock: Clock) -> None:
         tracemalloc.stop()
     assert record.size == 1 << 30
     assert peak < 2 << 20
+
+
+def fill(kept: Journal, count: int, size: int = 100) -> list[Invocation]:
+    """Put invocations that ended into the journal: with ten chunks, a log, and an event whose body has this size."""
+    invocations = [
+        Invocation(http_event(rawPath=f"/{number}", rawQueryString="a=b", body=f"{number}".ljust(size)))
+        for number in range(count)
+    ]
+    for number, invocation in enumerate(invocations):
+        kept.invoked(invocation)
+        kept.head_received(invocation, HEAD)
+        for _ in range(10):
+            kept.chunk_received(invocation, b"chunk")
+        kept.log(f"Line {number}.\n", invocation.request_id)
+        kept.ended(invocation, ResponseEnd("Oops" if number % 2 else "", b"why"))
+    return invocations
+
+
+def test_archived_invocation_keeps_its_updates(clock: Clock) -> None:
+    kept = Journal()
+    first, second = fill(kept, 2)
+    before = [list(kept.records[each.request_id].updates()) for each in (first, second)]
+    assert kept.details(first.request_id) == before[0]
+    fill(kept, 52)
+    assert len(kept.records) == 50
+    for invocation, updates in zip((first, second), before, strict=True):
+        assert kept.details(invocation.request_id) == json.loads(json.dumps(updates))
+    told = unread(kept.subscribe())
+    assert kinds(told)[:2] == ["summaries", "invoked"]
+    assert told[0] is not None
+    summary, failed, *_ = told[0]["summaries"]
+    assert summary == {
+        "id": first.request_id,
+        "function": "",
+        "at": 100.0,
+        "name": ["GET", "/0?a=b"],
+        "status": 200,
+        "state": "200",
+        "error": "",
+        "client_disconnected": False,
+        "first": 0.0,
+        "total": 0.0,
+        "size": 50,
+        "count": 10,
+        "sketch": "F" + "0" * 47,
+    }
+    assert (failed["state"], failed["error"]) == ("200 aborted", "Oops")
+    kept.log("too late", first.request_id)
+    assert kept.details(first.request_id) == json.loads(json.dumps(before[0]))
+
+
+def test_details_beyond_budget_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal, "BUDGET", 100_000)
+    kept = Journal()
+    invocations = fill(kept, 300, size=1000)
+    queue = kept.subscribe()
+    for number in range(50):
+        kept.invoked(invocation := Invocation(number))
+        kept.ended(invocation, END)
+    archive = kept.archive
+    assert len(archive.summaries) == 300
+    assert archive.size == sum(map(len, archive.details.values())) <= 100_000
+    dropped = [invocation.request_id for invocation in invocations[: 300 - len(archive.details)]]
+    assert dropped == [name for name, summary in archive.summaries.items() if summary.get("dropped")]
+    assert 10 < len(archive.details) < 100
+    told = [update["id"] for update in unread(queue) if update is not None and update["kind"] == "dropped"]
+    assert told == dropped[-len(told) :]
+    assert 40 < len(told) < 60
+    assert kept.details(dropped[0]) == []
+    found = dict(kept.texts())
+    assert "line 0." not in found[dropped[0]]
+    assert "/0?a=b" in found[dropped[0]]
+    assert "line 299." in found[invocations[299].request_id]
+
+
+@pytest.mark.slow
+def test_memory_of_full_ring(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ring of a tenth of the size, filled twice: its summaries, the newest records and the budget of the details."""
+    monkeypatch.setattr(journal, "RING", journal.RING // 10)
+    monkeypatch.setattr(journal, "BUDGET", journal.BUDGET // 10)
+    kept = Journal()
+    tracemalloc.start()
+    try:
+        for _ in range(2):
+            fill(kept, journal.RING, size=4000)
+            assert len(kept.records) + len(kept.archive.summaries) == journal.RING
+            assert journal.BUDGET * 0.99 < kept.archive.size <= journal.BUDGET
+            assert tracemalloc.get_traced_memory()[0] < journal.BUDGET + 4_000_000
+    finally:
+        tracemalloc.stop()

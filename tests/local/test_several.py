@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -17,11 +18,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from tests.helpers.support import TEMPLATE
+from tests.helpers.support import TEMPLATE, run
 from tests.local.conftest import TIMEOUT
 
 from local.events import match_route
 from local.template import Template, TemplateError
+from local.terminal import Terminal
 
 RESOURCES = """
 Globals:
@@ -77,13 +79,16 @@ def handler(event, context):
     yield from ('chat ', event['rawPath'])
 """,
     "web": """
+from fastapi import FastAPI
+from fastapi.responses import StreamingResponse
 from streaming_runtime import AsgiHandler
-async def app(scope, receive, send):
-    if scope["type"] == "lifespan":
-        return
-    await send({"type": "http.response.start", "status": 200, "headers": []})
-    await send({"type": "http.response.body", "body": b"web ", "more_body": True})
-    await send({"type": "http.response.body", "body": scope["path"].encode()})
+app = FastAPI()
+@app.get("/items/{number}")
+async def item(number: int):
+    async def parts():
+        yield "web "
+        yield f"/items/{number}"
+    return StreamingResponse(parts())
 handler = AsgiHandler(app)
 """,
     "plain": "def handler(event, context):\n    return {'statusCode': 200, 'body': 'plain ' + event['rawPath']}\n",
@@ -142,6 +147,7 @@ def test_five_functions_with_100_clients(project: Path) -> None:
         ]
         assert rows[5] == ["WorkerFunction", "no URL", "make invoke FUNCTION=WorkerFunction"]
         assert lines[6] == "Not served: NodeFunction runs on nodejs24.x"
+        assert lines[7].startswith("Inspector at ")  # a function that is to buffer needs no warning
         assert [line for line in lines if "placeholder" in line] == []  # the shell sets ORDERS
         paths = {"StreamFunction": "", "ChatFunction": "", "WebFunction": "items/", "PlainFunction": ""}
         calls = [(name, f"{paths[name]}{number}") for number in range(25) for name in urls]
@@ -162,6 +168,9 @@ def test_five_functions_with_100_clients(project: Path) -> None:
     assert {name.strip() for name, text in printed if text.startswith("log of ")} == {"ChatFunction"}
     ended = [name.strip() for name, text in printed if re.match(r"GET \S+  200  ", text)]
     assert {name: ended.count(name) for name in urls} == dict.fromkeys(urls, 25)
+    (project / "orders.json").write_text('{"Records": [{}, {}]}', encoding="utf-8")
+    invoke = (sys.executable, "-m", "local", "--function", "WorkerFunction", "--event", "orders.json")
+    assert run(*invoke, cwd=project, PYTHONPATH=str(TEMPLATE)).stdout == "2"
 
 
 def check_inspector(inspector: str, urls: dict[str, str]) -> None:
@@ -269,6 +278,58 @@ def test_references_resolve(
     assert template.placeholders("F") == placeholders
 
 
+CHOICES = """
+Parameters:
+  Stage: {Type: String, Default: test}
+  Region: {Type: String}
+Mappings:
+  Stages: {test: {table: tests}}
+Conditions:
+  IsTest: !Equals [!Ref Stage, test]
+  IsOther: !Not [!Condition IsTest]
+  Both: !And [!Condition IsTest, !Condition IsOther]
+  Either: {"Fn::Or": [{Condition: IsTest}, {Condition: IsOther}]}
+  OnlyAwsKnows: !Equals [!Ref Region, a]
+  Odd: !Equals a
+  Unknown: !Perhaps [!Condition IsTest]
+Resources:
+  F:
+    Type: AWS::Serverless::Function
+    Properties:
+      CodeUri: src
+      Timeout: !If [IsOther, 7, 9]
+      Environment:
+        Variables:
+          THEN: !If [IsTest, !Ref Table, a]
+          ELSE: {"Fn::If": [Both, a, !If [Either, !Sub "${Stage}s", a]]}
+          NOTHING: !If [IsOther, a, !Ref AWS::NoValue]
+          AWS: !If [OnlyAwsKnows, a, b]
+          ODD: !If [Odd, a, b]
+          UNKNOWN: !If [Unknown, a, b]
+          MISSING: !If [Missing, a, b]
+          SHORT: !If [IsTest]
+          MAPPED: !FindInMap [Stages, !Ref Stage, table]
+"""
+
+
+def test_conditions_are_decided_by_parameters(project: Path) -> None:
+    (project / "template.yaml").write_text(CHOICES, encoding="utf-8")
+    template = Template(project / "template.yaml", project / "none")
+    function = template.function("F")
+    assert function.timeout == 9
+    placeholders = template.placeholders("F")
+    assert (function.environment["THEN"], function.environment["ELSE"]) == ("<Ref.Table>", "tests")
+    assert function.environment["MAPPED"] == "tests"
+    assert "NOTHING" not in function.environment
+    assert placeholders.pop("THEN") == ["Table"]
+    assert placeholders.keys() == {"AWS", "ODD", "UNKNOWN", "MISSING", "SHORT"}
+    (project / "overrides.env").write_text("Stage=production\n", encoding="utf-8")
+    changed = Template(project / "template.yaml", project / "overrides.env").function("F")
+    assert changed.timeout == 7
+    assert changed.environment["MAPPED"].startswith("<FindInMap")
+    assert [changed.environment[name] for name in ("THEN", "ELSE", "NOTHING")] == ["a", "productions", "a"]
+
+
 def test_broken_overrides(project: Path) -> None:
     (project / "overrides.env").write_text("A=1\nOrders\n", encoding="utf-8")
     with pytest.raises(TemplateError, match=r"overrides\.env, line 2: must be name=value, such as .*, got 'Orders'"):
@@ -287,7 +348,14 @@ def test_url_of_an_alias(target: str, project: Path) -> None:
 def test_function_without_runtime_is_buffered(project: Path) -> None:
     text = RESOURCES.replace("AWS_LAMBDA_EXEC_WRAPPER: /var/task/bootstrap", "STAGE: test")
     (project / "template.yaml").write_text(text, encoding="utf-8")
-    assert not Template(project / "template.yaml").function("ChatFunction").streams
+    template = Template(project / "template.yaml")
+    chat, plain = map(template.function, ("ChatFunction", "PlainFunction"))
+    assert (chat.streams, chat.lacks_runtime, plain.streams, plain.lacks_runtime) == (False, True, False, False)
+    printed = io.StringIO()
+    Terminal(printed).show_differences(chat, [])
+    assert printed.getvalue() == (
+        "ChatFunction has no streaming runtime: a response is sent when it is complete, as on Lambda.\n"
+    )
 
 
 ROUTES = [("get", "/items/{id}"), ("ANY", "/{proxy+}"), ("post", "/items/new"), ("GET", "/items/new")]

@@ -76,6 +76,7 @@ def resources(stack: str) -> Iterator[tuple[str, dict[str, str]]]:
         f"arn:aws:logs:{regional}:log-group:/aws/lambda/{function}:log-stream:x",
         f"arn:aws:cloudwatch:{regional}:alarm:{generated(stack, 'StreamErrorsAlarm', 255)}",
         f"arn:aws:cloudwatch::{ACCOUNT}:dashboard/{stack}-us-east-1",
+        f"arn:aws:dynamodb:{regional}:table/{generated(stack, 'StreamStopTable', 255)}",
         f"arn:aws:sns:{regional}:{generated(stack, 'StreamAlarms', 256)}",
         f"arn:aws:codedeploy:{regional}:application:{application}",
         f"arn:aws:codedeploy:{regional}:deploymentgroup:{application}/{generated(stack, 'StreamGroup', 100)}",
@@ -84,8 +85,13 @@ def resources(stack: str) -> Iterator[tuple[str, dict[str, str]]]:
         "arn:aws:apigateway:us-east-1::/restapis/a1b2c3d4e5",
         "arn:aws:apigateway:us-east-1::/restapis/a1b2c3d4e5/deployments/1",
         f"arn:aws:execute-api:{regional}:a1b2c3d4e5/live/GET/{stack}",
+        f"arn:aws:sqs:{regional}:{generated(stack, 'Orders', 80)}",
+        f"arn:aws:events:{regional}:rule/{generated(stack, 'OrderEventsFunctionHourly', 64)}",
+        f"arn:aws:scheduler:{regional}:schedule/default/{generated(stack, 'OrderEventsFunctionMorning', 64)}",
     ):
         yield arn, tags
+    mapping = f"arn:aws:lambda:{regional}:event-source-mapping:fa123456-14a1-4fd2-9fec-83de64ad683d"
+    yield mapping, {**tags, "lambda:FunctionArn": f"arn:aws:lambda:{regional}:function:{function}"}
 
 
 def pipeline_resources(project: str, environment: str) -> Iterator[tuple[str, dict[str, str]]]:
@@ -176,6 +182,8 @@ def test_untagged_resource_is_reachable() -> None:
     """CloudFormation sets a tag after it creates a resource, and has to be able to go on until then."""
     granted = reach("lambda-stream", "preview")
     assert reaching(granted, "arn:aws:apigateway:us-east-1::/restapis/a1b2c3d4e5", {}) == {"RestApi", "ReadRestApi"}
+    mapping = f"arn:aws:lambda:us-east-1:{ACCOUNT}:event-source-mapping:fa123456-14a1-4fd2-9fec-83de64ad683d"
+    assert reaching(granted, mapping, {}) == {"EventSourceTags", "ReadEventSourceTags"}
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
@@ -189,7 +197,7 @@ def test_longest_names_fit(environment: str) -> None:
         assert len(stack) <= 128  # stack
         assert len(f"{stack}-{LONGEST_REGION}") <= 64  # CloudFront's access control
         assert len(generated(stack, "ServerlessDeploymentApplication", 100)) <= 100
-        for logical_id in ("StreamFunction", "StreamFunctionRole", "StreamDeploymentRole"):
+        for logical_id in ("StreamFunction", "StreamFunctionRole", "StreamDeploymentRole", "OrderEventsFunctionHourly"):
             assert len(generated(stack, logical_id, 64)) <= 64
             assert generated(stack, logical_id, 64).startswith(prefix)
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.helpers.several import add_events
 from tests.helpers.support import run
 from tests.pipeline.conftest import Cloud, Project, SetUp
 from tests.pipeline.policies import allows
@@ -342,10 +343,10 @@ def test_no_deployment_before_set_up(set_up: SetUp) -> None:
 
 
 def test_three_functions(set_up: SetUp) -> None:
-    """A second function that streams and a plain one: checked, built, deployed, tested, updated and deleted."""
+    """A second function that streams, and a plain one with a queue and schedules: deployed, updated and deleted."""
     project = set_up("preview")
     run("python", "-m", "local.new", "Admin", cwd=project.folder)
-    run("python", "-m", "local.new", "Worker", "--kind", "plain", cwd=project.folder)
+    add_events(project.folder)
     settings = project.folder / "pyproject.toml"
     settings.write_text(
         settings.read_text(encoding="utf-8").replace(
@@ -364,7 +365,7 @@ def test_three_functions(set_up: SetUp) -> None:
     stack = f"{project.stack('preview')}-7"
     job = pull_request(project, "opened")["preview/deploy"]
     assert job.result == "success", job.log
-    for name in ("StreamFunction", "AdminFunction", "WorkerFunction"):
+    for name in ("StreamFunction", "AdminFunction", "OrderEventsFunction"):
         assert f"| Add | `{name}` | AWS::Lambda::Function |  |\n" in job.summary
     assert job.summary.count(" streams. The first byte arrived after ") == 2
     template = project.folder / "template.yaml"

@@ -5,13 +5,15 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.helpers.infrastructure import transformed
+from tests.helpers.infrastructure import linted, transformed
 from tests.helpers.rendering import load_yaml, render
+from tests.helpers.several import add_events
 from tests.helpers.support import ROOT, TEMPLATE, Bake, defaults
 from tests.pipeline.policies import PSEUDO, Template, admits, allows, listed, statements
 from tests.pipeline.test_isolation import OIDC, PIPELINE, SERVICES
@@ -203,10 +205,14 @@ BROUGHT = {
     "CloudFront": {"cloudfront"},
     "CodeDeploy": {"codedeploy"},
     "CloudWatch": {"cloudwatch"},
+    "DynamoDb": {"dynamodb"},
+    "Events": {"events"},
     "Image": {"ecr"},
     "Logs": {"logs"},
     "RestApi": {"apigateway"},
+    "Scheduler": {"scheduler"},
     "Sns": {"sns"},
+    "Sqs": {"sqs"},
 }
 
 
@@ -234,7 +240,61 @@ def test_wildcards_are_unavoidable() -> None:
         for statement in statements(policy)
         if "*" in listed(statement["Resource"])
     }
-    assert found == {"LogInToRegistry", "WaitForDetection"}
+    assert found == {"CreateEventSource", "LogInToRegistry", "WaitForDetection"}
+
+
+def test_event_sources_belong_to_own_functions() -> None:
+    """Creating one has no resource, so the function that it invokes decides."""
+    mapping = f"arn:aws:lambda:us-east-1:{ACCOUNT}:event-source-mapping:fa123456-14a1-4fd2-9fec-83de64ad683d"
+    foreign = FUNCTION.replace(STACK, STAGING)
+    for role, action, resource in (
+        ("CloudFormationRole", "CreateEventSourceMapping", "*"),
+        ("CloudFormationRole", "UpdateEventSourceMapping", mapping),
+        ("CloudFormationRole", "DeleteEventSourceMapping", mapping),
+        ("DriftRole", "GetEventSourceMapping", mapping),
+    ):
+        for function, expected in ((FUNCTION, True), (f"{FUNCTION}:live", True), (foreign, False)):
+            context = {"lambda:FunctionArn": function}
+            assert may(role, f"lambda:{action}", resource, context, EventSource="yes") is expected
+        assert not may(role, f"lambda:{action}", resource, {}, EventSource="yes")
+        assert not may(role, f"lambda:{action}", resource, {"lambda:FunctionArn": FUNCTION})
+
+
+def test_boundary_allows_what_events_need() -> None:
+    """AWS's policy for a function behind a queue, and SAM's for the role of a schedule; for resources of the stack."""
+    from samtranslator.model.iam import IAMRolePolicies
+
+    resources = Template(OIDC, **GIVEN, **IDS, **EVERYTHING).resources()
+    boundary = resources["Boundary"]["Properties"]["PolicyDocument"]
+    queue = f"arn:aws:sqs:us-east-1:{ACCOUNT}:{STACK}-Orders-1A2B3C4D5E6F"
+    # https://docs.aws.amazon.com/aws-managed-policy/latest/reference/AWSLambdaSQSQueueExecutionRole.html
+    for action in ("ReceiveMessage", "DeleteMessage", "GetQueueAttributes"):
+        assert allows([boundary], f"sqs:{action}", queue)
+        assert not allows([boundary], f"sqs:{action}", queue.replace(STACK, STAGING))
+    [statement] = IAMRolePolicies.lambda_invoke_function_role_policy(FUNCTION, "x")["PolicyDocument"]["Statement"]
+    assert allows([boundary], statement["Action"], statement["Resource"])
+    [trust] = IAMRolePolicies.scheduler_assume_role_policy()["Statement"]
+    passed = {"iam:PassedToService": trust["Principal"]["Service"][0]}
+    assert may("CloudFormationRole", "iam:PassRole", ROLE, passed, Scheduler="yes")
+    assert not may("CloudFormationRole", "iam:PassRole", ROLE, passed)
+
+
+def test_events_are_recognized(bake: Bake, tmp_path: Path) -> None:
+    """`make pipeline` allows what a plain function's events need, and nothing for events that it does not have."""
+    names = {"Events", "EventSource", "Scheduler", "Sqs"}
+    before = (bake() / "template.yaml").read_text(encoding="utf-8")
+    assert {name for name in names if PIPELINE.services(before)[name] == "yes"} == set()
+    project = add_events(shutil.copytree(bake(), tmp_path / "project"))
+    after = (project / "template.yaml").read_text(encoding="utf-8")
+    assert {name for name in names if PIPELINE.services(after)[name] == "yes"} == names
+    assert linted(after, "us-east-1") == []
+    made = {of["Type"] for of in transformed(project)["Resources"].values()}
+    assert made <= TYPES
+    assert {"AWS::Lambda::EventSourceMapping", "AWS::Events::Rule", "AWS::Scheduler::Schedule"} <= made
+    for kind, service in (("Schedule", "Events"), ("ScheduleV2", "Scheduler"), ("SQS", "Sqs"), ("Kinesis", "")):
+        found = PIPELINE.services(f"        One: {{Type: {kind}, Properties: {{}}}}\n")
+        brought = {"EventSource"} if kind in ("SQS", "Kinesis") else set()
+        assert {name for name, used in found.items() if used == "yes"} == brought | ({service} - {""})
 
 
 def test_policies_fit_into_roles() -> None:
@@ -257,11 +317,24 @@ def test_boundary_allows_bedrock(model: str) -> None:
     boundary = resources["Boundary"]["Properties"]["PolicyDocument"]
     answers = {**defaults(), "example": "bedrock", "bedrock_model": model}
     function = load_yaml(render("template.yaml", answers))["Resources"]["StreamFunction"]["Properties"]
-    [policy] = function["Policies"]
-    [statement] = policy["Statement"]
+    [statement] = function["Policies"][0]["Statement"]
     for resource in statement["Resource"]:
         arn = re.sub(r"\$\{(.+?)\}", lambda found: str(PSEUDO[found[1]]), resource["Sub"])
         assert allows([boundary], statement["Action"], arn.replace(":*:", ":eu-west-1:")), arn
+
+
+def test_boundary_allows_stop_table() -> None:
+    """The function reads and writes records in a table of its own stack, and of no other."""
+    template = load_yaml(render("template.yaml", {**defaults(), "example": "agent"}))
+    policy = template["Resources"]["StreamFunction"]["Properties"]["Policies"][1]["If"][1]
+    boundary = Template(OIDC, **GIVEN, **IDS, DynamoDb="yes").resources()["Boundary"]["Properties"]["PolicyDocument"]
+    [statement] = policy["Statement"]
+    assert statement["Resource"] == {"GetAtt": "StreamStopTable.Arn"}
+    for stack, expected in ((STACK, True), (STAGING, False)):
+        table = f"arn:aws:dynamodb:us-east-1:{ACCOUNT}:table/{stack}-StreamStopTable-1A2B3C4D5E6F"
+        for action in statement["Action"]:
+            assert allows([boundary], action, table) == expected
+    assert PIPELINE.services(render("template.yaml", {**defaults(), "example": "agent"}))["DynamoDb"] == "yes"
 
 
 # AWS lists the calls of a type's handlers for all of its properties. The calls below, as patterns, are for properties
@@ -287,6 +360,11 @@ UNUSED = {
         *("logs:(Delete|Put)(DataProtection|Index|Resource)Policy", "logs:PutLogGroupDeletionProtection"),
     ),
     "AWS::CloudWatch::Dashboard": ("cloudwatch:ListDashboards",),
+    "AWS::DynamoDB::Table": (
+        *("iam:.*", "kinesis:.*", "kms:.*", "logs:.*", "s3:.*", "dynamodb:.*TableReplica", "dynamodb:ListTables"),
+        *("dynamodb:.*(Item|Import|ImportTable)", "dynamodb:(Query|Scan)", "dynamodb:(Delete|Put)ResourcePolicy"),
+        *("dynamodb:(Disable|Enable|Update)KinesisStreamingDestination", "dynamodb:UpdateCont.*"),
+    ),
     "AWS::SNS::Topic": ("iam:.*", "sns:ListTopics", "sns:PutDataProtectionPolicy"),
     "AWS::SNS::Subscription": ("iam:.*", "sns:ListSubscriptions"),
     "AWS::CodeDeploy::Application": ("codedeploy:ListApplications",),
@@ -301,6 +379,10 @@ UNUSED = {
         "cloudfront:UpdateOriginAccessControl",  # would reach those of other stacks, and ours never change
     ),
     "AWS::ApiGateway::RestApi": ("iam:.*", "s3:.*"),
+    "AWS::SQS::Queue": ("sqs:ListQueues",),
+    "AWS::Events::Rule": ("iam:PassRole", "events:ListRules"),
+    "AWS::Scheduler::Schedule": ("scheduler:ListSchedules",),
+    "AWS::Lambda::EventSourceMapping": ("kms:.*", "lambda:ListEventSourceMappings"),
 }
 TYPES = {
     *("AWS::Lambda::Function", "AWS::Lambda::Url", "AWS::Lambda::Permission", "AWS::Lambda::Alias"),
@@ -308,7 +390,8 @@ TYPES = {
     *("AWS::CloudWatch::Dashboard", "AWS::SNS::Topic", "AWS::SNS::Subscription", "AWS::SNS::TopicPolicy"),
     *("AWS::CodeDeploy::Application", "AWS::CodeDeploy::DeploymentGroup", "AWS::CloudFront::Distribution"),
     *("AWS::CloudFront::OriginAccessControl", "AWS::ApiGateway::RestApi", "AWS::ApiGateway::Deployment"),
-    "AWS::ApiGateway::Stage",
+    *("AWS::ApiGateway::Stage", "AWS::SQS::Queue", "AWS::SQS::QueuePolicy", "AWS::Lambda::EventSourceMapping"),
+    *("AWS::Events::Rule", "AWS::Scheduler::Schedule", "AWS::DynamoDB::Table"),
 }
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.helpers.several import add_events
 from tests.helpers.support import Answers, Bake
 
 pytestmark = pytest.mark.slow
@@ -18,7 +19,8 @@ DEPLOY, ENVIRONMENT = ".github/workflows/deploy.yml", ".github/workflows/environ
 CI, ROLES = ".github/workflows/ci.yml", "pipeline/oidc.yaml"
 TEMPLATE, PYPROJECT, SAMCONFIG = "template.yaml", "pyproject.toml", "samconfig.toml"
 CANARY: Answers = {"deployment": "canary"}
-QUEUE = "  Queue:\n    Type: AWS::SQS::Queue\n"
+TABLE = "  Table:\n    Type: AWS::DynamoDB::Table\n"
+BUCKET = "  Bucket:\n    Type: AWS::S3::Bucket\n"
 POLICY = """      Policies:
         - Version: "2012-10-17"
           Statement:
@@ -26,6 +28,14 @@ POLICY = """      Policies:
               Action: s3:GetObject
               Resource: "*"
 """
+BOUNDARY = "PermissionsBoundary: !If [HasPermissionsBoundary, !Ref PermissionsBoundary, !Ref AWS::NoValue]"
+EVENT = (TEMPLATE, "      Tracing: Active\n")
+
+
+def event(kind: str, *properties: str) -> str:
+    """Return what takes the place of EVENT in a template to add an event of this type."""
+    return f"{EVENT[1]}      Events:\n        Any: {{Type: {kind}, Properties: {{{', '.join(properties)}}}}}\n"
+
 
 # Name: file, text, its replacement, part of the message, and answers that differ from the defaults.
 FAULTS: dict[str, tuple[str, str, str, str, Answers]] = {
@@ -87,7 +97,12 @@ FAULTS: dict[str, tuple[str, str, str, str, Answers]] = {
         CANARY,
     ),
     "misspelt stage": (TEMPLATE, "!Ref Stage, production", "!Ref Stage, prod", "be gradual", CANARY),
-    "new service": (TEMPLATE, "\nResources:\n", f"\nResources:\n{QUEUE}", "may not use sqs", {}),
+    "new service": (TEMPLATE, "\nResources:\n", f"\nResources:\n{TABLE}", "may not use dynamodb", {}),
+    "service that is only read": (TEMPLATE, "\nResources:\n", f"\nResources:\n{BUCKET}", "may not use s3", {}),
+    "new kind of event": (*EVENT, event("Kinesis"), "may not read from kinesis", {}),
+    "new service of an event": (*EVENT, event("IoTRule"), "may not use iot", {}),
+    "schedule without a name": (*EVENT, event("ScheduleV2", BOUNDARY), "set OmitName: true", {}),
+    "schedule without boundary": (*EVENT, event("ScheduleV2", "OmitName: true"), "event Any: set PermissionsB", {}),
     "new action": (TEMPLATE, "      Tracing: Active\n", f"      Tracing: Active\n{POLICY}", "add s3:GetObject", {}),
     "loose comparison": (
         ROLES,
@@ -133,3 +148,9 @@ def test_mistake_is_explained(fault: str, bake: Bake, tmp_path: Path) -> None:
 @pytest.mark.parametrize("answers", [{}, CANARY, {"example": "bedrock", "front_door": "rest-api"}], ids=str)
 def test_project_follows_its_rules(answers: Answers, bake: Bake) -> None:
     assert list(messages(bake(**answers))) == []
+
+
+def test_plain_function_follows_the_rules(bake: Bake, tmp_path: Path) -> None:
+    """A queue, and both kinds of schedules: what the documents show."""
+    project = add_events(shutil.copytree(bake(), tmp_path / "project"))
+    assert list(messages(project)) == []

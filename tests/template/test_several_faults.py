@@ -100,7 +100,7 @@ def test_rules_catch_faults_of_the_second_function(project: Path) -> None:
 
 def test_functions_added_by_hand_pass(bake: Bake, tmp_path: Path) -> None:
     """Another Python, flow style and Globals; a plain function behind a queue."""
-    mine = add_functions(shutil.copytree(bake(deploy_pipeline="none"), tmp_path / "mine"))
+    mine = add_functions(shutil.copytree(bake(), tmp_path / "mine"))
     pytest_of(mine, "-q", "tests", "--deselect", "tests/test_app.py")
 
 

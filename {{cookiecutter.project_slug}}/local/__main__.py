@@ -99,11 +99,15 @@ def _parser() -> argparse.ArgumentParser:
         nargs="?",
         const="attach",
         choices=("attach", "wait"),
-        help="run the function under debugpy, without a timeout: an editor may attach (default), or must before the "
+        help="run each function under debugpy, without a timeout: an editor may attach (default), or must before the "
         "code is imported",
     )
     parser.add_argument(
-        "--debug-port", type=int, default=5678, help="port on 127.0.0.1 for an editor to attach to (default: 5678)"
+        "--debug-port",
+        type=int,
+        default=5678,
+        help="port on 127.0.0.1 for an editor to attach to the first function, and the ports after it for the others; "
+        "0 for any free ports (default: 5678)",
     )
     parser.add_argument(
         "--event", metavar="FILE", help="invoke the function once with this event (- for standard input) and exit"
@@ -196,7 +200,6 @@ async def _serve(
     terminal = Terminal(sys.stdout)
     several = len(functions) > 1
     width = max(len(function.name) for function in functions)
-    debugger = Debugger(options.debug_port, options.debug == "wait") if options.debug else None
     stop = asyncio.Event()
     _on_signals(stop.set)
     served: list[tuple[SandboxPool, str]] = []
@@ -207,9 +210,9 @@ async def _serve(
             terminal.say(f"Tokens come from {issuer} instead of the template's issuer. To get one: curl {issuer}/token")
         for number, function in enumerate(map(sign_in.configure, functions)):
             own = terminal.of(function.name, width) if several else terminal
-            # A debugger attaches to one function: the first one, or that of --function.
-            debugged = debugger if not number else None
-            pool = SandboxPool(function, own, options.concurrency, options.limits, debugged, options.sampled)
+            port = options.debug_port and options.debug_port + number
+            debugger = Debugger(port, options.debug == "wait") if options.debug else None
+            pool = SandboxPool(function, own, options.concurrency, options.limits, debugger, options.sampled)
             reloader = Reloader(options.template, pool, own, sign_in)
             pool.before_invocation = reloader.check
             reloaders.append(reloader)
@@ -233,7 +236,8 @@ async def _serve(
                 print(f"local: {error}. Choose another port with --inspector-port", file=sys.stderr)
                 return 1
             terminal.say(f"Inspector at {inspector}")
-        await served[0][0].start_debugging()
+        for pool, _ in served:
+            await pool.start_debugging()
         terminal.say("Press Ctrl-C to stop. The next request runs your latest code.")
         try:
             await asyncio.gather(*(reloader.watch(stop) for reloader in reloaders))
@@ -276,7 +280,7 @@ def _show_served(terminal: Terminal, served: list[tuple[SandboxPool, str]], unse
     for reason in filter(None, unserved.values()):
         terminal.warn(f"Not served: {reason}")
     for pool, _ in served:
-        if not pool.function.has_runtime or not (pool.function.has_url or pool.function.routes):
+        if pool.function.lacks_runtime or not (pool.function.has_url or pool.function.routes):
             terminal.show_differences(pool.function, [])
 
 

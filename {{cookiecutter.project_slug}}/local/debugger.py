@@ -18,7 +18,7 @@ class Debugger:
     """How an editor can debug a function.
 
     Attributes:
-        port: Where the function's process listens for the editor.
+        port: Where the function's process listens for the editor; 0 for any free port.
         wait: Whether the function waits for the editor before its code is imported.
     """
 
@@ -38,11 +38,11 @@ def main(port: str, mode: str, runtime: str) -> None:
     import debugpy
 
     # The adapter of a process of its own would outlive this one, and keep the port when the code changes.
-    debugpy.listen((_HOST, int(port)), in_process_debug_adapter=True)
+    _, listening = debugpy.listen((_HOST, int(port)), in_process_debug_adapter=True)
     if mode == "attach":
-        print(f"Attach a debugger to {_HOST}:{port} at any time. Timeouts are off.")
+        print(f"Attach a debugger to {_HOST}:{listening} at any time. Timeouts are off.")
     else:
-        print(f"The function waits for a debugger to attach to {_HOST}:{port}.")
+        print(f"The function waits for a debugger to attach to {_HOST}:{listening}.")
         debugpy.wait_for_client()
     del sys.argv[1:]
     runpy.run_path(runtime, run_name="__main__")

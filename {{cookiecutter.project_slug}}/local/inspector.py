@@ -29,7 +29,14 @@ _EVENT_LIMIT = 8 * 1024 * 1024  # bytes of a test event
 _HEARTBEAT = 15  # seconds; without heartbeats the server would not notice a closed page
 _RECONNECT_DELAY = 1000  # milliseconds after which a page reconnects
 _NO_STORE = ("cache-control", "no-store")
-_METHODS = {"/": "GET, HEAD", "/events": "GET, HEAD", "/invocations": "GET, POST", "/requests": "POST"}
+_METHODS = {
+    "/": "GET, HEAD",
+    "/events": "GET, HEAD",
+    "/search": "GET, HEAD",
+    "/invocations": "GET, POST",
+    "/requests": "POST",
+}
+_TEXTS = 100  # that are searched before others have their turn
 
 
 @contextlib.asynccontextmanager
@@ -93,7 +100,7 @@ class _Inspector:
         """
         body = await connection.read_body(_EVENT_LIMIT)
         headers = field_values(request)
-        path = request.target.decode("latin-1").partition("?")[0]
+        path, _, query = request.target.decode("latin-1").partition("?")
         method = "GET" if request.method == b"HEAD" and path != "/invocations" else request.method.decode()
         call = (method, path)
         if (refusal := _refusal(headers)) is not None:
@@ -106,8 +113,12 @@ class _Inspector:
             await _respond(connection, 200, self._test_events())
         elif call == ("GET", "/invocations"):
             await self._stream(connection)
+        elif call == ("GET", "/search"):
+            await _respond(connection, 200, {"ids": await self._search(query)})
+        elif method == "GET" and path.startswith("/invocations/"):
+            updates = self._journal.details(path.removeprefix("/invocations/"))
+            await _respond(connection, *((404, {"message": "forgotten"}) if updates is None else (200, updates)))
         elif call in {("POST", "/invocations"), ("POST", "/requests")}:
-            query = request.target.decode("latin-1").partition("?")[2]
             await self._invoke(connection, headers, body, query, path == "/requests")
         elif path in _METHODS:
             head = [("content-type", "application/json"), _NO_STORE, ("allow", _METHODS[path])]
@@ -120,6 +131,17 @@ class _Inspector:
         for path in sorted(self._events.glob("*.json")):
             with contextlib.suppress(OSError, ValueError):  # a file that is being edited
                 found[path.name] = _json(path.read_bytes())
+        return found
+
+    async def _search(self, query: str) -> list[str]:
+        """Return the IDs of the invocations that have all words of the query's `words`."""
+        words = dict(parse_qsl(query)).get("words", "").lower().split(" ")
+        found = []
+        for number, (request_id, text) in enumerate(self._journal.texts(), 1):
+            if all(word in text for word in words):
+                found.append(request_id)
+            if not number % _TEXTS:
+                await asyncio.sleep(0)
         return found
 
     async def _stream(self, connection: Connection) -> None:

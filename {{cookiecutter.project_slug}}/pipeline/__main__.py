@@ -30,10 +30,15 @@ SERVICES = {
     "CloudFront": r"Type: AWS::CloudFront::",
     "CodeDeploy": r"^ *DeploymentPreference:",
     "CloudWatch": r"Type: AWS::CloudWatch::",
+    "DynamoDb": r"Type: AWS::DynamoDB::",
+    "Events": r"Type: (AWS::Events::|(Schedule|EventBridgeRule|CloudWatchEvent)\b)",
+    "EventSource": r"Type: (AWS::Lambda::EventSourceMapping|SQS|Kinesis|DynamoDB|DocumentDB|MSK|MQ|SelfManagedKafka)\b",
     "Image": r"PackageType: Image",
     "Logs": r"Type: AWS::Logs::",
-    "RestApi": r"Type: AWS::(ApiGateway|Serverless::Api)\b",
-    "Sns": r"Type: AWS::SNS::",
+    "RestApi": r"Type: (AWS::(ApiGateway|Serverless::Api)|Api)\b",
+    "Scheduler": r"Type: (AWS::Scheduler::|ScheduleV2\b)",
+    "Sns": r"Type: (AWS::SNS::|SNS\b)",
+    "Sqs": r"Type: (AWS::SQS::|SQS\b)",
     "XRay": r"^ *(Tracing|TracingEnabled): ",
 }
 # Variable of a GitHub environment, and the output of oidc.yaml that it holds.

@@ -28,6 +28,13 @@ SERVICES = {
     "serverless::statemachine": "states",
     "stepfunctions": "states",
 }
+# Services of what SAM makes for a function's events; those of READ are services that the function's role reads from.
+READ = {"DocumentDB": "rds", "DynamoDB": "dynamodb", "Kinesis": "kinesis", "MQ": "mq", "MSK": "kafka", "SQS": "sqs"}
+CREATED = {
+    **dict.fromkeys(("Api", "HttpApi"), "apigateway"),
+    **dict.fromkeys(("CloudWatchEvent", "EventBridgeRule", "Schedule"), "events"),
+    **{"CloudWatchLogs": "logs", "IoTRule": "iot", "SNS": "sns", "ScheduleV2": "scheduler"},
+}
 
 
 class Loader(yaml.SafeLoader):
@@ -242,6 +249,9 @@ def test_roles_have_the_boundary(given: str) -> None:
             found = resolved(properties.get("PermissionsBoundary"), parameters(PermissionsBoundary=given))
             remedy = "PermissionsBoundary: !If [HasPermissionsBoundary, !Ref PermissionsBoundary, !Ref AWS::NoValue]"
             assert (found or "") == given, f"{name}: set {remedy}, and let the condition be !Not [!Equals [..., '']]"
+    for name, _, properties in events("ScheduleV2"):
+        found = resolved(properties.get("PermissionsBoundary"), parameters(PermissionsBoundary=given))
+        assert "RoleArn" in properties or (found or "") == given, f"{name}: set PermissionsBoundary as for the function"
 
 
 def test_production_is_deployed_in_steps() -> None:
@@ -261,9 +271,42 @@ def allowed(*sections: str) -> set[str]:
     return found
 
 
+def events(kind: str = "") -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yield name, type and properties of each event of the functions; of those of one type, if it is given."""
+    for name, of in TEMPLATE["Resources"].items():
+        found = (of.get("Properties") or {}).get("Events") if of["Type"] == "AWS::Serverless::Function" else None
+        for key, event in (found or {}).items():
+            if kind in ("", event["Type"]):
+                yield f"{name}: event {key}", event["Type"], event.get("Properties") or {}
+
+
+def test_pipeline_may_connect_events() -> None:
+    # https://docs.aws.amazon.com/serverless-application-model/latest/developerguide/sam-property-function-eventsource.html
+    may_create = {action.partition(":")[0] for action in allowed("CloudFormationRole")}
+    may_read = {action.partition(":")[0] for action in allowed("Boundary")}
+    for name, kind, _ in events():
+        service = CREATED.get(kind)
+        remedy = "in pipeline/oidc.yaml, and run `make pipeline`"
+        assert service is None or service in may_create, (
+            f"{name}: the pipeline may not use {service}; allow it in CloudFormationRole {remedy}"
+        )
+        source = READ.get(kind)
+        assert source is None or source in may_read, (
+            f"{name}: the function may not read from {source}; allow it in Boundary {remedy}"
+        )
+
+
+def test_schedules_are_named_after_the_stack() -> None:
+    # Without a name, SAM calls a schedule as the event is called, in each stack.
+    for name, _, properties in events("ScheduleV2"):
+        own = "AWS::StackName" in json.dumps(properties.get("Name", ""))
+        assert own or properties.get("OmitName") is True, f"{name}: set OmitName: true; the pipeline's roles go by name"
+
+
 def test_pipeline_may_create_resources() -> None:
     # https://docs.aws.amazon.com/service-authorization/latest/reference/reference_policies_actions-resources-contextkeys.html
-    services = {action.partition(":")[0] for action in allowed("CloudFormationRole", "Reading")}
+    found = (action.split(":") for action in allowed("CloudFormationRole"))
+    services = {service for service, action in found if not action.startswith(("Get", "List", "Describe"))}
     for name, of in TEMPLATE["Resources"].items():
         kind = of["Type"].removeprefix("AWS::").lower()
         service = SERVICES.get(kind) or SERVICES.get(kind.partition("::")[0]) or kind.partition("::")[0]
