@@ -69,6 +69,7 @@ OPTIONAL_PATHS = (
     ("url_auth", "jwt", "runtime/front_door/packages.txt"),
     ("url_auth", "jwt", "runtime/front_door/sign_in.html"),
     ("url_auth", "jwt", "runtime/front_door/tokens.py"),
+    ("observability", "opentelemetry", "tests/test_traces.py"),
     ("url_auth", "jwt", "tests/test_front_door.py"),
     ("url_auth", "jwt", "tests/test_template_tokens.py"),
     ("deploy_pipeline", "github-actions", ".github/dependabot.yml"),
@@ -78,6 +79,11 @@ OPTIONAL_PATHS = (
     ("deploy_pipeline", "github-actions", "pipeline/__main__.py"),
     ("deploy_pipeline", "github-actions", "pipeline/oidc.yaml"),
     ("deploy_pipeline", "github-actions", "tests/test_pipeline.py"),
+)
+
+# Requirements of the function that an answer adds to those of its example: option, answer, lines.
+REQUIREMENTS = (
+    ("observability", "opentelemetry", "opentelemetry-exporter-otlp-proto-http>=1.45\nopentelemetry-sdk>=1.45\n"),
 )
 
 # Paths of earlier versions. Generating over a project leaves them in place, where they would shadow the runtime.
@@ -105,6 +111,14 @@ def choose_example(example: str) -> None:
         if folder and (EXAMPLES / folder).is_dir():
             shutil.copytree(EXAMPLES / folder, ".", dirs_exist_ok=True)
     shutil.rmtree(EXAMPLES)
+
+
+def add_requirements(answers: Answers) -> None:
+    """Add what these answers require to `src/requirements.txt` in the current folder."""
+    for option, answer, lines in REQUIREMENTS:
+        if answers[option] == answer:
+            with Path("src/requirements.txt").open("a", encoding="utf-8", newline="\n") as file:
+                file.write(lines)
 
 
 def remove_unselected_paths(answers: Answers) -> None:
@@ -161,6 +175,9 @@ def _warnings(given: dict[str, str]) -> Iterator[str]:
     if given["url_auth"] == "jwt" and given["jwt_issuer"] == EXAMPLE_ISSUER:
         doubt = "is only an example, so the deployed function refuses every caller"
         yield _warning("jwt_issuer", doubt, EXAMPLE_ISSUER, "Set JWT_ISSUER and JWT_AUDIENCE in template.yaml")
+    if given["observability"] == "opentelemetry":
+        doubt = "sends no spans of the deployed function, because the template cannot know your collector"
+        yield _warning("observability", doubt, "opentelemetry", "Set OTEL_EXPORTER_OTLP_ENDPOINT in template.yaml")
     if given["example"] in ("agent", "bedrock"):
         yield from _model_warnings(model, region)
     if given["reserved_concurrency"] and int(given["reserved_concurrency"]) > USUAL_CONCURRENCY:
@@ -208,6 +225,7 @@ def _warning(option: str, doubt: str, value: str, remedy: str) -> str:
 if __name__ == "__main__":
     given = json.loads(ANSWERS)
     choose_example(given["example"])
+    add_requirements(given)
     remove_unselected_paths(given)
     if is_permanent(given, Path.cwd()):
         # Flushed, so that the warnings come last where both streams go to one place.

@@ -46,7 +46,7 @@ CHOICES = {
     "url_auth": ("AWS_IAM", "jwt", "NONE"),
     "cors_credentials": ("no", "yes"),
     "cold_start": ("standard", "snapstart"),
-    "observability": ("basic", "full"),
+    "observability": ("basic", "full", "opentelemetry"),
     "deployment": ("all-at-once", "canary"),
     "deploy_pipeline": ("github-actions", "none"),
 }
@@ -86,6 +86,7 @@ TEMPORARY_PATHS = (
     ("url_auth", "jwt", "runtime/front_door/packages.txt"),
     ("url_auth", "jwt", "runtime/front_door/sign_in.html"),
     ("url_auth", "jwt", "runtime/front_door/tokens.py"),
+    ("observability", "opentelemetry", "tests/test_traces.py"),
     ("url_auth", "jwt", "tests/test_front_door.py"),
     ("url_auth", "jwt", "tests/test_template_tokens.py"),
     ("deploy_pipeline", "github-actions", ".github/dependabot.yml"),

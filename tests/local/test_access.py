@@ -171,7 +171,7 @@ def test_runtime_api_refuses_foreign_pages(fields: list[str]) -> None:
         return int(head_received[9:12]), answer
 
     async def main() -> None:
-        api = RuntimeApi(function(), failures.append, lambda *_: None)
+        api = RuntimeApi(function(), failures.append, print, print)
         port = int((await api.start()).rpartition(":")[2])
         own = [f"Host: 127.0.0.1:{port}"]
         foreign = [field.format(port=port) for field in fields]
@@ -197,7 +197,7 @@ def test_runtime_api_refuses_foreign_pages(fields: list[str]) -> None:
 
 def test_runtime_api_needs_a_host() -> None:
     async def main() -> bytes:
-        api = RuntimeApi(function(), print, print)
+        api = RuntimeApi(function(), print, print, print)
         reader, writer = await asyncio.open_connection(*(await api.start()).split(":"))
         writer.write(b"GET /2018-06-01/runtime/invocation/next HTTP/1.0\r\n\r\n")
         received = await reader.read()

@@ -496,6 +496,66 @@ def test_client_that_left_is_no_warning(start: Start, visit: Visit) -> None:
     expect(page.locator("#status")).to_have_class("good")
 
 
+TRACED = """
+    from opentelemetry import trace
+
+    tracer = trace.get_tracer("app")
+
+    def handler(event, context):
+        with tracer.start_as_current_span("retrieve <b>documents</b>"):
+            pass
+        yield wait()
+        with tracer.start_as_current_span("model"):
+            yield wait()
+            if event["rawPath"] == "/fails":
+                raise ValueError("it broke")
+    """
+
+
+@pytest.mark.parametrize(("width", "height"), [(1200, 900), (390, 844)], ids=["desktop", "phone"])
+def test_trace_is_shown(start: Start, visit: Visit, monkeypatch: pytest.MonkeyPatch, width: int, height: int) -> None:
+    """Spans of the published SDK beside the chunks, on their scale, in both colour schemes."""
+    monkeypatch.setenv("STREAMING_RUNTIME_OPENTELEMETRY_FLUSH_MS", "5000")
+    served = start(TRACED)
+    page = visit.open(served)
+    page.set_viewport_size({"width": width, "height": height})
+    for path, state in (("/whole", "200"), ("/fails", "200 aborted")):
+        client = served.begin(path)
+        served.gate.write(b"12")
+        expect(page.locator("#status")).to_have_text(state)
+        client.close()
+        expect(page.locator("#trace-count")).to_have_text("3 spans")
+    spans = page.locator("#spans li")
+    expect(spans.locator("code")).to_have_text(["Served", "retrieve <b>documents</b>", "model"])
+    figures = [re.sub(r"[\d.]+ m?s", "T", text) for text in spans.locator("small:not(.bad)").all_inner_texts()]
+    assert figures == ["at T · T · first byte after T · status 200", "at T · T", "at T · T"]
+    expect(spans.locator(".bad")).to_have_text(["ValueError: it broke"] * 2)
+    (failed,) = [record for record in served.journal.records.values() if record.end and record.end.error_type]
+    first = re.search(r"first byte after (.*?) ·", spans.first.inner_text())
+    assert first is not None
+    assert 0 < in_seconds(first[1]) <= failed.entries[0][0]  # as the local URL has measured it, from the request on
+
+    # The bars are on the scale of the chunks: the span of the whole stream covers them.
+    whole, chunks = spans.first.locator(".failed").bounding_box(), page.locator("#bars rect").all()
+    assert whole is not None
+    for box in (chunk.bounding_box() for chunk in chunks):
+        assert box is not None
+        assert whole["x"] - 4 <= box["x"] + box["width"] / 2 <= whole["x"] + whole["width"] + 4
+    for element in ("document.documentElement", "document.querySelector('main')"):
+        assert page.evaluate(f"{element}.scrollWidth - {element}.clientWidth") <= 0
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        shown = [text for text in page.evaluate(TEXTS) if text[0] in ("model", "3 spans", "ValueError: it broke")]
+        assert len(shown) == 4
+        for text, colour, ground in shown:
+            bright, dull = sorted([luminance(colour), luminance(ground)], reverse=True)
+            assert (bright + 0.05) / (dull + 0.05) >= 4.5, (scheme, text, colour, ground)
+    rows(page).nth(1).click()
+    expect(page.locator("#spans .bad")).to_have_count(0)
+    page.reload()  # a page that comes later is told of the spans too
+    expect(page.locator("#trace-count")).to_have_text("3 spans")
+
+
 def test_ten_thousand_invocations(start: Start, visit: Visit) -> None:
     """However many there are, the page has elements for the rows in view, and details of what it shows."""
     kept = Journal()

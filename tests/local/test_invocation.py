@@ -61,7 +61,7 @@ async def answer(reader: asyncio.StreamReader) -> bytes:
 def test_next_event_before_end_is_read() -> None:
     async def main() -> None:
         function = Function("Stream", Path(), Path("bootstrap"), "app.handler", "python3", 30, 128, {})
-        api = RuntimeApi(function, lambda _: None, lambda *_: None)
+        api = RuntimeApi(function, lambda _: None, lambda *_: None, lambda _: None)
         address = await api.start()
         host, _, port = address.rpartition(":")
         reader, writer = await asyncio.open_connection(host, int(port))

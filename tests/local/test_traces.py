@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import dataclasses
+import gzip
 import http.client
 import json
 import re
 import time
+import zlib
+from typing import Any
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from tests.local.conftest import TIMEOUT, function
 
-from local.traces import TraceDaemon
+from local.runtime_api import RuntimeApi
+from local.traces import OTHER_PATHS, Span, TraceDaemon, nested, read_spans
 
 from .conftest import Serve
 
@@ -64,7 +73,13 @@ def test_unsampled_by_default(serve: Serve) -> None:
 
 
 SEGMENT = {"name": "a", "start_time": 1.0, "end_time": 1.25, "subsegments": [{"name": "b", "start_time": 1.1}]}
-CAUSE = {"cause": {"exceptions": [{"type": "KeyError", "message": "'x'"}]}}
+CAUSE = {"cause": {"exceptions": [{"type": "KeyError", "message": "'x'", "id": "1"}]}}
+# An exception that has passed through both is in the inner one.
+NESTED = {
+    "subsegments": [{"name": "b", "start_time": 1.1, **CAUSE}],
+    "cause": "1",
+    "http": {"response": {"status": 500}},
+}
 
 
 @pytest.mark.parametrize(
@@ -72,30 +87,163 @@ CAUSE = {"cause": {"exceptions": [{"type": "KeyError", "message": "'x'"}]}}
     [
         (json.dumps(SEGMENT), "[TRACE] a: 250 ms\n[TRACE]   b: not ended\n"),
         (json.dumps(SEGMENT | CAUSE | {"subsegments": []}), "[TRACE] a: 250 ms, KeyError: 'x'\n"),
+        (
+            json.dumps(SEGMENT | NESTED),
+            "[TRACE] a: 250 ms, 500, KeyError: 'x'\n[TRACE]   b: not ended, KeyError: 'x'\n",
+        ),
         ("{}", "[TRACE] 35 bytes that are not a segment\n"),
         ("no JSON", "[TRACE] 40 bytes that are not a segment\n"),
     ],
-    ids=["nested", "error", "no name", "no JSON"],
+    ids=["nested", "error", "error in both", "no name", "no JSON"],
 )
 def test_segment_lines(document: str, logged: str) -> None:
     lines: list[str] = []
-    TraceDaemon(lines.append).datagram_received(b'{"format": "json", "version": 1}\n' + document.encode(), None)
+    daemon = TraceDaemon(
+        lambda spans: lines.extend(f"[TRACE] {'  ' * n}{each}\n" for n, each in nested(spans)), lines.append
+    )
+    daemon.datagram_received(b'{"format": "json", "version": 1}\n' + document.encode(), None)
     assert "".join(lines) == logged
 
 
 def test_daemon_listens_on_loopback() -> None:
-    async def main() -> list[str]:
-        received: asyncio.Queue[str] = asyncio.Queue()
-        daemon = TraceDaemon(received.put_nowait)
+    async def main() -> tuple[str, list[str]]:
+        received: asyncio.Queue[list[str]] = asyncio.Queue()
+        daemon = TraceDaemon(lambda spans: received.put_nowait([*map(str, spans)]), print)
         host, _, port = (await daemon.start()).partition(":")
         transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
             asyncio.DatagramProtocol, remote_addr=(host, int(port))
         )
         transport.sendto(b"{}\n" + json.dumps(SEGMENT | {"subsegments": []}).encode())
         try:
-            return [host, await received.get()]
+            return host, await received.get()
         finally:
             transport.close()
             daemon.close()
 
-    assert asyncio.run(main()) == ["127.0.0.1", "[TRACE] a: 250 ms\n"]
+    assert asyncio.run(main()) == ("127.0.0.1", ["a: 250 ms"])
+
+
+SPANS = """
+    from opentelemetry import trace
+    from streaming_runtime import streaming
+
+    tracer = trace.get_tracer("app")
+
+    @streaming
+    def handler(event, context):
+        with tracer.start_as_current_span("chunks"):
+            yield os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"]
+            if event["rawPath"] == "/fails":
+                raise ValueError("it broke")
+    """
+
+
+@pytest.mark.slow
+def test_opentelemetry_spans_are_logged(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the published SDK and exporter: the function gets an endpoint, unless it has one."""
+    monkeypatch.setenv("STREAMING_RUNTIME_OPENTELEMETRY_FLUSH_MS", "5000")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "")
+    served = serve(SPANS)
+    status, endpoint = served.get("/")
+    assert (status, endpoint[:17]) == (200, b"http://127.0.0.1:")
+    served.get("/")  # the spans were received before the next event was handed out
+    figures = r"\[TRACE\] \w+: \d+ ms, 200, first byte \d+ ms\n\[TRACE\]   chunks: \d+ ms\n"
+    assert re.search(figures, served.log), served.log
+    with pytest.raises(http.client.IncompleteRead):
+        served.get("/fails")
+    served.get("/")
+    assert re.search(
+        r"first byte \d+ ms, ValueError: it broke\n\[TRACE\]   chunks: .*, ValueError: it broke\n", served.log
+    )
+
+
+@pytest.mark.parametrize(("sampled", "own", "expected"), [(True, "", "http://127"), (False, "", ""), (True, "a", "a")])
+def test_endpoint_only_for_who_records(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, sampled: bool, own: str, expected: str
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", own)
+    served = serve(
+        "def handler(event, context):\n    yield os.environ['OTEL_EXPORTER_OTLP_ENDPOINT'] + '.'\n", sampled=sampled
+    )
+    assert served.get("/")[1].decode().removesuffix(".")[:10] == expected
+
+
+def encoded() -> tuple[bytes, list[Span]]:
+    """Return a request as the published exporter encodes it, and what it says."""
+    from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+    from opentelemetry.trace import SpanKind, Status, StatusCode
+
+    provider, memory = TracerProvider(), InMemorySpanExporter()
+    provider.add_span_processor(SimpleSpanProcessor(memory))
+    tracer = provider.get_tracer("test")
+    attributes: dict[str, Any] = {"http.response.status_code": 503, "faas.invocation_id": "1-2", "a": [1.5], "b": True}
+    with tracer.start_as_current_span("outer", kind=SpanKind.SERVER, attributes=attributes) as outer:
+        outer.add_event("http.response.first_byte", {"x": 1}, 1_700_000_000_250_000_000)
+        with tracer.start_as_current_span("ü" * 100) as inner:
+            inner.set_status(Status(StatusCode.ERROR, "no exception"))
+        outer.record_exception(KeyError("x"))
+        outer.set_status(Status(StatusCode.ERROR, "KeyError: 'x'"))
+    finished = memory.get_finished_spans()
+    ids = {span.name[:1]: f"{span.context.span_id:016x}" for span in finished}
+    expected = [
+        Span(ids["ü"], ids["o"], "ü" * 100, error="no exception", start=0),
+        Span(ids["o"], "", "outer", 0, None, "KeyError: 'x'", 503, 1_700_000_000.25, "1-2"),
+    ]
+    times = {span.name: (span.start_time / 10**9, span.end_time / 10**9) for span in finished}  # type: ignore[operator]
+    return encode_spans(finished).SerializeToString(), [
+        dataclasses.replace(span, start=times[span.name][0], end=times[span.name][1]) for span in expected
+    ]
+
+
+@pytest.mark.slow
+def test_spans_of_the_published_encoder() -> None:
+    body, expected = encoded()
+    assert (
+        read_spans(body)
+        == read_spans(gzip.compress(body), "gzip")
+        == read_spans(zlib.compress(body), "deflate")
+        == expected
+    )
+    assert [(depth, span.name) for depth, span in nested(expected)] == [(0, "outer"), (1, "ü" * 100)]
+    for end in range(1, len(body)):
+        with pytest.raises(ValueError, match="that are not spans"):
+            read_spans(body[:end])
+
+
+@given(st.binary(max_size=200), st.sampled_from(["", "gzip", "deflate"]))
+@example(b"\x0a\x04\x12\x02\x12\x00", "")  # a span without an ID
+@example(b"\x08" + b"\xff" * 200 + b"\x01", "")
+def test_damaged_spans(body: bytes, encoding: str) -> None:
+    with contextlib.suppress(ValueError):
+        assert isinstance(read_spans(body, encoding), list)
+
+
+def test_span_requests() -> None:
+    """Anything but spans is refused; metrics and logs, which go to the same endpoint, are accepted."""
+    received: list[Span] = []
+
+    async def ask(address: str, path: str, body: bytes) -> bytes:
+        reader, writer = await asyncio.open_connection(*address.split(":"))
+        head = f"POST {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+        writer.write(head.encode() + body)
+        async with asyncio.timeout(TIMEOUT):
+            answer = await reader.read()
+        writer.close()
+        return answer[9:12]
+
+    async def main() -> list[bytes]:
+        api = RuntimeApi(function(), print, print, received.extend)
+        address = await api.start()
+        span = b"\x12\x01a\x2a\x01b" + b"\x39" + bytes(8)
+        scope = b"\x12" + bytes([len(span)]) + span
+        resource = b"\x12" + bytes([len(scope)]) + scope
+        bodies = [("/v1/traces", b"\x0a" + bytes([len(resource)]) + resource), ("/v1/traces", b"\xff")]
+        answers = [await ask(address, path, body) for path, body in (*bodies, *((path, b"x") for path in OTHER_PATHS))]
+        await api.close()
+        return answers
+
+    assert asyncio.run(main()) == [b"200", b"400", b"200", b"200"]
+    assert received == [Span("61", "", "b", 0.0)]

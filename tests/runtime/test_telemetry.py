@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import gzip
 import json
-import sys
+import os
+import socket
+import textwrap
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.helpers.sandbox import Sandbox
+from tests.helpers.sandbox import BOOTSTRAP, Sandbox
 from tests.helpers.scripted_api import event
+from tests.helpers.support import environment
 from tests.runtime import watching
 from tests.runtime.test_observability import (
     ENVIRONMENT,
@@ -155,6 +157,14 @@ class Collector(BaseHTTPRequestHandler):
         self.send_header("content-length", "0")
         self.end_headers()
 
+    def do_GET(self) -> None:
+        count = sum(span.name == "hello" for _, span in self.server.spans)  # type: ignore[attr-defined]
+        body = f"hello {count}".encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
     def log_message(self, *_: object) -> None:
         """Write nothing."""
 
@@ -187,6 +197,30 @@ def test_otlp_without_set_up(sandbox: Sandbox, propagators: str) -> None:
     assert (spans[1][1].trace_id.hex() == ROOT) == (propagators == "xray")
     attributes = {each.key for each in spans[0][1].attributes}
     assert {"http.request.method", "url.path", "faas.trigger", "faas.invocation_id"} <= attributes
+
+
+def test_spans_without_destination(sandbox: Sandbox) -> None:
+    """Neither an endpoint nor a provider: nothing waits for a collector that does not exist."""
+    code = "def handler(event, context):\n    yield b'one'\n"
+    ended = sandbox.run(code, event(b"1"), environment={**FLUSH, "OTEL_EXPORTER_OTLP_ENDPOINT": ""})
+    assert ended.bodies == [b"one"]
+    assert "no spans are made, because OTEL_EXPORTER_OTLP_ENDPOINT is not set" in ended.errors + ended.output
+
+
+def test_flush_time_is_limited(sandbox: Sandbox) -> None:
+    """A collector that accepts the connection and does not answer delays the next event only for the time given."""
+    code = """
+        import time
+        def handler(event, context):
+            yield f"{time.monotonic()} "
+        """
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        environment = {**FLUSH, "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint}
+        environment["STREAMING_RUNTIME_OPENTELEMETRY_FLUSH_MS"] = "600"
+        ended = sandbox.run(code, event(b"1"), event(b"2"), environment=environment)
+    first, second = (float(body) for body in ended.bodies)
+    assert 0.5 < second - first < 4  # ten seconds with the exporter's own timeout
 
 
 def test_invalid_set_up(sandbox: Sandbox) -> None:
@@ -222,44 +256,76 @@ def test_value_has_a_status(sandbox: Sandbox) -> None:
     assert codes == [[404], [404], []]
 
 
-def test_instrumentation_by_wrapper_script(sandbox: Sandbox) -> None:
-    """A wrapper like that of the collector's layer, in the chained slot: its span ends with the stream."""
-    code = """
-    from streaming_runtime import streaming
-    from opentelemetry import trace
-    @streaming
-    def handler(event, context):
-        yield b"one"
-        trace.get_current_span().set_attribute("midway", True)
-        yield b"two"
-    """
-    wrapped = """
-    import os
-    from opentelemetry.instrumentation.aws_lambda import AwsLambdaInstrumentor
-    AwsLambdaInstrumentor().instrument()
-    from app import handler
-    """
-    import textwrap
+# What the scripts of two layers do, on the packages that are in them: each sets variables, names a module of the layer
+# as the handler, and runs the interpreter under `opentelemetry-instrument`, which configures the SDK.
+COMMON = """#!/bin/bash
+set -ef -o pipefail
+export PYTHONPATH="$LAMBDA_RUNTIME_DIR:{layer}:$PYTHONPATH"
+export OTEL_SERVICE_NAME=${{OTEL_SERVICE_NAME:-$AWS_LAMBDA_FUNCTION_NAME}}
+export ORIG_HANDLER=$_HANDLER _HANDLER=layer_module.lambda_handler
+{own}
+exec python3 {bin}/opentelemetry-instrument "$@"
+"""
+LAYERS = {
+    # `otel-instrument` of https://github.com/aws-observability/aws-otel-python-instrumentation, commit 8395e7d, with
+    # the package's release 0.21.0. Its module instruments the handler: earlier, AWS's client would load it again.
+    "ADOT": (
+        """export OTEL_PROPAGATORS=${OTEL_PROPAGATORS:-baggage,xray,tracecontext} OTEL_METRICS_EXPORTER=none
+        export OTEL_LOGS_EXPORTER=none OTEL_AWS_APPLICATION_SIGNALS_ENABLED=true OTEL_PYTHON_DISTRO=aws_distro
+        export OTEL_AWS_APPLICATION_SIGNALS_RUNTIME_ENABLED=false OTEL_PYTHON_CONFIGURATOR=aws_configurator
+        export OTEL_RESOURCE_ATTRIBUTES="cloud.platform=aws_lambda,faas.name=$AWS_LAMBDA_FUNCTION_NAME"
+        export OTEL_PYTHON_DISABLED_INSTRUMENTATIONS=aws-lambda""",
+        "from opentelemetry.instrumentation.aws_lambda import AwsLambdaInstrumentor\n"
+        "AwsLambdaInstrumentor().instrument()\nfrom app import handler as lambda_handler\n",
+    ),
+    # `otel-instrument` of https://github.com/open-telemetry/opentelemetry-lambda, commit c72580e, with SDK 1.44.0.
+    "collector layer": (
+        """export OTEL_PROPAGATORS=${OTEL_PROPAGATORS:-tracecontext,baggage,xray}
+        export OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf
+        export OTEL_RESOURCE_ATTRIBUTES="cloud.provider=aws,faas.name=$AWS_LAMBDA_FUNCTION_NAME" """,
+        "from app import handler as lambda_handler\n",
+    ),
+}
 
-    (sandbox.task / "otel_wrapped.py").write_text(textwrap.dedent(wrapped), encoding="utf-8")
-    instrument = Path(sys.executable).with_name("opentelemetry-instrument")
-    script = sandbox.script(
-        "otel", f'#!/bin/sh\nexport ORIG_HANDLER="$_HANDLER" _HANDLER=otel_wrapped.handler\nexec {instrument} "$@"\n'
-    )
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_wrapper_script_of_layer(sandbox: Sandbox, layer: str) -> None:
+    """In the chained slot, on a managed Python: the span ends with the stream, and is sent before the next event."""
+    code = """
+        import http.client, os
+        from streaming_runtime import streaming
+        from opentelemetry import trace
+        @streaming
+        def handler(event, context):
+            collector = http.client.HTTPConnection(os.environ["COLLECTOR"])
+            collector.request("GET", "/")
+            yield collector.getresponse().read()
+            trace.get_current_span().set_attribute("midway", True)
+            if event["rawPath"] == "/fails":
+                raise ValueError("it broke")
+            yield b"."
+        """
+    own, module = LAYERS[layer]
+    tools = environment("layer")
+    [packages] = tools.parent.glob("lib/python3*/site-packages")
+    (sandbox.task / "layer_module.py").write_text(module, encoding="utf-8")
+    script = sandbox.script("otel-instrument", COMMON.format(layer=packages, bin=tools, own=textwrap.dedent(own)))
     with collector() as (endpoint, spans):
-        environment = {
+        variables = {
             **ENVIRONMENT,
+            "PATH": f"{tools}:{os.environ['PATH']}",
+            "PYTHONPATH": os.path.dirname(BOOTSTRAP),  # a package has the runtime beside the handler
             "STREAMING_RUNTIME_EXEC_WRAPPER": script,
+            "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": f"{endpoint}/v1/traces",
             "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
-            "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
-            "OTEL_TRACES_EXPORTER": "otlp",
-            "OTEL_METRICS_EXPORTER": "none",
-            "OTEL_LOGS_EXPORTER": "none",
-            "OTEL_SERVICE_NAME": "shop",
-            "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "aws-lambda",
+            "COLLECTOR": endpoint.removeprefix("http://"),
         }
-        ended = sandbox.run(code, event(watching.url_event("/")), environment=environment)
-    assert ended.bodies == [b"onetwo"], ended.output + ended.errors
-    ((service, span),) = [(service, span) for service, span in spans if span.name == "hello"]
-    assert (service, span.trace_id.hex()) == ("shop", ROOT)
-    assert "midway" in {each.key for each in span.attributes}
+        events = [event(watching.url_event(path), Lambda_Runtime_Trace_Id=TRACE) for path in ("/", "/fails")]
+        command = (BOOTSTRAP, str(tools / "python3"), "/var/runtime/bootstrap.py")
+        ended = sandbox.run(code, *events, environment=variables, command=command)
+    own_spans = [(service, span) for service, span in spans if span.name == "hello"]
+    assert ended.bodies[0] == b"hello 0.", ended.output + ended.errors
+    assert ended.bodies[1].startswith(b"hello 1")  # the first one was sent before the second event was asked for
+    assert [(service, span.trace_id.hex()) for service, span in own_spans] == [("hello", ROOT)] * 2
+    assert ["midway" in {each.key for each in span.attributes} for _, span in own_spans] == [True, True]
+    assert [[each.name for each in span.events] for _, span in own_spans] == [[], ["exception"]]

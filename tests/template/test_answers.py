@@ -258,6 +258,12 @@ GOOD_PAIRS = [
 ]
 # Answers, and what the one warning about them says: option and doubt, value, remedy.
 WARNINGS: list[tuple[Answers, str, str, str]] = [
+    (
+        {"observability": "opentelemetry"},
+        "`observability` sends no spans of the deployed function",
+        "opentelemetry",
+        "Set OTEL_EXPORTER_OTLP_ENDPOINT in template.yaml",
+    ),
     *(
         ({"region": region}, "`region` is not a region known to have", region, "or use us-east-1")
         for region in ("eu-central-2", "cn-north-1", "us-gov-east-1", "eusc-de-east-1", "nz-southwest-12")

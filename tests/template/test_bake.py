@@ -22,6 +22,7 @@ CONTAINER_FILES = {"Dockerfile", ".dockerignore"}
 INTERPRETER_FILES = {"interpreter.sh"}
 REST_FILES = {"events/rest.json"}
 TOKEN_FILES = {path for option, _, path in OPTIONAL_PATHS if option == "url_auth"}
+SPAN_FILES = {path for option, _, path in OPTIONAL_PATHS if option == "observability"}
 PIPELINE_FILES = {path for option, _, path in OPTIONAL_PATHS if option == "deploy_pipeline"}
 EXAMPLES = ("sse", "fastapi", "bedrock", "agent", "mcp")
 
@@ -34,8 +35,9 @@ def of_template() -> tuple[set[str], set[str]]:
 
 
 def test_generated_files(project: Path, bake: Bake) -> None:
-    assert set(files(project)) == of_template()[0] - CONTAINER_FILES - INTERPRETER_FILES - REST_FILES - TOKEN_FILES
-    container = files(bake(runtime="container", front_door="rest-api", url_auth="jwt"))
+    of_others = CONTAINER_FILES | INTERPRETER_FILES | REST_FILES | TOKEN_FILES | SPAN_FILES
+    assert set(files(project)) == of_template()[0] - of_others
+    container = files(bake(runtime="container", front_door="rest-api", url_auth="jwt", observability="opentelemetry"))
     assert set(container) == of_template()[0] - INTERPRETER_FILES
 
 
@@ -270,6 +272,13 @@ EFFECTS: list[tuple[dict[str, str], dict[str, Any]]] = [
     ),
     ({"observability": "full"}, METRICS),
     (
+        {"observability": "opentelemetry"},
+        {
+            f"{FUNCTION}.Environment.Variables.STREAMING_RUNTIME_OPENTELEMETRY_FLUSH_MS": "2000",
+            f"{FUNCTION}.Environment.Variables.OTEL_EXPORTER_OTLP_ENDPOINT": "",
+        },
+    ),
+    (
         {"observability": "full", "front_door": "rest-api"},
         {**METRICS, **REST_API, "Resources.StreamApiAlarm": "AWS::CloudWatch::Alarm"},
     ),
@@ -373,6 +382,10 @@ def test_every_option_has_an_effect() -> None:
         ({"cors_origins": "https://a.com"}, ["template.yaml"]),
         ({"cors_origins": "https://a.com", "cors_credentials": "yes"}, ["template.yaml"]),
         ({"observability": "full"}, ["README.md", "template.yaml"]),
+        (
+            {"observability": "opentelemetry"},
+            ["README.md", "template.yaml", "src/requirements.txt", *sorted(SPAN_FILES)],
+        ),
         ({"reserved_concurrency": "7"}, ["README.md", "template.yaml"]),
         ({"log_retention": "365"}, ["README.md", "template.yaml"]),
         ({"bedrock_model": "amazon.nova-lite-v1:0"}, []),

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from cookiecutter.main import cookiecutter
-from hooks.post_gen_project import OPTIONAL_PATHS, SHARED
+from hooks.post_gen_project import OPTIONAL_PATHS, REQUIREMENTS, SHARED
 from hooks.pre_gen_project import AWS, CHOICES, TEXT_LENGTHS, find_problems, problems
 from tests.helpers.combinations import (
     ALONE,
@@ -32,7 +32,7 @@ from tests.helpers.support import TEMPLATE, Answers, defaults, pytest_of, run, s
 
 # example with front_door and url_auth; runtime with cold_start and python_version; cors_origins with cors_credentials;
 # observability, deployment, deploy_pipeline, bedrock_model.
-COUNTED_BY_HAND = (6 * (3 * 3 - 2) - 1) * (3 * 2 * 4 - 2 - 4) * (3 * 2 - 2) * 2 * 2 * 2 * 2
+COUNTED_BY_HAND = (6 * (3 * 3 - 2) - 1) * (3 * 2 * 4 - 2 - 4) * (3 * 2 - 2) * 3 * 2 * 2 * 2
 COMBINATIONS = pairwise()
 # Paths that only one answer keeps in a project.
 ONLY = {path: (option, answer) for option, answer, path in OPTIONAL_PATHS}
@@ -145,7 +145,10 @@ def baked(template: Path, answers: Answers, folder: Path) -> dict[str, tuple[int
 
 
 def expected(answers: Answers) -> dict[str, tuple[int, bytes]]:
-    """Return what the template says that they are: files of the chosen example before others, rendered or verbatim."""
+    """Return what the template says that they are: files of the chosen example before others, rendered or verbatim.
+
+    Only the requirements of the function are longer, by those of other answers.
+    """
     paths = [path.partition("/")[2] for path in source_files() if path.startswith(f"{TEMPLATE.name}/")]
     sources = {path: path for path in paths if not path.startswith("examples/")}
     for example in filter(None, (SHARED.get(answers["example"]), answers["example"])):
@@ -154,10 +157,13 @@ def expected(answers: Answers) -> dict[str, tuple[int, bytes]]:
     for path, (option, answer) in ONLY.items():
         if answers[option] != answer:
             del sources[path]
+    more = "".join(lines for option, answer, lines in REQUIREMENTS if answers[option] == answer).encode()
     return {
         path: (
             stat.S_IMODE((TEMPLATE / source).stat().st_mode),
-            render(path, answers).encode() if path in RENDERED else (TEMPLATE / source).read_bytes(),
+            render(path, answers).encode()
+            if path in RENDERED
+            else (TEMPLATE / source).read_bytes() + (more if path == "src/requirements.txt" else b""),
         )
         for path, source in sources.items()
     }

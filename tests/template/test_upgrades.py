@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from hooks.post_gen_project import EXAMPLES, OPTIONAL_PATHS
-from tests.helpers.support import ROOT, TEMPLATE, defaults, files, run
+from tests.helpers.support import OPTIONS, ROOT, TEMPLATE, defaults, files, run
 
 URL = "https://github.com/org/lambda-stream-template"
 NAME = TEMPLATE.name
@@ -96,7 +96,14 @@ def make_previous(template: Path) -> None:
     options = json.loads((template / "cookiecutter.json").read_text(encoding="utf-8"))
     del options["observability"], options["__prompts__"]["observability"]
     (template / "cookiecutter.json").write_text(json.dumps(options, indent=4), encoding="utf-8")
-    replace(template / "hooks/pre_gen_project.py", '    "observability": ("basic", "full"),\n', "")
+    choices = f'    "observability": ({", ".join(map(json.dumps, OPTIONS["observability"]))}),\n'
+    replace(template / "hooks/pre_gen_project.py", choices, "")
+    for hook in ("pre_gen_project", "post_gen_project"):
+        replace(template / f"hooks/{hook}.py", '    ("observability", "opentelemetry", "tests/test_traces.py"),\n', "")
+    post = template / "hooks/post_gen_project.py"
+    replace(post, "for option, answer, lines in REQUIREMENTS:", "for option, answer, lines in ():")
+    replace(post, 'given["observability"]', '"basic"')
+    (project / "tests/test_traces.py").unlink()
     # A rule allowed more.
     replace(template / "hooks/pre_gen_project.py", '"memory", AWS["memory"]', '"memory", AWS["memory"] | {"least": 64}')
     for name in ("README.md", "template.yaml"):

@@ -6,12 +6,13 @@ import asyncio
 import codecs
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from .archive import Archive
 from .invocation import Invocation
 from .messages import ResponseEnd, ResponseHead
+from .traces import Span, nested
 
 # How many invocations are kept in addition to those that still run: all of the newest ones, and a summary of the
 # others, of which as many have their details as fit into the budget.
@@ -22,6 +23,7 @@ BUDGET = 32_000_000  # bytes of JSON
 _ENTRIES = 2000
 _TEXT_LIMIT = 16 * 1024  # characters of the response's body
 _LOG_LIMIT = 64 * 1024  # characters
+_SPANS = 200
 _BODY_LIMIT = 64 * 1024  # characters of the event's body
 _EVENT_LIMIT = 256 * 1024  # bytes of the rest of the event
 # Chunks that are closer together than this share an entry. It grows when a record has too many entries.
@@ -58,6 +60,9 @@ class Observer:
     def log(self, text: str, request_id: str) -> None:
         """Handle text that the function logged in the invocation with this ID, which is empty if unknown."""
 
+    def traced(self, spans: Sequence[Span], request_id: str) -> None:
+        """Handle spans that the function recorded in the invocation with this ID, which is empty if unknown."""
+
     def refused(self, request: str, status: int, reason: str) -> None:
         """Handle a request that was answered without the function."""
 
@@ -78,6 +83,7 @@ class Record:
         self.size = self.chunks = 0
         self.text = ""  # the beginning of the body, as text
         self.log = ""
+        self.spans: list[Span] = []
         self.end: ResponseEnd | None = None
         self.ended_at = 0.0
         self.client_disconnected = False
@@ -181,6 +187,8 @@ class Record:
             yield self.update("log", at=self.age, text=self.log)
         if self.end is not None:
             yield self.end_update(self.end)
+        if self.spans:
+            yield self.spans_update()
 
     def head_update(self, head: ResponseHead) -> Update:
         """Return the update about the head of the response."""
@@ -190,6 +198,26 @@ class Record:
         """Return the update about the end of the response."""
         error = {"type": end.error_type, "body": end.error_body.decode(errors="replace")} if end.error_type else None
         return self.update("end", at=self.ended_at, error=error, client_disconnected=self.client_disconnected)
+
+    def spans_update(self) -> Update:
+        """Return the update with all spans that are kept, each after the one that it is a part of."""
+
+        def since(start: float, moment: float | None) -> float | None:
+            return None if moment is None else round(moment - start, 6)
+
+        spans = [
+            {
+                "depth": depth,
+                "name": span.name,
+                "at": since(self.began_at, span.start),
+                "lasted": since(span.start, span.end),
+                "status": span.status,
+                "first_byte": since(span.start, span.first_byte),
+                "error": span.error,
+            }
+            for depth, span in nested(self.spans)
+        ]
+        return self.update("spans", spans=spans)
 
     def update(self, kind: str, **values: Any) -> Update:
         """Return an update about this invocation."""
@@ -286,6 +314,12 @@ class Journal(Observer):
         record = self.records.get(request_id)
         if record is not None and (kept := record.add_log(text)):
             self._publish(record.update("log", at=record.age, text=kept))
+
+    def traced(self, spans: Sequence[Span], request_id: str) -> None:
+        """Record spans; the last ones of too many are dropped."""
+        if (record := self.records.get(request_id)) is not None:
+            record.spans += spans[: _SPANS - len(record.spans)]
+            self._publish(record.spans_update())
 
     def ended(self, invocation: Invocation, end: ResponseEnd) -> None:
         """Record the end."""

@@ -51,7 +51,8 @@ class SandboxPool:
             concurrency: How many invocations may run concurrently; overrides the function's reserved concurrency.
             limits: Whether Lambda's limits of size and bandwidth apply to a response.
             debugger: How an editor can debug the function, which then has one execution environment.
-            sampled: Whether to record the trace of an invocation whose caller did not decide, and to log all of them.
+            sampled: Whether to sample the trace of an invocation whose caller did not decide, and to receive what
+                libraries record of sampled ones.
         """
         self.function = function
         self.observer = observer
@@ -138,7 +139,7 @@ class SandboxPool:
         return self._add()
 
     def _add(self) -> Sandbox:
-        sandbox = Sandbox(self.function, self.observer.log, self._debugger, self._sampled)
+        sandbox = Sandbox(self.function, self.observer.log, self.observer.traced, self._debugger, self._sampled)
         self._sandboxes.add(sandbox)
         self._current.add(sandbox)
         return sandbox

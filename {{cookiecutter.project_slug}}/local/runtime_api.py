@@ -6,6 +6,7 @@ https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import time
 from collections.abc import Callable
@@ -18,10 +19,12 @@ from .http_server import ClientDisconnected, Connection, Server, field_values
 from .invocation import ERROR_TYPE, Invocation
 from .messages import ResponseEnd
 from .template import Function
+from .traces import OTHER_PATHS, SPANS_PATH, SpanSink, read_spans
 
 _VERSION = "/2018-06-01/runtime"
 _HEAD_LIMIT = 2 * 1024 * 1024  # bytes; an error trailer or an X-Ray header may have up to 1 MiB
 _JSON = [("content-type", "application/json")]
+_PROTOBUF = [("content-type", "application/x-protobuf")]
 _ACCEPTED = b'{"status":"OK"}\n'
 _FORBIDDEN = b'{"errorMessage":"Only the process of this execution environment may call","errorType":"Forbidden"}\n'
 _UNKNOWN_CALL = b'{"errorMessage":"Invalid request ID or path","errorType":"InvalidRequestID"}\n'
@@ -47,6 +50,7 @@ class RuntimeApi:
         function: Function,
         on_init_error: Callable[[ResponseEnd], None],
         on_timeout: Callable[[Invocation, float], None],
+        on_spans: SpanSink,
     ) -> None:
         """Create a Runtime API that does not listen yet.
 
@@ -54,12 +58,14 @@ class RuntimeApi:
             function: The function that the process runs.
             on_init_error: Called when the process reports that it cannot become ready.
             on_timeout: Called with an invocation that has not ended after this many seconds.
+            on_spans: Called with spans that the process has recorded.
         """
         self.current: Invocation | None = None
         self.settled = asyncio.Event()
         self._function = function
         self._on_init_error = on_init_error
         self._on_timeout = on_timeout
+        self._on_spans = on_spans
         self._waiting: asyncio.Queue[Invocation] = asyncio.Queue(1)
         self._server = Server(self._serve, _HEAD_LIMIT)
         self._address = ""
@@ -128,9 +134,23 @@ class RuntimeApi:
             await connection.respond(202, _JSON, _ACCEPTED)
             if self.current is not None:
                 self.current.finish(error)
+        elif call == ("POST", SPANS_PATH):
+            await self._receive_spans(connection, headers.get("content-encoding", ""))
+        elif call[0] == "POST" and call[1] in OTHER_PATHS:
+            await connection.read_body()
+            await connection.respond(200, _PROTOBUF, b"")
         else:
             await connection.read_body()
             await connection.respond(400, _JSON, _UNKNOWN_CALL)
+
+    async def _receive_spans(self, connection: Connection, encoding: str) -> None:
+        try:
+            spans = read_spans(await connection.read_body(), encoding)
+        except ValueError as error:
+            await connection.respond(400, _JSON, json.dumps({"message": str(error)}).encode())
+        else:
+            self._on_spans(spans)
+            await connection.respond(200, _PROTOBUF, b"")
 
     async def _serve_next(self, connection: Connection) -> None:
         self.stop_timer()

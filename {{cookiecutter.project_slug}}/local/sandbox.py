@@ -9,7 +9,7 @@ import dataclasses
 import io
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from .aws import CredentialsError, credentials
 from .debugger import Debugger
@@ -19,11 +19,16 @@ from .invocation import Invocation
 from .messages import Chunk, PostedMessages, ResponseEnd
 from .runtime_api import RuntimeApi
 from .template import Function
-from .traces import TraceDaemon
+from .traces import Span, TraceDaemon, nested
 
 #: Receives what a function logs, and the request ID of the invocation that it logs in, which may be empty.
 LogSink = Callable[[str, str], None]
+#: Receives spans that a function recorded, and the request ID of the invocation that it recorded them in.
+TraceSink = Callable[[Sequence[Span], str], None]
 
+# Environment variables: what makes the runtime record spans, and where exporters of OpenTelemetry send theirs.
+_RECORDS_SPANS = "STREAMING_RUNTIME_OPENTELEMETRY_FLUSH_MS"
+_ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 
 # A person at a breakpoint needs time, and neither Lambda's timeout nor the runtime's deadline may interrupt.
 _NO_TIMEOUT = 7 * 24 * 60 * 60.0  # seconds
@@ -33,20 +38,27 @@ class Sandbox:
     """Runs `bootstrap`, as Lambda does in an execution environment."""
 
     def __init__(
-        self, function: Function, log: LogSink, debugger: Debugger | None = None, traces: bool = False
+        self,
+        function: Function,
+        log: LogSink,
+        traced: TraceSink,
+        debugger: Debugger | None = None,
+        sampled: bool = False,
     ) -> None:
         """Prepare an execution environment.
 
         Args:
             function: The function that it runs.
             log: Receives standard output and error, piece by piece.
+            traced: Receives the spans that the function recorded.
             debugger: How an editor can debug the process, which then has no timeout.
-            traces: Whether to log the segments of traces.
+            sampled: Whether to receive what libraries record only of sampled traces.
         """
         if debugger is not None:
             function = dataclasses.replace(function, timeout=_NO_TIMEOUT)
         self._function = function
         self._log = log
+        self._traced = traced
         self._debugger = debugger
         self._log_request_id = ""  # of the invocation that current output belongs to
         # Why the process is about to exit, if more is known than its exit status.
@@ -55,9 +67,9 @@ class Sandbox:
         self._output = -1  # descriptor, while the process runs
         # Within one log entry the runtime separates lines with carriage returns.
         self._log_decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8")("replace"), True)
-        self._runtime_api = RuntimeApi(function, self._record_init_error, self._time_out)
+        self._runtime_api = RuntimeApi(function, self._record_init_error, self._time_out, self._receive_spans)
         self._watcher: asyncio.Task[None] | None = None
-        self._trace_daemon = TraceDaemon(self._write_log) if traces else None
+        self._trace_daemon = TraceDaemon(self._receive_spans, self._write_log) if sampled else None
 
     @property
     def alive(self) -> bool:
@@ -112,6 +124,9 @@ class Sandbox:
             variables = environment(self._function, address, await self._credentials())
             if self._trace_daemon is not None:
                 variables["AWS_XRAY_DAEMON_ADDRESS"] = await self._trace_daemon.start()
+            records = self._trace_daemon is not None or _RECORDS_SPANS in variables
+            if records and not any(variables.get(name) for name in _ENDPOINTS):
+                variables["OTEL_EXPORTER_OTLP_ENDPOINT"] = f"http://{address}"
             # Not asyncio's pipe, with which a process counts as running until every heir of its output has ended.
             self._output, output_end = os.pipe()
             self._process = await asyncio.create_subprocess_exec(
@@ -157,6 +172,12 @@ class Sandbox:
 
     def _write_log(self, text: str) -> None:
         self._log(text, self._log_request_id)
+
+    def _receive_spans(self, spans: Sequence[Span]) -> None:
+        # What is sent late may be of an earlier invocation.
+        request_id = next((span.invocation for span in spans if span.invocation), self._log_request_id)
+        self._log("".join(f"[TRACE] {'  ' * depth}{span}\n" for depth, span in nested(spans)), request_id)
+        self._traced(spans, request_id)
 
     def _read_output(self) -> None:
         """Log what the process has written."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from http.client import responses
 from typing import TextIO
 
@@ -13,6 +13,7 @@ from .invocation import Invocation
 from .journal import Journal, Observer, Record
 from .messages import ResponseEnd, ResponseHead
 from .template import Function
+from .traces import Span
 
 
 class _PipeConsole(Console):
@@ -144,6 +145,10 @@ class FunctionTerminal(Observer):
             self._terminal.print_log(f"{self._prefix}{line}\n")
         if rest:
             self._partial[request_id] = rest
+
+    def traced(self, spans: Sequence[Span], request_id: str) -> None:
+        """Record the spans, which the log has too."""
+        self._terminal.traced(spans, request_id)
 
     def refused(self, request: str, status: int, reason: str) -> None:
         """Print a line for a request that was answered without the function."""

@@ -1,7 +1,7 @@
 """OpenTelemetry: one span an invocation, which ends with the last chunk of its stream.
 
-The function's package provides opentelemetry-sdk and an exporter. What the SDK's own variables and the function have
-configured is used; without that, spans go to the OTLP endpoint of ``OTEL_EXPORTER_OTLP_ENDPOINT``.
+The function's package provides opentelemetry-sdk and an exporter. A tracer provider that the function has configured is
+used. Without one, spans go to the OTLP endpoint of ``OTEL_EXPORTER_OTLP_ENDPOINT``. Without that, none are made.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from opentelemetry import trace
 from opentelemetry.propagate import extract
 from opentelemetry.trace import SpanKind
 
+from . import logs
 from .decorators import encloses
 from .enclosure import streaming
 from .invocation import current
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
     from ._types import Handler
 
 
+# Where spans go, by the names of https://opentelemetry.io/docs/specs/otel/protocol/exporter/
+_ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+
+
 def traced(handler: Handler, flush_ms: int) -> Handler:
     """Return `handler` with a span around its call, within which its stream is sent.
 
@@ -33,7 +38,10 @@ def traced(handler: Handler, flush_ms: int) -> Handler:
         handler: The function's handler.
         flush_ms: How long to wait at most until the span was sent, before Lambda may freeze the process.
     """
-    provider: Any = _provider()
+    provider: Any = _provider(flush_ms)
+    if provider is None:
+        logs.print_error(f"streaming_runtime: no spans are made, because {_ENDPOINTS[0]} is not set\n")
+        return handler
     tracer = trace.get_tracer("streaming_runtime", tracer_provider=provider)
     enclosed = handler if encloses(handler) else streaming(handler)
 
@@ -60,9 +68,12 @@ def traced(handler: Handler, flush_ms: int) -> Handler:
     return call
 
 
-def _provider() -> Any:
+def _provider(flush_ms: int) -> Any:
+    """Return the tracer provider, or None if spans have nowhere to go."""
     provider = trace.get_tracer_provider()
     if not hasattr(provider, "force_flush"):  # nobody has configured the SDK
+        if not any(map(os.environ.get, _ENDPOINTS)):
+            return None
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.resources import Resource
         from opentelemetry.sdk.trace import TracerProvider
@@ -70,7 +81,8 @@ def _provider() -> Any:
 
         os.environ.setdefault("OTEL_SERVICE_NAME", os.environ.get("AWS_LAMBDA_FUNCTION_NAME", ""))
         provider = TracerProvider(resource=Resource.create())
-        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+        # With a timeout, because the batch processor (1.45.1) ignores the one of force_flush().
+        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(timeout=flush_ms / 1000)))
         trace.set_tracer_provider(provider)
     return provider
 
