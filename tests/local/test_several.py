@@ -278,6 +278,58 @@ def test_references_resolve(
     assert template.placeholders("F") == placeholders
 
 
+CHOICES = """
+Parameters:
+  Stage: {Type: String, Default: test}
+  Region: {Type: String}
+Mappings:
+  Stages: {test: {table: tests}}
+Conditions:
+  IsTest: !Equals [!Ref Stage, test]
+  IsOther: !Not [!Condition IsTest]
+  Both: !And [!Condition IsTest, !Condition IsOther]
+  Either: {"Fn::Or": [{Condition: IsTest}, {Condition: IsOther}]}
+  OnlyAwsKnows: !Equals [!Ref Region, a]
+  Odd: !Equals a
+  Unknown: !Perhaps [!Condition IsTest]
+Resources:
+  F:
+    Type: AWS::Serverless::Function
+    Properties:
+      CodeUri: src
+      Timeout: !If [IsOther, 7, 9]
+      Environment:
+        Variables:
+          THEN: !If [IsTest, !Ref Table, a]
+          ELSE: {"Fn::If": [Both, a, !If [Either, !Sub "${Stage}s", a]]}
+          NOTHING: !If [IsOther, a, !Ref AWS::NoValue]
+          AWS: !If [OnlyAwsKnows, a, b]
+          ODD: !If [Odd, a, b]
+          UNKNOWN: !If [Unknown, a, b]
+          MISSING: !If [Missing, a, b]
+          SHORT: !If [IsTest]
+          MAPPED: !FindInMap [Stages, !Ref Stage, table]
+"""
+
+
+def test_conditions_are_decided_by_parameters(project: Path) -> None:
+    (project / "template.yaml").write_text(CHOICES, encoding="utf-8")
+    template = Template(project / "template.yaml", project / "none")
+    function = template.function("F")
+    assert function.timeout == 9
+    placeholders = template.placeholders("F")
+    assert (function.environment["THEN"], function.environment["ELSE"]) == ("<Ref.Table>", "tests")
+    assert function.environment["MAPPED"] == "tests"
+    assert "NOTHING" not in function.environment
+    assert placeholders.pop("THEN") == ["Table"]
+    assert placeholders.keys() == {"AWS", "ODD", "UNKNOWN", "MISSING", "SHORT"}
+    (project / "overrides.env").write_text("Stage=production\n", encoding="utf-8")
+    changed = Template(project / "template.yaml", project / "overrides.env").function("F")
+    assert changed.timeout == 7
+    assert changed.environment["MAPPED"].startswith("<FindInMap")
+    assert [changed.environment[name] for name in ("THEN", "ELSE", "NOTHING")] == ["a", "productions", "a"]
+
+
 def test_broken_overrides(project: Path) -> None:
     (project / "overrides.env").write_text("A=1\nOrders\n", encoding="utf-8")
     with pytest.raises(TemplateError, match=r"overrides\.env, line 2: must be name=value, such as .*, got 'Orders'"):

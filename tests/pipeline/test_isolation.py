@@ -76,6 +76,7 @@ def resources(stack: str) -> Iterator[tuple[str, dict[str, str]]]:
         f"arn:aws:logs:{regional}:log-group:/aws/lambda/{function}:log-stream:x",
         f"arn:aws:cloudwatch:{regional}:alarm:{generated(stack, 'StreamErrorsAlarm', 255)}",
         f"arn:aws:cloudwatch::{ACCOUNT}:dashboard/{stack}-us-east-1",
+        f"arn:aws:dynamodb:{regional}:table/{generated(stack, 'StreamStopTable', 255)}",
         f"arn:aws:sns:{regional}:{generated(stack, 'StreamAlarms', 256)}",
         f"arn:aws:codedeploy:{regional}:application:{application}",
         f"arn:aws:codedeploy:{regional}:deploymentgroup:{application}/{generated(stack, 'StreamGroup', 100)}",

@@ -205,6 +205,7 @@ BROUGHT = {
     "CloudFront": {"cloudfront"},
     "CodeDeploy": {"codedeploy"},
     "CloudWatch": {"cloudwatch"},
+    "DynamoDb": {"dynamodb"},
     "Events": {"events"},
     "Image": {"ecr"},
     "Logs": {"logs"},
@@ -316,11 +317,24 @@ def test_boundary_allows_bedrock(model: str) -> None:
     boundary = resources["Boundary"]["Properties"]["PolicyDocument"]
     answers = {**defaults(), "example": "bedrock", "bedrock_model": model}
     function = load_yaml(render("template.yaml", answers))["Resources"]["StreamFunction"]["Properties"]
-    [policy] = function["Policies"]
-    [statement] = policy["Statement"]
+    [statement] = function["Policies"][0]["Statement"]
     for resource in statement["Resource"]:
         arn = re.sub(r"\$\{(.+?)\}", lambda found: str(PSEUDO[found[1]]), resource["Sub"])
         assert allows([boundary], statement["Action"], arn.replace(":*:", ":eu-west-1:")), arn
+
+
+def test_boundary_allows_stop_table() -> None:
+    """The function reads and writes records in a table of its own stack, and of no other."""
+    template = load_yaml(render("template.yaml", {**defaults(), "example": "agent"}))
+    policy = template["Resources"]["StreamFunction"]["Properties"]["Policies"][1]["If"][1]
+    boundary = Template(OIDC, **GIVEN, **IDS, DynamoDb="yes").resources()["Boundary"]["Properties"]["PolicyDocument"]
+    [statement] = policy["Statement"]
+    assert statement["Resource"] == {"GetAtt": "StreamStopTable.Arn"}
+    for stack, expected in ((STACK, True), (STAGING, False)):
+        table = f"arn:aws:dynamodb:us-east-1:{ACCOUNT}:table/{stack}-StreamStopTable-1A2B3C4D5E6F"
+        for action in statement["Action"]:
+            assert allows([boundary], action, table) == expected
+    assert PIPELINE.services(render("template.yaml", {**defaults(), "example": "agent"}))["DynamoDb"] == "yes"
 
 
 # AWS lists the calls of a type's handlers for all of its properties. The calls below, as patterns, are for properties
@@ -346,6 +360,11 @@ UNUSED = {
         *("logs:(Delete|Put)(DataProtection|Index|Resource)Policy", "logs:PutLogGroupDeletionProtection"),
     ),
     "AWS::CloudWatch::Dashboard": ("cloudwatch:ListDashboards",),
+    "AWS::DynamoDB::Table": (
+        *("iam:.*", "kinesis:.*", "kms:.*", "logs:.*", "s3:.*", "dynamodb:.*TableReplica", "dynamodb:ListTables"),
+        *("dynamodb:.*(Item|Import|ImportTable)", "dynamodb:(Query|Scan)", "dynamodb:(Delete|Put)ResourcePolicy"),
+        *("dynamodb:(Disable|Enable|Update)KinesisStreamingDestination", "dynamodb:UpdateCont.*"),
+    ),
     "AWS::SNS::Topic": ("iam:.*", "sns:ListTopics", "sns:PutDataProtectionPolicy"),
     "AWS::SNS::Subscription": ("iam:.*", "sns:ListSubscriptions"),
     "AWS::CodeDeploy::Application": ("codedeploy:ListApplications",),
@@ -372,7 +391,7 @@ TYPES = {
     *("AWS::CodeDeploy::Application", "AWS::CodeDeploy::DeploymentGroup", "AWS::CloudFront::Distribution"),
     *("AWS::CloudFront::OriginAccessControl", "AWS::ApiGateway::RestApi", "AWS::ApiGateway::Deployment"),
     *("AWS::ApiGateway::Stage", "AWS::SQS::Queue", "AWS::SQS::QueuePolicy", "AWS::Lambda::EventSourceMapping"),
-    *("AWS::Events::Rule", "AWS::Scheduler::Schedule"),
+    *("AWS::Events::Rule", "AWS::Scheduler::Schedule", "AWS::DynamoDB::Table"),
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -145,6 +146,8 @@ class Template:
         self._overrides = _read_overrides(overrides)
         self._resources = _mapping(self._source, "Resources")
         self._parameters = _mapping(self._source, "Parameters")
+        self._mappings = _mapping(self._source, "Mappings")
+        self._conditions = _mapping(self._source, "Conditions")
         self._defaults = _mapping(_mapping(self._source, "Globals"), "Function")
         types = {key: _mapping(self._resources, key).get("Type") for key in self._resources}
         self.names = tuple(str(key) for key, type_ in types.items() if type_ == _FUNCTION)
@@ -216,7 +219,7 @@ class Template:
             **_mapping(_mapping(self._defaults, "Environment"), "Variables"),
             **_mapping(_mapping(own, "Environment"), "Variables"),
         }
-        resolved = {str(key): _text(self._resolve(value)) for key, value in variables.items()}
+        resolved = {key: _text(self._resolve(value)) for key, value in self._present(variables)}
         return {key: self._overrides.get(key, value) for key, value in resolved.items()}
 
     def placeholders(self, name: str) -> dict[str, list[str]]:
@@ -224,10 +227,10 @@ class Template:
         own = self._properties(name)
         found = {}
         for defaults in (self._defaults, own):
-            for key, value in _mapping(_mapping(defaults, "Environment"), "Variables").items():
+            for key, value in self._present(_mapping(_mapping(defaults, "Environment"), "Variables")):
                 missing: list[str] = []
                 self._resolve(value, missing)
-                found[str(key)] = missing
+                found[key] = missing
         given = os.environ.keys() | self._overrides.keys()
         return {key: missing for key, missing in found.items() if missing and key not in given}
 
@@ -315,6 +318,7 @@ class Template:
             value: Any value of the template.
             missing: What to append the references to that stay placeholders.
         """
+        value = self._choose(value)
         if not isinstance(value, dict):
             return value
         missing = [] if missing is None else missing
@@ -325,10 +329,49 @@ class Template:
         for name in (reference, attribute):
             if isinstance(name, str) and (found := self._given(name)) is not None:
                 return found
+        keys = value.get("FindInMap", value.get("Fn::FindInMap"))
+        if isinstance(keys, list) and len(keys) == 3:
+            first, second, third = (_text(self._resolve(key)) for key in keys)
+            found = _mapping(_mapping(self._mappings, first), second).get(third)
+            if found is not None:
+                return found
         if isinstance(pattern, str):
             return re.sub(r"\$\{([^!}]+)}", lambda found: self._substitute(found[1], missing), pattern)
         missing.append(str(reference or attribute or next(iter(value), "")))
         return f"<{'.'.join(map(str, [*value.keys(), *value.values()]))}>"
+
+    def _present(self, variables: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+        """Yield names and values, without those for which an `If` chooses `AWS::NoValue`."""
+        for name, value in variables.items():
+            chosen = self._choose(value)
+            if not (isinstance(chosen, dict) and chosen.get("Ref") == "AWS::NoValue"):
+                yield str(name), chosen
+
+    def _choose(self, value: Any) -> Any:
+        """Return the branch of an `If` whose condition the values of parameters decide; any other value as it is."""
+        branches = value.get("If", value.get("Fn::If")) if isinstance(value, dict) else None
+        if not isinstance(branches, list) or len(branches) != 3:
+            return value
+        holds = self._holds({"Condition": branches[0]})
+        return value if holds is None else self._choose(branches[1 if holds else 2])
+
+    def _holds(self, condition: Any) -> bool | None:
+        """Return whether a condition holds; None if only AWS knows."""
+        if not isinstance(condition, dict) or len(condition) != 1:
+            return None
+        [(kind, of)] = condition.items()
+        if kind == "Condition":
+            return self._holds(self._conditions.get(of))
+        if kind.removeprefix("Fn::") == "Equals" and isinstance(of, list):
+            missing: list[str] = []
+            values = [_text(self._resolve(value, missing)) for value in of]
+            return None if missing else values[0] == values[-1]
+        held = [self._holds(value) for value in of] if isinstance(of, list) else [None]
+        if None in held:
+            return None
+        operators = {"Not": lambda: not held[0], "And": lambda: all(held), "Or": lambda: any(held)}
+        operator = operators.get(kind.removeprefix("Fn::"))
+        return operator() if operator else None
 
     def _substitute(self, name: str, missing: list[str]) -> str:
         if (given := self._given(name)) is not None:

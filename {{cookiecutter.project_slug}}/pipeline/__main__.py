@@ -30,6 +30,7 @@ SERVICES = {
     "CloudFront": r"Type: AWS::CloudFront::",
     "CodeDeploy": r"^ *DeploymentPreference:",
     "CloudWatch": r"Type: AWS::CloudWatch::",
+    "DynamoDb": r"Type: AWS::DynamoDB::",
     "Events": r"Type: (AWS::Events::|(Schedule|EventBridgeRule|CloudWatchEvent)\b)",
     "EventSource": r"Type: (AWS::Lambda::EventSourceMapping|SQS|Kinesis|DynamoDB|DocumentDB|MSK|MQ|SelfManagedKafka)\b",
     "Image": r"PackageType: Image",

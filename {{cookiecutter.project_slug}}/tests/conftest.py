@@ -101,7 +101,8 @@ class Template:
         self._source = source = yaml.load(path.read_text(encoding="utf-8"), TemplateLoader)
         self.parameters: dict[str, Any] = source.get("Parameters") or {}
         self._defaults = {name: of["Default"] for name, of in self.parameters.items() if "Default" in of}
-        whole = _plain(source, self._defaults)
+        self._mappings = source.get("Mappings") or {}
+        whole = _found(_plain(source, self._defaults), self._mappings)
         self.resources: dict[str, Any] = whole["Resources"]
         self.outputs: dict[str, Any] = whole.get("Outputs") or {}
         shared = (whole.get("Globals") or {}).get("Function") or {}
@@ -121,7 +122,7 @@ class Template:
 
     def deployed(self, **parameters: str) -> dict[str, Any]:
         """Return the resources for these parameters, with each condition and choice evaluated."""
-        whole = _plain(self._source, {**self._defaults, **parameters})
+        whole = _found(_plain(self._source, {**self._defaults, **parameters}), self._mappings)
         conditions = whole.get("Conditions") or {}
         resources: dict[str, Any] = _chosen(whole["Resources"], conditions)
         return {
@@ -296,6 +297,18 @@ def _plain(value: Any, defaults: dict[str, Any]) -> Any:
         text = found[kind][0] if isinstance(found[kind], list) else found[kind]
         return re.sub(r"\$\{(\w+)}", lambda name: str(defaults.get(name[1], name[0])), text)
     return ref(".".join(found[kind]) if isinstance(found[kind], list) else found[kind])
+
+
+def _found(value: Any, maps: dict[str, Any]) -> Any:
+    """Return `value` with what each `FindInMap` finds; one that only AWS can resolve stays."""
+    if isinstance(value, list):
+        return [_found(item, maps) for item in value]
+    if not isinstance(value, dict):
+        return value
+    keys = value.get("FindInMap") if len(value) == 1 else None
+    if isinstance(keys, list) and len(keys) == 3 and all(isinstance(key, str) for key in keys):
+        return maps.get(keys[0], {}).get(keys[1], {}).get(keys[2], value)
+    return {key: _found(item, maps) for key, item in value.items()}
 
 
 def _merged(below: Any, above: Any) -> Any:

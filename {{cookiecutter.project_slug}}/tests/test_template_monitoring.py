@@ -67,7 +67,7 @@ def test_metrics_exist(template: Template) -> None:
 
 def test_metric_dimensions(template: Template) -> None:
     # https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/cloudwatch_concepts.html#Dimension
-    spaces = {value for of in template.functions.values() for value in variables(of).values()}
+    spaces = {str(value) for of in template.functions.values() for value in variables(of).values()}
     stages = {str(of.get("StageName")) for of in template.of("AWS::Serverless::Api").values()}
     for place, space, metric, dimensions in template.metrics():
         wrong = dimensions.keys() - DIMENSIONS.get(space, dimensions.keys())

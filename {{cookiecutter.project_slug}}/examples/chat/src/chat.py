@@ -63,7 +63,7 @@ def respond(event: dict[str, Any], answer: Answer) -> StreamingResponse | Awaita
 def stop_answer(event: dict[str, Any]) -> StreamingResponse:
     """Stop the answer that `{"id": "…"}` names. A caller who knows the id may do so: it is random."""
     if not stop.AVAILABLE:
-        return text(501, "Answers cannot be stopped: STOP_TABLE names no table.")
+        return text(501, "Answers cannot be stopped: STOP_TABLE names no table. Set HasTable in template.yaml to yes.")
     match body_of(event):
         case {"id": str(id)} if 0 < len(id) <= 128:
             stop.stop(id)

@@ -6,6 +6,7 @@ other one looks: an item in the DynamoDB table that STOP_TABLE names, or on loca
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 import time
@@ -14,20 +15,24 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-TABLE = os.environ.get("STOP_TABLE", "")
+# `make dev` puts a name in angle brackets in place of what only AWS knows.
+TABLE = "" if (name := os.environ.get("STOP_TABLE", "")).startswith("<") else name
 INTERVAL = float(os.environ.get("STOP_INTERVAL", "0.5"))  # seconds between two looks at the table
 LIFETIME = 60 * 60  # seconds that a record is kept
 FOLDER = Path(tempfile.gettempdir()) / "stopped-answers"
 # On Lambda each execution environment has files of its own.
 AVAILABLE = bool(TABLE) or os.environ.get("LAMBDA_TASK_ROOT") != "/var/task"
+log = logging.getLogger("chat")
 
 
 @cache
 def dynamodb() -> Any:
-    """Return the client, created on first use."""
+    """Return the client, created on first use. Its timeouts are short, because an answer waits."""
     import boto3
+    from botocore.config import Config
 
-    return boto3.client("dynamodb")
+    config = Config(connect_timeout=1, read_timeout=1, retries={"total_max_attempts": 1})
+    return boto3.client("dynamodb", config=config)
 
 
 def stop(answer_id: str) -> None:
@@ -54,9 +59,15 @@ class Watch:
         if time.monotonic() - self._looked < INTERVAL:
             return False
         self._looked = time.monotonic()
+        from botocore.exceptions import BotoCoreError, ClientError
+
         # A read that is not consistent costs half, and may see a record a moment later.
         key = {"id": {"S": self._id}}
-        return "Item" in dynamodb().get_item(TableName=TABLE, Key=key, ProjectionExpression="id")
+        try:
+            return "Item" in dynamodb().get_item(TableName=TABLE, Key=key, ProjectionExpression="id")
+        except (BotoCoreError, ClientError) as error:
+            log.warning("cannot look whether to stop %s: %s", self._id, error)
+            return False
 
 
 def _file(answer_id: str) -> Path:

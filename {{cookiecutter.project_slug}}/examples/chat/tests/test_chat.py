@@ -221,7 +221,8 @@ def test_invalid_stop_request(body: object) -> None:
 def test_stop_without_table_on_lambda(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stop, "AVAILABLE", False)
     response, content = respond(request("/stop", {"id": "my-answer"}))
-    assert (response.status_code, content) == (501, "Answers cannot be stopped: STOP_TABLE names no table.\n")
+    assert response.status_code == 501
+    assert content.startswith("Answers cannot be stopped: STOP_TABLE names no table.")
 
 
 def test_stop_record_in_table(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -244,6 +245,9 @@ def test_stop_record_in_table(monkeypatch: pytest.MonkeyPatch) -> None:
         table.add_response("get_item", {"Item": {"id": {"S": "my-answer"}}}, read)
         clock.now += stop.INTERVAL
         assert watch.stopped()
+        table.add_client_error("get_item", "ThrottlingException")
+        clock.now += stop.INTERVAL
+        assert not watch.stopped()  # a table that cannot be read ends no answer
         table.assert_no_pending_responses()
 
 
@@ -337,41 +341,69 @@ def test_stop_reaches_other_environment(conversation: Callable[..., Conversation
     assert response.read().startswith(b'event: end\ndata: {"stopReason": "cancelled"')
 
 
-def test_heartbeat_while_model_is_silent(conversation: Callable[..., Conversation]) -> None:
+# A request of each protocol, and how the answer ends that an exception ends, with its message and name.
+ENDS = {
+    "/chat": (QUESTION, 'event: error\ndata: {"errorType": "%(name)s", "errorMessage": "%(message)s"}\n\n'),
+    "/v1/chat/completions": (
+        COMPLETION,
+        'data: {"error": {"message": "%(message)s", "type": "server_error", "param": null, "code": "%(name)s"}}\n\n',
+    ),
+    "/api/chat": (
+        {"messages": [{"role": "user", "parts": [{"type": "text", "text": "Why?"}]}]},
+        'data: {"type": "text-end", "id": "%(id)s-1"}\n\n'
+        'data: {"type": "error", "errorText": "%(message)s"}\n\ndata: [DONE]\n\n',
+    ),
+    "/ag-ui": (
+        {"threadId": "t", "runId": "r", **COMPLETION},
+        'data: {"type": "TEXT_MESSAGE_END", "messageId": "r-1"}\n\n'
+        'data: {"type": "RUN_ERROR", "message": "%(message)s", "code": "%(name)s"}\n\n',
+    ),
+}
+
+
+def test_heartbeat_in_each_protocol(conversation: Callable[..., Conversation]) -> None:
+    """While a model thinks or a tool runs. A comment is in no client's way."""
     talk = conversation(PING="0.05")
-    response = talk.post("/v1/chat/completions", COMPLETION)
-    assert lines(response, 4)[3] == ""
-    assert lines(response, 1) == [": ping"]
-    talk.go_on()
-    assert b'"cause."' in response.read()
+    for path, (body, _) in ENDS.items():
+        response = talk.post(path, body)
+        while not (line := response.readline()).startswith(b":"):
+            assert line, path
+        assert line == b": ping\n"
+        talk.go_on()
+        rest = response.read()
+        assert b"cause." in rest, path
 
 
+@pytest.mark.parametrize("path", ENDS)
 @pytest.mark.parametrize(
-    ("path", "body", "end"),
-    [
-        ("/chat", QUESTION, b'"errorMessage": "The answer failed."'),
-        ("/v1/chat/completions", COMPLETION, b'data: {"error": {"message": "The answer failed."'),
-        (
-            "/api/chat",
-            {"messages": [{"role": "user", "parts": [{"type": "text", "text": "Why?"}]}]},
-            b'data: {"type": "error", "errorText": "The answer failed."}\n\ndata: [DONE]\n\n',
-        ),
-        (
-            "/ag-ui",
-            {"threadId": "t", "runId": "r", **COMPLETION},
-            b'data: {"type": "RUN_ERROR", "message": "The answer failed.", "code": "RuntimeError"}',
-        ),
-    ],
+    ("error", "message"), [("StreamDeadlineExceeded", chat.DEADLINE), ("ValueError", "The answer failed.")]
 )
-def test_exception_midway(
-    conversation: Callable[..., Conversation], path: str, body: dict[str, Any], end: bytes
-) -> None:
+def test_end_by_exception(path: str, error: str, message: str) -> None:
+    """Byte for byte: the open part is closed, and the error is told in the words of the protocol."""
+    body, end = ENDS[path]
+    model = Model(Text("Be"), ValueError("not for the client"))
+
+    async def broken_off() -> bytes:
+        response: Any = await chat.respond(request(path, body), model)  # type: ignore[misc]
+        with pytest.raises(ValueError, match="not for the client"):
+            async for _ in response.content:
+                pass
+        return bytes(response.final_chunk({"errorType": error, "errorMessage": "not for the client"}))
+
+    ended = asyncio.run(broken_off()).decode()
+    assert ended == end % {"name": error, "message": message, "id": model.requests[0].id}
+
+
+@pytest.mark.parametrize("path", ENDS)
+def test_exception_midway(conversation: Callable[..., Conversation], path: str) -> None:
     """Lambda gets the exception in a trailer, and the client learns of it in the words of its protocol."""
+    body, end = ENDS[path]
     talk = conversation()
     response = talk.post(path, body)
     talk.go_on(b"x")
     with pytest.raises(http.client.IncompleteRead) as broken:
         response.read()
-    received = broken.value.partial
-    assert end in received
-    assert b"not for the client" not in received
+    received = broken.value.partial.decode()
+    last = end.rpartition("data: {")[2]
+    assert last % {"name": "RuntimeError", "message": "The answer failed."} in received
+    assert "not for the client" not in received
