@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from tests.adopt.starters import STARTERS
 from tests.helpers.support import run
+from tests.pipeline.conftest import cloud, ministack, tools  # noqa: F401 - fixtures
 
 #: Runs the template in an application's folder with these answers.
 Adopt = Callable[..., subprocess.CompletedProcess[str]]
@@ -25,7 +27,8 @@ def adopt(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Adopt:
     ) -> subprocess.CompletedProcess[str]:
         given = [f"{option}={answer}" for option, answer in answers.items()]
         quiet = ("--no-input",) if prompted is None else ()
-        command = ("cookiecutter", template, "--default-config", "--directory", "adopt", *quiet, *given)
+        checkout = os.path.relpath(template, application)
+        command = ("cookiecutter", checkout, "--default-config", "--directory", "adopt", *quiet, *given)
         return run(*command, cwd=application, check=check, answers=prompted or "", HOME=str(home))
 
     return adopt
@@ -43,4 +46,6 @@ def lay_out(starter: str, folder: Path) -> Path:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content, encoding="utf-8", newline="")
+        if content.startswith("#!"):
+            path.chmod(0o755)
     return folder

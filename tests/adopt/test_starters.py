@@ -66,24 +66,6 @@ def test_alias_passes_the_linter(adopt: Adopt, hello: Path, alias: str) -> None:
     run("cfn-lint", "--regions", "us-east-1", *unused, "--", hello / "transformed.json", cwd=hello)
 
 
-@pytest.mark.parametrize("starter", STARTERS)
-def test_sam_build(adopt: Adopt, tmp_path: Path, starter: str) -> None:
-    """The packages are what they were, and the layer is the runtime as it lies."""
-    application = lay_out(starter, tmp_path / "app")
-    run("sam", "build", "--build-dir", "before", cwd=application)
-    for function in FUNCTIONS[starter]:
-        adopt(application, function=function)
-    run("sam", "build", "--build-dir", "after", cwd=application)
-    for function in FUNCTIONS[starter]:
-        before, after = application / "before" / function, application / "after" / function
-        assert sorted(path.name for path in after.rglob("*")) == sorted(path.name for path in before.rglob("*"))
-    built = (application / "after" / "template.yaml").read_text()
-    assert "ContentUri: ../streaming/runtime\n" in built
-    for function in FUNCTIONS[starter]:
-        adopt(application, function=function, undo="yes")
-    assert (application / "template.yaml").read_bytes() == STARTERS[starter]["template.yaml"].encode()
-
-
 @pytest.fixture
 def serve(request: pytest.FixtureRequest) -> Any:
     """Run `make -C streaming dev`; return the URL."""
@@ -227,13 +209,13 @@ URL, LOCAL = http_event("a1.lambda-url.us-east-1.on.aws"), http_event("a1")
 
 @pytest.mark.parametrize(
     ("event", "buffers"),
-    [(REST, True), (BALANCER, True), (API, True), (CUSTOM, True), (URL, False), (LOCAL, False), (b"{}", False)],
+    [(REST, True), (BALANCER, True), (API, True), (CUSTOM, True), (URL, False), (LOCAL, False), (b"{}", True)],
 )
 def test_dict_for_an_api_that_buffers(adopt: Adopt, hello: Path, event: bytes, buffers: bool) -> None:
-    """API Gateway answers HTTP metadata with a 502 unless it streams."""
+    """API Gateway answers HTTP metadata with a 502 unless it streams, and Step Functions read JSON only."""
     adopt(hello, function=HELLO)
     template = (hello / "template.yaml").read_text()
-    assert "STREAMING_RUNTIME_REST_API: buffered\n" in template
+    assert 'STREAMING_RUNTIME_BUFFERED_CALLERS: "direct rest-api"\n' in template
     runtime, code = hello / "streaming" / "runtime", hello / "hello_world"
-    body = invoke(runtime, code, event, STREAMING_RUNTIME_REST_API="buffered")
+    body = invoke(runtime, code, event, STREAMING_RUNTIME_BUFFERED_CALLERS="direct rest-api")
     assert (b"\0" not in body and json.loads(body)["statusCode"] == 200) == buffers
