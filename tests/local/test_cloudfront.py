@@ -22,6 +22,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import pytest
+from pydantic import AnyUrl
 from tests.helpers.cloudfront import distribution
 from tests.helpers.issuers import AUDIENCE, REDIRECT
 from tests.helpers.rendering import load, render
@@ -132,7 +133,7 @@ class Tokens:
         from mcp.shared.auth import OAuthClientInformationFull
 
         return OAuthClientInformationFull(
-            client_id=AUDIENCE, redirect_uris=[REDIRECT], token_endpoint_auth_method="none", issuer=self.issuer
+            client_id=AUDIENCE, redirect_uris=[AnyUrl(REDIRECT)], token_endpoint_auth_method="none", issuer=self.issuer
         )
 
     async def set_client_info(self, info: Any) -> None:
@@ -147,7 +148,8 @@ def test_mcp_client_signs_in(through: Serve) -> None:
     import httpx
     from mcp import Client
     from mcp.client.auth import AuthorizationCodeResult, OAuthClientProvider
-    from mcp.client.streamable_http import create_mcp_http_client, streamable_http_client
+    from mcp.client.streamable_http import streamable_http_client
+    from mcp.shared._httpx_utils import create_mcp_http_client
     from mcp.shared.auth import OAuthClientMetadata
 
     with running_issuer(AUDIENCE) as issuer:
@@ -166,7 +168,7 @@ def test_mcp_client_signs_in(through: Serve) -> None:
 
         async def converse() -> Any:
             metadata = OAuthClientMetadata(
-                redirect_uris=[REDIRECT], client_name="test", token_endpoint_auth_method="none"
+                redirect_uris=[AnyUrl(REDIRECT)], client_name="test", token_endpoint_auth_method="none"
             )
             provider = OAuthClientProvider(f"{url}mcp", metadata, storage, open_page, come_back)
             async with (
