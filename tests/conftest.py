@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+from tests.helpers.images import engine, provide_image  # noqa: F401 - fixtures
 from tests.helpers.processes import restore_signals
 from tests.helpers.support import ROOT, TEMPLATE, Bake, copy_sources, relocatable_python
 

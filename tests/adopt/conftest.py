@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from tests.adopt.starters import STARTERS
 from tests.helpers.support import run
+from tests.pipeline.conftest import cloud, ministack, tools  # noqa: F401 - fixtures
 
 #: Runs the template in an application's folder with these answers.
 Adopt = Callable[..., subprocess.CompletedProcess[str]]
@@ -43,4 +44,6 @@ def lay_out(starter: str, folder: Path) -> Path:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content, encoding="utf-8", newline="")
+        if content.startswith("#!"):
+            path.chmod(0o755)
     return folder

@@ -100,8 +100,13 @@ Globals:
     Architectures:
       - {OWN_ARCHITECTURE}
 
+Parameters:
+  Stage:
+    Type: String
+    Default: production
+
 Conditions:
-  IsProduction: !Equals [!Ref "AWS::Region", us-east-1]
+  IsProduction: !Equals [!Ref Stage, production]
 
 Resources:
 
@@ -146,11 +151,28 @@ Outputs:
 _SAMCONFIG = 'version = 0.1\n\n[default.deploy.parameters]\nstack_name = "sam-app"\ncapabilities = "CAPABILITY_IAM"\n'
 _SHARED = 'TEXT = "shared"\n'
 _USES_SHARED = """\
+import os
+
 from shared_text import TEXT
 
 
 def lambda_handler(event, context):
-    yield TEXT
+    yield TEXT + os.environ.get("WRAPPED", "")
+"""
+_WRAPPER = """\
+#!/bin/sh
+export WRAPPED=", wrapped"
+exec "$@"
+"""
+
+_EVENT = """\
+{
+  "body": "{}",
+  "resource": "/hello",
+  "path": "/hello",
+  "httpMethod": "GET",
+  "requestContext": {"resourcePath": "/hello", "httpMethod": "GET", "stage": "Prod"}
+}
 """
 
 STARTERS = {
@@ -159,7 +181,7 @@ STARTERS = {
         "hello_world/__init__.py": "",
         "hello_world/app.py": _BUFFERED,
         "hello_world/requirements.txt": "",
-        "events/event.json": '{"body": "{}", "resource": "/hello", "httpMethod": "GET", "path": "/hello"}\n',
+        "events/event.json": _EVENT,
     },
     "tested": {
         "template.yaml": _TESTED,
@@ -176,6 +198,7 @@ STARTERS = {
         "chat/requirements.txt": "",
         "queue/app.py": _BUFFERED,
         "queue/requirements.txt": "",
+        "shared/otel-instrument": _WRAPPER,
         "shared/python/shared_text.py": _SHARED,
     },
 }

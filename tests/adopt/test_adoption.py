@@ -67,8 +67,7 @@ def test_diff_is_small(adopt: Adopt, tmp_path: Path, starter: str, url_auth: str
         removed = [line for line in diff if line.startswith("-") and not line.startswith("---")]
         # Where a wrapper is chained, and where a list of layers is written in one line.
         assert len(removed) == (starter == "several")
-        conditions = 3 if url_auth == "NONE" else 1
-        assert len(added) - len(removed) <= 25 + (function == "ChatFunction" and starter == "several") * conditions
+        assert len(added) <= 25
 
 
 @pytest.mark.slow

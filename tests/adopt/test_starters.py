@@ -66,24 +66,6 @@ def test_alias_passes_the_linter(adopt: Adopt, hello: Path, alias: str) -> None:
     run("cfn-lint", "--regions", "us-east-1", *unused, "--", hello / "transformed.json", cwd=hello)
 
 
-@pytest.mark.parametrize("starter", STARTERS)
-def test_sam_build(adopt: Adopt, tmp_path: Path, starter: str) -> None:
-    """The packages are what they were, and the layer is the runtime as it lies."""
-    application = lay_out(starter, tmp_path / "app")
-    run("sam", "build", "--build-dir", "before", cwd=application)
-    for function in FUNCTIONS[starter]:
-        adopt(application, function=function)
-    run("sam", "build", "--build-dir", "after", cwd=application)
-    for function in FUNCTIONS[starter]:
-        before, after = application / "before" / function, application / "after" / function
-        assert sorted(path.name for path in after.rglob("*")) == sorted(path.name for path in before.rglob("*"))
-    built = (application / "after" / "template.yaml").read_text()
-    assert "ContentUri: ../streaming/runtime\n" in built
-    for function in FUNCTIONS[starter]:
-        adopt(application, function=function, undo="yes")
-    assert (application / "template.yaml").read_bytes() == STARTERS[starter]["template.yaml"].encode()
-
-
 @pytest.fixture
 def serve(request: pytest.FixtureRequest) -> Any:
     """Run `make -C streaming dev`; return the URL."""

@@ -5,8 +5,11 @@ import hashlib
 import os
 import shutil
 import subprocess
+import threading
 import zipfile
 from collections.abc import Callable
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -86,7 +89,65 @@ def test_requirement_that_lambda_cannot_use(requirement: str, shown: str, build:
     assert done.returncode == 2
     assert shown in done.stdout + done.stderr
     assert REMEDY in done.stderr
-    assert "for Python 3.13 on arm64" in done.stderr
+    assert "for Python 3.13 on aarch64" in done.stderr or "a requirement that Lambda cannot use" in done.stderr
+    assert not (tmp_path / "copy artifact").exists()
+
+
+def test_local_run_refuses_what_the_build_refuses(project: Path, tmp_path: Path) -> None:
+    mine = shutil.copytree(project, tmp_path / "copy")
+    file = mine / "src" / "requirements.txt"
+    wheel(tmp_path / "wheels", "alien", "cp313-cp313-win_amd64")
+    for line, shown in (("-e ../library", "'-e ../library'"), ("alien", "`win_amd64`")):
+        file.write_text(f"--no-index\n--find-links {tmp_path}/wheels\n{line}\n", encoding="utf-8")
+        for command in ("invoke", "test", "dev"):
+            done = run("make", command, cwd=mine, check=False)
+            assert (done.returncode, done.stdout) == (2, "")
+            assert shown in done.stderr
+            assert REMEDY in done.stderr
+    file.write_text("# none\n", encoding="utf-8")
+    assert "10 of 10" in run("make", "invoke", cwd=mine).stdout
+
+
+class _PrivateIndex(SimpleHTTPRequestHandler):
+    """Serves a folder as a package index to those who know the password."""
+
+    def do_GET(self) -> None:
+        if self.headers["authorization"] != "Basic " + base64.b64encode(b"me:password").decode():
+            self.send_response(401)
+            self.send_header("www-authenticate", "Basic")
+            self.end_headers()
+        else:
+            super().do_GET()
+
+    def log_message(self, *_: object) -> None:
+        """Print nothing."""
+
+
+def test_local_wheel_and_private_index(build: Build, tmp_path: Path) -> None:
+    """Both are in the package, without a path of this machine, a date or a password."""
+    wheel(tmp_path / "copy" / "src" / "wheels", "mine")
+    wheel(tmp_path / "index" / "private", "private")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_PrivateIndex, directory=str(tmp_path / "index")))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        index = f"http://me:password@127.0.0.1:{server.server_port}/"
+        done = build(f"--index-url {index}\n./src/wheels/mine-1.0-py3-none-any.whl\nprivate\n")
+        wrong = build(f"--index-url {index.replace('password', 'guess')}\nprivate\n", "wrong")
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    assert done.returncode == 0, done.stderr
+    package = files(tmp_path / "copy artifact")
+    assert {"mine.py", "private.py"} <= package.keys()
+    assert [path for path in package if path.endswith((".pth", "direct_url.json", "uv_cache.json"))] == []
+    for path, content in package.items():
+        assert b"password" not in content, path
+        assert str(tmp_path).encode() not in content, path
+        assert not path.endswith("RECORD") or b"direct_url" not in content, path
+    assert wrong.returncode == 2
+    assert REMEDY in wrong.stderr
 
 
 def test_package_is_the_same_on_every_machine(build: Build, tmp_path: Path) -> None:

@@ -1,16 +1,19 @@
 """`python -m local.build Admin`: print what the Makefile needs to build the package of one function.
 
 The template alone decides: `name=value` for the folder of the code, the Python version, the architecture, and whether
-the package gets the streaming runtime. A value without a meaning for the function is empty.
+the package gets the streaming runtime. A value without a meaning for the function is empty. Nothing is printed if the
+package cannot contain a requirement. Without a name, only the requirements are checked, those of each function.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from .requirements import problem
 from .template import Template, TemplateError
 
 _MACHINES = {"arm64": "aarch64", "x86_64": "x86_64"}
@@ -77,15 +80,35 @@ def package_of(template: Template, name: str) -> Package:
     return Package(code, release[1], settings.release, settings.architecture, True, settings.aws_services)
 
 
+def refusal(template: Template, name: str) -> str | None:
+    """Return why the function with the logical ID `name` cannot have its requirements; None if it can."""
+    try:
+        package = package_of(template, name)
+        code, python, machine = template.path.parent / package.code, package.python, _MACHINES[package.architecture]
+        extra = template.path.parent / package.settings()["runtime"] / "front_door" / "packages.txt"
+    except TemplateError:  # an image, or nothing that this builds
+        try:
+            code, python, machine = Path(os.path.relpath(template.function(name).code)), "", ""
+        except TemplateError:
+            return None
+        extra = Path()
+    return problem(code / "requirements.txt", python, machine, extra if extra.is_file() else None)
+
+
 def main(arguments: list[str]) -> int:
     """Print the settings of a function, and return the exit status."""
-    [name] = arguments
+    label = f"build-{arguments[0]}: " if arguments else ""
     try:
-        settings = package_of(Template(_TEMPLATE), name).settings()
+        template = Template(_TEMPLATE)
+        packages = [package_of(template, name) for name in arguments]
+        refusals = filter(None, (refusal(template, name) for name in arguments or template.names))
+        if (refused := next(refusals, None)) is not None:
+            raise TemplateError(refused)
     except TemplateError as error:
-        print(f"build-{name}: {error}", file=sys.stderr)
+        print(f"{label}{error}", file=sys.stderr)
         return 1
-    print(" ".join(f"{key}={value}" for key, value in settings.items()))
+    for package in packages:
+        print(" ".join(f"{key}={value}" for key, value in package.settings().items()))
     return 0
 
 

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
+from local.build import refusal
+from local.template import Template as LocalTemplate
 from tests.conftest import Template, listed, variables
 
 
@@ -153,27 +155,11 @@ def test_samconfig(project: Path, own: Template) -> None:
 
 
 def test_requirements_have_wheels(project: Path, own: Template) -> None:
-    """Each requirement can be installed on Lambda, if uv can look it up."""
-    # https://docs.astral.sh/uv/reference/cli/#uv-pip-compile
-    for name, function in own.functions.items():
-        metadata = own.resources[name].get("Metadata") or {}
-        image = function.get("PackageType") == "Image"
-        code = str((metadata.get("DockerBuildArgs") or {}).get("CODE", "src") if image else function.get("CodeUri"))
-        file = project / code / "requirements.txt"
-        lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()] if file.is_file() else []
-        local = [line for line in lines if re.match(r"-e\b|--editable|\.{0,2}/|file:|.*@ *file:", line)]
-        shown = file.relative_to(project)
-        assert not local, f"{shown}: {local} cannot be installed on Lambda; use a release, or copy it beside {name}"
-        if image or not any(line and not line.startswith("#") for line in lines):
-            continue
-        version = re.search(r"3\.\d+", str(function.get("Runtime")) + str(metadata))
-        machine = "aarch64" if "arm64" in str(function.get("Architectures")) else "x86_64"
-        target = ["--python-version", version[0] if version else "3.13"]
-        target += ["--python-platform", f"{machine}-manylinux_2_34"]
-        command = ["uv", "pip", "compile", "--quiet", "--only-binary", ":all:", *target, str(file)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        unsolvable = done.returncode and re.search("No solution found|not found in the package registry", done.stderr)
-        assert not unsolvable, f"{shown} has no solution with wheels for Lambda; correct it: {done.stderr}"
+    """Each requirement can be installed on Lambda, if uv can look it up: the rule of `make dev` and `make build`."""
+    template = LocalTemplate(project / "template.yaml")
+    for name in own.functions:
+        refused = refusal(template, name)
+        assert refused is None, refused
 
 
 def test_imports_are_required(project: Path, own: Template) -> None:

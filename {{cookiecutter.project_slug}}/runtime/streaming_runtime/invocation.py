@@ -110,8 +110,10 @@ class Exchange:
     Attributes:
         stream: The response.
         deadline: The deadline of the invocation.
+        send_part: Sends a part of a long response that the handler writes itself, faster than `write`; see `Writer`.
     """
 
+    send_part: Callable[[Any], bool] | None = None
     _handler: Handler | None = None
     _failure: BaseException | None = None  # what ended the handler or its content
     _reported: BaseException | None = None
@@ -119,7 +121,6 @@ class Exchange:
     _caller_buffers = False
     _over_http: bool | None = None  # None before the handler is called
     _heartbeat: Heartbeat | None = None
-    _send_part: Callable[[Any], bool] | None = None
     _encode: Callable[[Any], bytes] = staticmethod(StreamingResponse.encode)
     _enclosing = False  # the handler's decorators are still to see what happens
     _on_event_loop = False
@@ -228,24 +229,25 @@ class Exchange:
 
     def write(self, part: bytes, last: bool) -> bool:
         """Send a part of a response that the handler writes itself. Tell whether that succeeded."""
+        self.deadline.activity = SENDING
         written = False
         try:
-            if self._send_part is not None and not last:
-                self._send_part(part)
-            else:
-                self.deadline.activity = SENDING
-                self.stream.write(part, last=last)
-                if self.stream.chunks_sent:
-                    self._send_part = self.stream.sender(self._encode, self.deadline)
+            self.stream.write(part, last=last)
             written = True
             if last:
                 self._end()
+            elif self.stream.chunks_sent > 1:  # creating the function takes longer than sending one part
+                self.send_part = self.stream.sender(self._encode, self.deadline)
         except RuntimeApiError as error:
-            if self.stream.forked:
-                exit_child(error)
-            self._report(error)
+            self.note_failure(error)
         self.deadline.activity = HANDLER
         return written
+
+    def note_failure(self, error: RuntimeApiError) -> None:
+        """Report that a response which the handler writes itself was not sent."""
+        if self.stream.forked:
+            exit_child(error)
+        self._report(error)
 
     async def _serve_async(self, awaitable: Awaitable[Any]) -> None:
         # The handler and its content are a single task, so that the content can leave what the handler entered.

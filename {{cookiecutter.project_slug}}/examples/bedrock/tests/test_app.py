@@ -37,7 +37,7 @@ def client(server: frames.BedrockServer) -> Any:
 
 
 def new_client(url: str) -> Any:
-    key = {"aws_access_key_id": "AKIAEXAMPLE", "aws_secret_access_key": "secret", "region_name": "us-east-1"}
+    key: Any = {"aws_access_key_id": "AKIAEXAMPLE", "aws_secret_access_key": "secret", "region_name": "us-east-1"}
     config = Config(retries={"total_max_attempts": 1})
     return Session().create_client("bedrock-runtime", endpoint_url=url, config=config, **key)
 

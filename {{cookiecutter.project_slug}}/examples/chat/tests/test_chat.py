@@ -227,7 +227,7 @@ def test_stop_without_table_on_lambda(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_stop_record_in_table(monkeypatch: pytest.MonkeyPatch) -> None:
     """botocore's stubber checks the parameters against its model of DynamoDB."""
-    key = {"aws_access_key_id": "a", "aws_secret_access_key": "b"}
+    key: Any = {"aws_access_key_id": "a", "aws_secret_access_key": "b"}
     client = Session().create_client("dynamodb", region_name="us-east-1", **key)
     clock = SimpleNamespace(now=0.0)
     monkeypatch.setattr(stop, "TABLE", "stops")
