@@ -27,14 +27,13 @@ NESTED = {"AWS::Serverless::Application": "Location", "AWS::CloudFormation::Stac
 WRAPPER = "AWS_LAMBDA_EXEC_WRAPPER"
 BOOTSTRAP = "/opt/bootstrap"
 IN_PACKAGE = "/var/task/bootstrap"
-API_SETTING = "STREAMING_RUNTIME_REST_API"
+BUFFERED_CALLERS = "STREAMING_RUNTIME_BUFFERED_CALLERS"
 STREAM = "RESPONSE_STREAM"
 # What AWS allows, as in a project.
 _LIMITS_FILE = Path(__file__).parents[2] / "{{cookiecutter.project_slug}}" / "local" / "aws_limits.toml"
 AWS_LIMITS = tomllib.loads(_LIMITS_FILE.read_text(encoding="utf-8"))
-# The bootstrap uses options of Python 3.11. Managed runtimes that have them:
+# The bootstrap uses options of Python 3.11.
 OLDEST_PYTHON = (3, 11)
-RUNTIMES = AWS_LIMITS["python"]["names"]
 MOST_LAYERS = AWS_LIMITS["layers"]["most"]
 # Seconds. A stream that takes longer is common.
 SHORT_TIMEOUT = 30
@@ -266,7 +265,7 @@ def _add_layer(template: Template, plan: Plan, wish: Wish) -> str:
     layer = template.runtime_layer(wish.layer_folder)
     if layer is None:
         layer = _free_name(template, "Resources", "StreamingRuntimeLayer", "StreamingRuntimeLayerVersion")
-        properties = {"ContentUri": wish.layer_folder, "CompatibleRuntimes": RUNTIMES, "RetentionPolicy": "Delete"}
+        properties = {"ContentUri": wish.layer_folder, "RetentionPolicy": "Delete"}
         plan.editor.add(("Resources",), {layer: {"Type": LAYER, "Properties": properties}})
         plan.shared.add(("Resources", layer))
     layers = template.layers(function)
@@ -309,8 +308,9 @@ def _add_variables(template: Template, plan: Plan, layer: str) -> None:
             plan.editor.chain(_variables(function), WRAPPER, BOOTSTRAP)
         else:
             variables |= {WRAPPER: BOOTSTRAP, CHAINED: current}
-    if _has_buffered_api(template, plan) and template.variable(function, API_SETTING) is None:
-        variables[API_SETTING] = "buffered"
+    buffered = "direct rest-api" if _has_buffered_api(template, plan) else "direct"
+    if template.variable(function, BUFFERED_CALLERS) is None:
+        variables[BUFFERED_CALLERS] = buffered
     if variables:
         plan.editor.add(_variables(function), variables)
 
@@ -329,7 +329,7 @@ def _has_buffered_api(template: Template, plan: Plan) -> bool:
     if STREAM in modes and {*modes} != {STREAM}:
         plan.notes.append(
             f"{plan.function} has Api events that stream and others that buffer. The runtime answers all of them for"
-            f" one kind, as {API_SETTING} says, so use one kind only."
+            f" one kind, as {BUFFERED_CALLERS} says, so use one kind only."
         )
     return any(mode != STREAM for mode in modes)
 

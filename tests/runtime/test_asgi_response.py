@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from tests.helpers.scripted_api import ACCEPTED, Answer, Event, Reset, due, even
 from streaming_runtime import AsgiHandler, StreamDeadlineExceeded
 from streaming_runtime.deadline import Deadline
 from streaming_runtime.event_loop import event_loop
+from streaming_runtime.runtime_api import RuntimeApiError
 
 pytestmark = pytest.mark.own_interpreter
 
@@ -272,8 +274,8 @@ def test_broken_connection_is_told(sandbox: Sandbox, ending: str, errors: list[s
     serve = f"""
         await send(START)
         try:
-            while True:
-                await send(part(b"marker"))
+            for number in range(10**9):
+                await send(part(b"marker" if number > 5 else b"x"))
         except OSError as error:
             print(error, (await receive())["type"], (await receive())["type"])
             try:
@@ -313,16 +315,17 @@ def test_failed_end_is_reported(sandbox: Sandbox, post: Answer | Reset, log: lis
 def test_forked_child_does_not_respond(sandbox: Sandbox, more: bool) -> None:
     serve = f"""
         await send(START)
-        await send(part(b"1"))
+        for number in (b"1", b"2", b"3"):
+            await send(part(number))
         child = os.fork()
         if not child:
             await send(part(b"child", {more}))
             os._exit(7)
         print("status", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-        await send(part(b"2", False))
+        await send(part(b"4", False))
     """
     ended = sandbox.run(code(serve), request())
-    assert ended.posts[0].raw.endswith(chunked(b"1", b"2"))
+    assert ended.posts[0].raw.endswith(chunked(b"1", b"2", b"3", b"4"))
     assert "status 1\n" in ended.output
     assert "a forked child of the function cannot respond" in ended.output
 
@@ -397,22 +400,35 @@ def test_deadline_ends_response(sandbox: Sandbox, serve: str) -> None:
 
 
 class Expiring:
-    """A writer of parts, whose deadline passes during a write."""
+    """A writer, whose deadline passes while it sends the part `last`."""
 
-    def __init__(self) -> None:
+    send_part: Callable[[bytes], bool] | None = None
+
+    def __init__(self, last: bytes) -> None:
         self.deadline = Deadline(0, lambda: None)
         self.parts: list[bytes] = []
+        self._last = last
 
     def start(self, metadata: bytes) -> None:
         self.parts.append(metadata)
 
     def write(self, part: bytes, last: bool) -> bool:
-        self.parts.append(part)
-        self.deadline.passed = True
+        self.send_part = self._send
+        self._send(part)
         return True
 
+    def _send(self, part: bytes) -> bool:
+        self.parts.append(part)
+        self.deadline.passed = part == self._last
+        return self.deadline.passed
 
-def test_deadline_during_a_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    def note_failure(self, error: RuntimeApiError) -> None:
+        raise error
+
+
+@pytest.mark.traced
+@pytest.mark.parametrize("sent", [[b"1"], [b"1", b"2"]], ids=["first part", "other part"])
+def test_deadline_during_a_write(monkeypatch: pytest.MonkeyPatch, sent: list[bytes]) -> None:
     monkeypatch.setattr(event_loop, "startup_hooks", [])
     monkeypatch.setattr(event_loop, "shutdown_hooks", [])
 
@@ -420,15 +436,38 @@ def test_deadline_during_a_write(monkeypatch: pytest.MonkeyPatch) -> None:
         if scope["type"] == "lifespan":
             return
         await send({"type": "http.response.start", "status": 200})
+        for body in sent[:-1]:
+            await send({"type": "http.response.body", "body": body, "more_body": True})
         with pytest.raises(StreamDeadlineExceeded):
-            await send({"type": "http.response.body", "body": b"1", "more_body": True})
+            await send({"type": "http.response.body", "body": sent[-1], "more_body": True})
         with pytest.raises(OSError, match="disconnected"):
-            await send({"type": "http.response.body", "body": b"2"})
+            await send({"type": "http.response.body", "body": b"late"})
 
-    writer = Expiring()
+    writer = Expiring(sent[-1])
     with pytest.raises(StreamDeadlineExceeded):
         asyncio.run(AsgiHandler(app).respond(function_url(), None, writer))
-    assert writer.parts[1:] == [b"1"]
+    assert writer.parts[1:] == sent
+
+
+class Broken(Expiring):
+    """A writer without a connection."""
+
+    def write(self, part: bytes, last: bool) -> bool:
+        return False
+
+
+def test_broken_connection_at_first_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_loop, "startup_hooks", [])
+    monkeypatch.setattr(event_loop, "shutdown_hooks", [])
+
+    async def app(scope: Message, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            return
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body", "body": b"1"})
+        pytest.fail("not reached")
+
+    asyncio.run(AsgiHandler(app).respond(function_url(), None, Broken(b"")))
 
 
 def test_deadline_before_the_response(sandbox: Sandbox) -> None:

@@ -106,6 +106,31 @@ def test_any_fault_anywhere(sandbox: Sandbox, fault: str, place: str, sent: byte
         assert ended.status == 1  # since the server closes the connection at the end of the script
 
 
+INTERRUPTS = {
+    "in the task": "signal.raise_signal(signal.SIGINT)",
+    "in the event loop": "asyncio.get_running_loop().call_soon(signal.raise_signal, signal.SIGINT)",
+}
+
+
+@pytest.mark.traced
+@pytest.mark.parametrize("interrupt", INTERRUPTS.values(), ids=list(INTERRUPTS))
+def test_interrupted_task_cleans_up(sandbox: Sandbox, interrupt: str) -> None:
+    code = f"""
+        import asyncio, signal
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        async def handler(event, context):
+            try:
+                {interrupt}
+                await asyncio.Event().wait()
+            finally:
+                print("cleaned up")
+        """
+    ended = sandbox.run(code, event(), SERVED)
+    assert "cleaned up" in ended.output
+    assert len(ended.posts) == 1
+    assert ended.status == -signal.SIGINT
+
+
 SWALLOWING = """
     from streaming_runtime import StreamingResponse
     def sync():

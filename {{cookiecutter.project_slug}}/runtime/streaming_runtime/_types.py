@@ -40,6 +40,7 @@ class Expiry(Protocol):
     """What a handler may know of its deadline."""
 
     passed: bool
+    activity: int
 
     def error(self) -> BaseException:
         """Return the exception to raise."""
@@ -47,6 +48,10 @@ class Expiry(Protocol):
 
 class Writer(Protocol):
     """Where a handler writes its response with HTTP metadata itself."""
+
+    #: Sends a part that is not the last one, faster than `write`, and tells whether the deadline has passed. It raises
+    #: RuntimeApiError, for `note_failure`. None until a response has more than one part.
+    send_part: Callable[[Any], bool] | None
 
     @property
     def deadline(self) -> Expiry:
@@ -57,3 +62,6 @@ class Writer(Protocol):
 
     def write(self, part: bytes, last: bool) -> bool:
         """Send a part of the body. Tell whether that succeeded; a failure was reported."""
+
+    def note_failure(self, error: Any) -> None:
+        """Report an error of `send_part`."""

@@ -15,14 +15,16 @@ from time import monotonic
 from urllib.parse import quote, unquote, urlencode
 
 from . import wire
+from .deadline import HANDLER
 from .event_loop import event_loop
 from .lifespan import Lifespan
 from .responses import StreamingResponse
+from .runtime_api import RuntimeApiError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
+    from typing import Any, NoReturn
 
     from ._types import Application, Message, Writer
 
@@ -88,7 +90,8 @@ class AsgiHandler:
         except (AttributeError, LookupError, TypeError, ValueError) as error:
             expected = "the event of a function URL (payload 2.0) or a REST API (1.0)"
             raise ValueError(f"AsgiHandler requires {expected}; reading this one failed with {error!r}") from error
-        await self.startup()
+        if self._lifespan is None or not self._lifespan.running:
+            await self.startup()
         assert self._lifespan is not None
         scope["state"], scope["aws.event"], scope["aws.context"] = self._lifespan.state.copy(), event, context
         return scope, body
@@ -140,7 +143,7 @@ class _Cycle:
         self._complete = False  # the application has sent the last part
         self._over = False  # the response has ended, completely or not
         self._disconnects = 0  # messages about it
-        self._changed = asyncio.Event()
+        self._changed: asyncio.Event | None = None  # once something waits
 
     def _start(self, status: int, headers: dict[str, str], cookies: list[str]) -> None:
         """Prepare the response. A subclass does."""
@@ -192,11 +195,13 @@ class _Cycle:
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         while not condition():
+            self._changed = self._changed or asyncio.Event()
             await self._changed.wait()
 
     def _notify(self) -> None:
-        self._changed.set()
-        self._changed.clear()
+        if self._changed is not None:
+            self._changed.set()
+            self._changed.clear()
 
     def _finish(self) -> None:
         self._over = True
@@ -210,20 +215,30 @@ class _Response(_Cycle):
         super().__init__(scope, body)
         self._writer = writer
         self._disconnected = False
-        self._grace_period = asyncio.timeout(None)
+        self._task = asyncio.current_task()
+        self._grace_timer: asyncio.TimerHandle | None = None
+        self._expired = False  # the grace period
+        self._send_part: Callable[[bytes], bool] | None = None
         self._turn_end = monotonic() + _TURN
 
     async def run(self, app: Application) -> None:
         """Run the application until it has ended, with its background tasks."""
+        assert self._task is not None
+        cancelling = self._task.cancelling()
         failure: BaseException | None = None
         try:
-            async with self._grace_period:
-                await app(self._scope, self._receive, self._send)
+            await app(self._scope, self._receive, self._send)
+        except asyncio.CancelledError:
+            if not self._expired or self._task.cancelling() > cancelling + 1:
+                raise
         except Exception as error:
-            if not (isinstance(error, TimeoutError) and self._grace_period.expired()):
-                failure = _actual(error)
+            failure = _actual(error)
         finally:
             self._finish()
+            if self._grace_timer is not None:
+                self._grace_timer.cancel()
+            if self._expired:
+                self._task.uncancel()
         if failure is not None and not isinstance(failure, _Disconnected):
             raise failure
         if not (self._complete or self._disconnected):
@@ -235,21 +250,60 @@ class _Response(_Cycle):
     def _start(self, status: int, headers: dict[str, str], cookies: list[str]) -> None:
         self._writer.start(wire.http_metadata(status, headers, cookies))
 
+    def _expire(self) -> None:
+        assert self._task is not None
+        self._expired = True
+        self._task.cancel()
+
+    async def _send(self, message: Message) -> None:
+        send_part = self._send_part
+        if (
+            send_part is not None
+            and message["type"] == "http.response.body"
+            and type(part := message.get("body")) is bytes
+            and message.get("more_body")
+            and not self._writer.deadline.passed
+        ):  # most parts of a long stream: the calls below would take longer than the system needs to send them
+            try:
+                late = send_part(part)
+            except RuntimeApiError as error:
+                self._writer.note_failure(error)
+                self._disconnect()
+            if late or monotonic() > self._turn_end:
+                await self._yield()
+        else:
+            await super()._send(message)
+
     async def _deliver(self, part: bytes, last: bool) -> None:
         self._complete = last
         if not self._writer.write(part, last):
-            self._disconnected = True
-            self._finish()
-            self._grace_period.reschedule(asyncio.get_running_loop().time() + _GRACE_PERIOD)
-            raise _Disconnected
+            self._disconnect()
         if last:
             self._finish()
-        elif self._writer.deadline.passed:
-            await asyncio.sleep(0)  # let the event loop deliver a pending cancellation
-            raise self._writer.deadline.error()
-        elif monotonic() > self._turn_end:
-            await asyncio.sleep(0)
-            self._turn_end = monotonic() + _TURN
+        else:
+            self._send_part = None if self._bodiless else self._writer.send_part
+            if self._writer.deadline.passed or monotonic() > self._turn_end:
+                await self._yield()
+
+    async def _yield(self) -> None:
+        """Let others on the event loop run. Raises at the deadline."""
+        deadline = self._writer.deadline
+        deadline.activity = HANDLER
+        await asyncio.sleep(0)  # this also delivers a pending cancellation
+        if deadline.passed:
+            raise deadline.error()
+        self._turn_end = monotonic() + _TURN
+
+    def _finish(self) -> None:
+        self._send_part = None
+        super()._finish()
+
+    def _disconnect(self) -> NoReturn:
+        """Give the application time to end, and raise in its `send`."""
+        self._disconnected = True
+        self._finish()
+        self._grace_timer = asyncio.get_running_loop().call_later(_GRACE_PERIOD, self._expire)
+        raise _Disconnected
 
 
 class _Content(_Cycle):

@@ -45,6 +45,7 @@ class EventLoop:
         """
         # Imported here: importing asyncio takes longer than starting the runtime, and only async handlers need it.
         import asyncio
+        from contextlib import suppress
 
         if self._runner is None:
             runner = asyncio.Runner()
@@ -60,13 +61,19 @@ class EventLoop:
                     os.close(number)
             self._runner = runner
 
-        async def watched() -> Any:
-            if deadline is not None:
-                deadline.watch(asyncio.get_running_loop(), asyncio.current_task())
-            return await coroutine
-
+        # Not by `Runner.run`, which replaces the handler of SIGINT at the start and at the end of each run.
+        loop = self._runner.get_loop()
+        task = loop.create_task(coroutine, context=context)
+        if deadline is not None:
+            deadline.watch(loop, task)
         try:
-            return self._runner.run(watched(), context=context)
+            return loop.run_until_complete(task)
+        except KeyboardInterrupt:
+            if not task.done():  # the signal interrupted the event loop rather than the task, which must clean up
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    loop.run_until_complete(task)
+            raise
         finally:
             if deadline is not None:
                 deadline.release()

@@ -22,6 +22,7 @@ class Lifespan:
     Attributes:
         loop: The event loop.
         state: What the application stores for its requests.
+        running: Whether the application is ready for requests on the running event loop.
     """
 
     def __init__(self, app: Application) -> None:
@@ -32,6 +33,10 @@ class Lifespan:
         self._begun = self._stop_received = False
         self._failure: BaseException | None = None
         self._task = asyncio.create_task(self._run(app))
+
+    @property
+    def running(self) -> bool:
+        return self._started.is_set() and self._failure is None and self.loop is asyncio.get_running_loop()
 
     async def startup(self) -> None:
         """Wait until the application is ready.

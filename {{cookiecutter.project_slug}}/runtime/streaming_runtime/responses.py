@@ -84,9 +84,7 @@ class StreamingResponse:
         Raises:
             ValueError: Lambda would reject one of them.
         """
-        headers = {wire.check_header_name(name).lower(): value for name, value in self.headers.items()}
-        cookies = [headers.pop("set-cookie")] if "set-cookie" in headers else []
-        return wire.http_metadata(self.status_code, headers, [*self.cookies, *cookies])
+        return wire.http_metadata(self.status_code, self.headers, self.cookies)
 
     @staticmethod
     def encode(item: Item) -> bytes:

@@ -73,31 +73,34 @@ def last_chunk(trailers: Iterable[tuple[str, str]]) -> bytes:
     return "\r\n".join(["0", *lines, "\r\n"]).encode("latin-1")
 
 
-class _LastMetadata:
-    """The metadata encoded last: most responses of a function have the same, and each encodes it twice."""
-
-    key: object = None
-    encoded = b""
-
-
-_last_metadata = _LastMetadata()
+# Most responses of a function have the same metadata, and each encodes it twice.
+_encoded_metadata: dict[object, bytes] = {}
+_ENCODED_METADATA = 16  # entries at most
 
 
 def http_metadata(status_code: int, headers: Mapping[str, str], cookies: Sequence[str]) -> bytes:
     """Encode the JSON object that starts a response of type `HTTP_INTEGRATION_RESPONSE`, without the delimiter.
 
+    Names become lower-case, and a ``set-cookie`` header becomes the last cookie.
+
     Raises:
         ValueError: A status, header or cookie is invalid, or together they exceed `METADATA_LIMIT` bytes.
     """
-    key = (status_code, [*headers.items()], [*cookies])
-    if key == _last_metadata.key:
-        return _last_metadata.encoded
+    key = (status_code, tuple(headers.items()), tuple(cookies))
+    try:
+        cached = _encoded_metadata.get(key)
+    except TypeError:  # a value that cannot be hashed is not text either
+        cached = None
+    if cached is not None:
+        return cached
     if not isinstance(status_code, int) or not 200 <= status_code <= 599:
         raise ValueError(f"status code must be an int from 200 to 599, not {status_code!r}")
-    checked = {check_header_name(name): check_header_value(name, value) for name, value in headers.items()}
+    checked = {check_header_name(name).lower(): value for name, value in headers.items()}
+    if "set-cookie" in checked:
+        cookies = [*cookies, checked.pop("set-cookie")]
     metadata: dict[str, object] = {
         "statusCode": int(status_code),
-        "headers": checked,
+        "headers": {name: check_header_value(name, value) for name, value in checked.items()},
         # Always, even if empty: the emulator of cargo-lambda requires it.
         "cookies": [check_header_value("set-cookie", cookie) for cookie in cookies],
     }
@@ -105,7 +108,9 @@ def http_metadata(status_code: int, headers: Mapping[str, str], cookies: Sequenc
     size = len(encoded) + len(METADATA_DELIMITER)
     if size > METADATA_LIMIT:
         raise ValueError(f"status, headers and cookies take {size} bytes; Lambda allows at most {METADATA_LIMIT}")
-    _last_metadata.key, _last_metadata.encoded = key, encoded
+    if len(_encoded_metadata) == _ENCODED_METADATA:
+        _encoded_metadata.clear()
+    _encoded_metadata[key] = encoded
     return encoded
 
 
