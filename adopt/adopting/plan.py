@@ -224,6 +224,12 @@ def _refuse_package(template: Template, function: str, wish: Wish) -> None:
             f"{function} has InlineCode, which `sam build` and local tools cannot run. Move the code to a file, give"
             " its folder as CodeUri, then run this again"
         )
+    if template.property(function, "DurableConfig") is not None:
+        # Seen in version 3.0.0 of AWS's package for it, aws-durable-execution-sdk-python.
+        raise Refusal(
+            f"{function} is a durable function (DurableConfig), whose result is stored as JSON when the handler has"
+            " returned, so it cannot be streamed. Stream from a second function, and adopt that one"
+        )
     runtime = template.property(function, "Runtime")
     version = re.fullmatch(r"python(\d+)\.(\d+)", runtime) if isinstance(runtime, str) else None
     if isinstance(runtime, str) and version is None:
