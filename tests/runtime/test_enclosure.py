@@ -182,6 +182,22 @@ def test_retry_before_the_first_byte(sandbox: Sandbox) -> None:
     assert outcome(sandbox.run(decorated(body), event(b'"before"'))) == ("response", b"onetwo", "")
 
 
+def test_decorated_during_an_invocation(sandbox: Sandbox) -> None:
+    """A handler that imports the decorated function when it is called encloses the first stream too."""
+    code = """
+        from streaming_runtime import StreamingResponse
+        def handler(event, context):
+            from later_module import inner
+            return inner(event, context)
+        """
+    inner = PREAMBLE + "inner = watched(streaming(lambda event, _: items(event)))\n"
+    (sandbox.task / "later_module.py").write_text(inner, encoding="utf-8")
+    ended = sandbox.run(code, event(b'"a"'), event(b'"b"'))
+    assert ended.bodies == [b"onetwo"] * 2, ended.errors
+    seen = [line.partition(" ")[0] for line in ended.output.splitlines()]
+    assert seen == ["enter", "begin", "end", "returned", "exit"] * 2
+
+
 def test_second_call_is_refused(sandbox: Sandbox) -> None:
     body = "        handler(event, context)\n        return handler(event, context)\n"
     ended = sandbox.run(decorated(body), event(b'"whole"'))

@@ -62,27 +62,6 @@ class StreamDeadlineExceeded(BaseException):
     thread: Sequence[Frame] = ()
 
 
-class _DeadlineForDecorators(StreamDeadlineExceeded, Exception):
-    """The deadline as the decorators of a handler see it, most of which look for `Exception` alone."""
-
-
-_DeadlineForDecorators.__name__ = _DeadlineForDecorators.__qualname__ = StreamDeadlineExceeded.__name__
-
-
-def as_exception(error: BaseException) -> BaseException:
-    """Return an `Exception` in place of a deadline that has left the handler; any other error unchanged."""
-    if type(error) is not StreamDeadlineExceeded:
-        return error
-    late = _DeadlineForDecorators(*error.args).with_traceback(error.__traceback__)
-    late.thread = error.thread
-    late.__cause__, late.__context__, late.__suppress_context__ = (
-        error.__cause__,
-        error.__context__,
-        error.__suppress_context__,
-    )
-    return late
-
-
 class Deadline:
     """The deadline of one invocation, in force within its ``with`` block.
 

@@ -72,6 +72,18 @@ def decorators(handler: Handler) -> list[str]:
     return [_name(link) for link, _ in pairwise(_links(handler))]
 
 
+def consumed(generator: Any, handler: Any) -> RuntimeFault:
+    """Return the error for a generator that was read before its items were to be sent.
+
+    Args:
+        generator: The generator.
+        handler: The handler that returned it.
+    """
+    names = " or ".join(decorators(handler)) or "code that records what the handler returns"
+    problem = f"'{generator.__name__}' was already read when its items were to be sent, probably by {names}"
+    return RuntimeFault("Runtime.StreamConsumed", f"{problem}: {remedy(handler)}", location(generator))
+
+
 def remedy(handler: Handler) -> str:
     """Return what to do so that decorators see the stream of `handler`."""
     name = getattr(_links(handler)[-1], "__name__", "handler")

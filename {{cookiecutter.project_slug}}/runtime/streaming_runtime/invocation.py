@@ -7,9 +7,9 @@ from contextvars import copy_context
 
 from . import errors, logs, wire
 from .context import make_context
-from .deadline import HANDLER, IDLE, SENDING, Deadline, as_exception
+from .deadline import HANDLER, IDLE, SENDING, Deadline
 from .event_loop import event_loop
-from .marshalling import caller_buffers, decode_event, reply_to, streams
+from .marshalling import caller_buffers, decode_event, reply_to
 from .response_stream import ResponseStream
 from .responses import StreamingResponse
 from .runtime_api import RuntimeApiError
@@ -47,7 +47,7 @@ def serve(api: RuntimeApi, handler: Handler, invocation: Invocation, metrics: Me
     else:
         os.environ.pop("_X_AMZN_TRACE_ID", None)
 
-    exchange = Exchange(api, invocation)
+    exchange = current.exchange_type(api, invocation)
     try:
         # In its own context: an invocation must not see the context variables of another.
         copy_context().run(exchange.run, handler)
@@ -76,29 +76,16 @@ def exit_child(error: BaseException | None) -> None:
     os._exit(status)
 
 
-class Streamed(dict):  # type: ignore[type-arg]  # `Any` does not exist at run time
-    """What the decorators of a handler see of a response that was sent: its status, and how much was streamed.
-
-    It is a dict with ``statusCode``, because that is what libraries look for. It cannot be changed: it is too late.
-    """
-
-    def __setitem__(self, name: str, _value: object) -> None:
-        """Refuse a change.
-
-        Raises:
-            TypeError: Always.
-        """
-        raise TypeError(f"cannot set {name!r}: the response was sent; set it in the handler, below @streaming")
-
-
 class _Current:
     """The invocation that the process serves.
 
     Attributes:
         exchange: Its event and response; None between invocations.
+        exchange_type: The type of that. `streaming` sets another one.
     """
 
     exchange: Exchange | None = None
+    exchange_type: type[Exchange]
 
 
 current = _Current()
@@ -122,10 +109,7 @@ class Exchange:
     _over_http: bool | None = None  # None before the handler is called
     _heartbeat: Heartbeat | None = None
     _encode: Callable[[Any], bytes] = staticmethod(StreamingResponse.encode)
-    _enclosing = False  # the handler's decorators are still to see what happens
     _on_event_loop = False
-    _value: Any = None  # of the enclosed handler, unless it is a stream
-    _streamed: Streamed | None = None
 
     def __init__(self, api: RuntimeApi, invocation: Invocation) -> None:
         self.stream = ResponseStream(api, invocation)
@@ -146,77 +130,35 @@ class Exchange:
             finally:
                 current.exchange = None
 
-    def enclose(self, function: Handler, event: Any, context: Any) -> Any:
-        """Call `function` and send what it streams, before the decorators around this call see its end.
-
-        Returns:
-            A `Streamed`, or what `function` returned unless that is a stream. On a running event loop, an awaitable.
-
-        Raises:
-            RuntimeError: A response was already sent.
-            BaseException: Anything that `function` and its stream raise.
-        """
-        if self.stream.started:
-            raise RuntimeError("the handler was called again after its response was sent")
-        if self._on_event_loop:
-            return self._enclose_async(function, event, context)
-        with _Enclosure(self):
-            self._call(function, (event, context))
-        return self._outcome()
-
-    async def _enclose_async(self, function: Handler, event: Any, context: Any) -> Any:
-        with _Enclosure(self):
-            result: Any = None
-            respond = _own_response(function)
-            with self._handler_section:
-                if respond is not None:
-                    result = respond(function, event, context, self)
-                else:
-                    result = function(event, context)
-                    if not hasattr(type(result), "__await__"):
-                        self._prepare(result)
-            if respond is not None:
-                await self._respond(result)
-            elif hasattr(type(result), "__await__"):
-                await self._serve_async(result)
-            elif self._is_async(result):
-                await self._send_async(result)
-            self._send_sync(result)
-        return self._outcome()
-
-    def _outcome(self) -> Any:
-        error, self._reply = self._failure, None
-        if error is not None:
-            if not self.stream.ended:  # a decorator may answer instead
-                self._failure = None
-            self._encode = StreamingResponse.encode
-            raise error
-        return self._value if self._streamed is None else self._streamed
-
     def _call(self, handler: Handler, arguments: tuple[Any, Any] | None = None) -> None:
+        # Each call of a function here would be a measurable part of an invocation with a single chunk.
         result: Any = None
-        respond = _own_response(handler)
+        is_awaitable = False
+        respond = None if type(handler) is _FUNCTION else own_response(handler)
         with self._handler_section:
-            event, context = arguments or self._arguments()
+            if arguments is None:
+                event = decode_event(self._invocation)
+                self._caller_buffers = caller_buffers(event)
+                self._over_http = type(event) is dict and "requestContext" in event
+                context: Any = make_context(self._invocation)
+            else:
+                event, context = arguments
             if respond is not None:
                 result = respond(handler, event, context, self)
             else:
                 result = handler(event, context)
-                if not hasattr(type(result), "__await__"):
+                is_awaitable = hasattr(type(result), "__await__")
+                if not is_awaitable:
                     self._prepare(result)
         if respond is not None and self._failure is None:
             self._run_async(self._respond(result))
-        elif hasattr(type(result), "__await__"):
+        elif is_awaitable:
             self._run_async(self._serve_async(result))
+            self._send_sync(result)
         elif self._is_async(result):
             self._run_async(self._send_async(result))
-        self._send_sync(result)
-
-    def _arguments(self) -> tuple[Any, Any]:
-        event = decode_event(self._invocation)
-        self._caller_buffers = caller_buffers(event)
-        self._over_http = type(event) is dict and "requestContext" in event
-        return event, make_context(self._invocation)
+        elif self._reply is not None and self._failure is None:
+            self._send(self._reply.items)
 
     async def _respond(self, response: Awaitable[None]) -> None:
         with self._handler_section:
@@ -259,20 +201,14 @@ class Exchange:
             await self._send_async(result)
 
     def _prepare(self, result: Any) -> None:
-        if self._enclosing:
-            if not streams(result):
-                self._value = result
-                return
-        elif self.stream.ended:  # the handler is a decorated one, which has responded
-            if self._failure is None and result is not self._streamed:
-                logs.warn(
-                    f"ignored what a decorator returned after the response was sent: {type(result).__name__}; "
-                    "put it below @streaming to change the response"
-                )
-            return
         reply = reply_to(result, self._caller_buffers)
-        if getattr(reply.items, "gi_frame", reply) is None or getattr(reply.items, "ag_frame", reply) is None:
-            raise self._consumed(reply.items)
+        frame = getattr(reply.items, "gi_frame", reply)
+        if frame is reply:  # not a generator
+            frame = getattr(reply.items, "ag_frame", reply)
+        if frame is None:
+            from .decorators import consumed
+
+            raise consumed(reply.items, self._handler)
         if result is None and self._over_http:
             self._warn_of_none()
         self.stream.prepare(reply.content_type, reply.metadata)
@@ -286,15 +222,6 @@ class Exchange:
                 self.deadline.activity = IDLE  # a heartbeat that was started must be stored, so that it can be stopped
                 self._heartbeat = Heartbeat(self.stream, reply.response.ping)
         self._reply = reply
-
-    def _consumed(self, generator: Any) -> errors.RuntimeFault:
-        from .decorators import decorators, remedy
-
-        assert self._handler is not None
-        names = " or ".join(decorators(self._handler)) or "code that records what the handler returns"
-        problem = f"'{generator.__name__}' was already read when its items were to be sent, probably by {names}"
-        message = f"{problem}: {remedy(self._handler)}"
-        return errors.RuntimeFault("Runtime.StreamConsumed", message, errors.location(generator))
 
     def _warn_of_none(self) -> None:
         line = " ".join(errors.location(self._handler)).strip().partition("\n")[0]
@@ -400,16 +327,11 @@ class Exchange:
     def _end(self) -> None:
         if self.stream.forked:
             exit_child(None)
-        self._stop_heartbeat()
+        if self._heartbeat is not None:
+            self._stop_heartbeat()
         if self.stream.ended:
             raise RuntimeApiError("the response was aborted")
         self.stream.end()
-        if self._enclosing:
-            self._streamed = self._summary()
-
-    def _summary(self) -> Streamed:
-        sent = {"bytes": self.stream.bytes_sent, "chunks": self.stream.chunks_sent}
-        return Streamed(statusCode=self.stream.status_code, streamed=sent)
 
     def _stop_heartbeat(self) -> None:
         if self._heartbeat is not None:
@@ -417,25 +339,17 @@ class Exchange:
             self._heartbeat = None
 
     def _report(self, error: BaseException) -> bool:
-        """Log `error`, and report it to Lambda. Returns False if it must end the process.
-
-        Before the first byte, an error of an enclosed stream is only kept: a decorator may answer it.
-        """
+        """Log `error`, and report it to Lambda. Returns False if it must end the process."""
         if error is not self._reported:
-            error = self.deadline.settle(error)
-            if self._enclosing:
-                self._stop_heartbeat()
-                error = as_exception(error)
-            first = self._failure is None
-            if first:
-                self._failure = error
-            if self.stream.started or not self._enclosing:
-                self._reported = error
-                self._send_report(error)
-            elif not first:
-                logs.error(errors.report(error, self._invocation.request_id))
+            self._fail(self.deadline.settle(error))
         # Use type(error): an exception can override `__class__`.
         return not issubclass(type(error), (SystemExit, KeyboardInterrupt))
+
+    def _fail(self, error: BaseException) -> None:
+        if self._failure is None:
+            self._failure = error
+        self._reported = error
+        self._send_report(error)
 
     def _send_report(self, error: BaseException) -> None:
         disconnected = issubclass(type(error), RuntimeApiError)
@@ -468,20 +382,7 @@ class Exchange:
             self.stream.write(response.final_chunk(report))
 
 
-class _Enclosure:
-    """A block inside the handler's call in which its stream is sent."""
-
-    __slots__ = ("_exchange",)
-
-    def __init__(self, exchange: Exchange) -> None:
-        self._exchange = exchange
-
-    def __enter__(self) -> None:
-        self._exchange._enclosing = True
-
-    def __exit__(self, *_: object) -> None:
-        self._exchange._enclosing = False
-        self._exchange.deadline.activity = HANDLER  # the handler's decorators follow
+current.exchange_type = Exchange
 
 
 class _HandlerSection:
@@ -504,7 +405,10 @@ class _HandlerSection:
         return error is not None and self._report(error)
 
 
-def _own_response(handler: Handler) -> Any:
+_FUNCTION: type = type(exit_child)
+
+
+def own_response(handler: Handler) -> Any:
     """Return how `handler` writes its response itself: see `AsgiHandler.respond`. None if it does not."""
     return getattr(getattr(type(handler), "__call__", None), "respond", None)  # noqa: B004
 
