@@ -47,6 +47,8 @@ def workspace(context: dict[str, Any]) -> str:
     Raises:
         FailedHookException: It cannot be done, or the user does not want it.
     """
+    # The hook runs in another folder, where a relative path to a checkout would lead elsewhere.
+    context["_repo_dir"] = str(Path(context["_repo_dir"]).resolve())
     job_module = load_package(Path(__file__).parent).job
     options = _command_line()
     try:

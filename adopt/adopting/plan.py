@@ -27,14 +27,13 @@ NESTED = {"AWS::Serverless::Application": "Location", "AWS::CloudFormation::Stac
 WRAPPER = "AWS_LAMBDA_EXEC_WRAPPER"
 BOOTSTRAP = "/opt/bootstrap"
 IN_PACKAGE = "/var/task/bootstrap"
-API_SETTING = "STREAMING_RUNTIME_REST_API"
+BUFFERED_CALLERS = "STREAMING_RUNTIME_BUFFERED_CALLERS"
 STREAM = "RESPONSE_STREAM"
 # What AWS allows, as in a project.
 _LIMITS_FILE = Path(__file__).parents[2] / "{{cookiecutter.project_slug}}" / "local" / "aws_limits.toml"
 AWS_LIMITS = tomllib.loads(_LIMITS_FILE.read_text(encoding="utf-8"))
-# The bootstrap uses options of Python 3.11. Managed runtimes that have them:
+# The bootstrap uses options of Python 3.11.
 OLDEST_PYTHON = (3, 11)
-RUNTIMES = AWS_LIMITS["python"]["names"]
 MOST_LAYERS = AWS_LIMITS["layers"]["most"]
 # Seconds. A stream that takes longer is common.
 SHORT_TIMEOUT = 30
@@ -225,6 +224,12 @@ def _refuse_package(template: Template, function: str, wish: Wish) -> None:
             f"{function} has InlineCode, which `sam build` and local tools cannot run. Move the code to a file, give"
             " its folder as CodeUri, then run this again"
         )
+    if template.property(function, "DurableConfig") is not None:
+        # Seen in version 3.0.0 of AWS's package for it, aws-durable-execution-sdk-python.
+        raise Refusal(
+            f"{function} is a durable function (DurableConfig), whose result is stored as JSON when the handler has"
+            " returned, so it cannot be streamed. Stream from a second function, and adopt that one"
+        )
     runtime = template.property(function, "Runtime")
     version = re.fullmatch(r"python(\d+)\.(\d+)", runtime) if isinstance(runtime, str) else None
     if isinstance(runtime, str) and version is None:
@@ -266,7 +271,7 @@ def _add_layer(template: Template, plan: Plan, wish: Wish) -> str:
     layer = template.runtime_layer(wish.layer_folder)
     if layer is None:
         layer = _free_name(template, "Resources", "StreamingRuntimeLayer", "StreamingRuntimeLayerVersion")
-        properties = {"ContentUri": wish.layer_folder, "CompatibleRuntimes": RUNTIMES, "RetentionPolicy": "Delete"}
+        properties = {"ContentUri": wish.layer_folder, "RetentionPolicy": "Delete"}
         plan.editor.add(("Resources",), {layer: {"Type": LAYER, "Properties": properties}})
         plan.shared.add(("Resources", layer))
     layers = template.layers(function)
@@ -309,8 +314,9 @@ def _add_variables(template: Template, plan: Plan, layer: str) -> None:
             plan.editor.chain(_variables(function), WRAPPER, BOOTSTRAP)
         else:
             variables |= {WRAPPER: BOOTSTRAP, CHAINED: current}
-    if _has_buffered_api(template, plan) and template.variable(function, API_SETTING) is None:
-        variables[API_SETTING] = "buffered"
+    buffered = "direct rest-api" if _has_buffered_api(template, plan) else "direct"
+    if template.variable(function, BUFFERED_CALLERS) is None:
+        variables[BUFFERED_CALLERS] = buffered
     if variables:
         plan.editor.add(_variables(function), variables)
 
@@ -329,7 +335,7 @@ def _has_buffered_api(template: Template, plan: Plan) -> bool:
     if STREAM in modes and {*modes} != {STREAM}:
         plan.notes.append(
             f"{plan.function} has Api events that stream and others that buffer. The runtime answers all of them for"
-            f" one kind, as {API_SETTING} says, so use one kind only."
+            f" one kind, as {BUFFERED_CALLERS} says, so use one kind only."
         )
     return any(mode != STREAM for mode in modes)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +27,8 @@ def adopt(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Adopt:
     ) -> subprocess.CompletedProcess[str]:
         given = [f"{option}={answer}" for option, answer in answers.items()]
         quiet = ("--no-input",) if prompted is None else ()
-        command = ("cookiecutter", template, "--default-config", "--directory", "adopt", *quiet, *given)
+        checkout = os.path.relpath(template, application)
+        command = ("cookiecutter", checkout, "--default-config", "--directory", "adopt", *quiet, *given)
         return run(*command, cwd=application, check=check, answers=prompted or "", HOME=str(home))
 
     return adopt

@@ -12,7 +12,6 @@ from adopt.adopting.plan import Wish, make_plan
 
 #: The function that is adopted where nothing else is said.
 FUNCTION = "HelloFunction"
-RUNTIMES = ["python3.11", "python3.12", "python3.13", "python3.14"]
 
 
 @dataclass
@@ -56,7 +55,7 @@ def expected(before: dict[str, Any], function: str = FUNCTION) -> dict[str, Any]
     resources = after["Resources"]
     properties = resources[function]["Properties"]
     if "StreamingRuntimeLayer" not in resources:
-        layer = {"ContentUri": "streaming/runtime", "CompatibleRuntimes": RUNTIMES, "RetentionPolicy": "Delete"}
+        layer = {"ContentUri": "streaming/runtime", "RetentionPolicy": "Delete"}
         resources["StreamingRuntimeLayer"] = {"Type": "AWS::Serverless::LayerVersion", "Properties": layer}
     properties["Layers"] = [*(properties.get("Layers") or []), {"Ref": "StreamingRuntimeLayer"}]
     properties["Environment"] = environment = properties.get("Environment") or {}
@@ -66,8 +65,8 @@ def expected(before: dict[str, Any], function: str = FUNCTION) -> dict[str, Any]
     variables["AWS_LAMBDA_EXEC_WRAPPER"] = "/opt/bootstrap"
     if wrapper is not None:
         variables["STREAMING_RUNTIME_EXEC_WRAPPER"] = wrapper
-    if any(event["Type"] == "Api" for event in properties.get("Events", {}).values()):
-        variables["STREAMING_RUNTIME_REST_API"] = "buffered"
+    has_api = any(event["Type"] == "Api" for event in properties.get("Events", {}).values())
+    variables["STREAMING_RUNTIME_BUFFERED_CALLERS"] = "direct rest-api" if has_api else "direct"
     condition = {"Condition": resources[function]["Condition"]} if "Condition" in resources[function] else {}
     url = {"TargetFunctionArn": {"GetAtt": f"{function}.Arn"}, "AuthType": "AWS_IAM", "InvokeMode": "RESPONSE_STREAM"}
     resources[f"{function}Url"] = {"Type": "AWS::Lambda::Url", **condition, "Properties": url}

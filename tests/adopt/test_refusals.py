@@ -69,6 +69,7 @@ CASES = (
     Case("custom", with_runtime("provided.al2023"), "provided.al2023", "root of the package"),
     Case("image", IMAGE, "container image", 'ENTRYPOINT ["/var/task/bootstrap"]'),
     Case("inline", with_property("InlineCode: |", "  x"), "InlineCode", "Move the code to a file"),
+    Case("durable", with_property("DurableConfig: {ExecutionTimeout: 60}"), "durable function", "second function"),
     Case("adapter", with_property("Layers: ['arn:x:layer:LambdaAdapterLayerX86:25']"), "Web Adapter", "Remove it"),
     Case(
         "bootstrap", with_variables("AWS_LAMBDA_EXEC_WRAPPER: /opt/bootstrap"), "another layer", "Remove the variable"

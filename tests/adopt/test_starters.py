@@ -209,13 +209,13 @@ URL, LOCAL = http_event("a1.lambda-url.us-east-1.on.aws"), http_event("a1")
 
 @pytest.mark.parametrize(
     ("event", "buffers"),
-    [(REST, True), (BALANCER, True), (API, True), (CUSTOM, True), (URL, False), (LOCAL, False), (b"{}", False)],
+    [(REST, True), (BALANCER, True), (API, True), (CUSTOM, True), (URL, False), (LOCAL, False), (b"{}", True)],
 )
 def test_dict_for_an_api_that_buffers(adopt: Adopt, hello: Path, event: bytes, buffers: bool) -> None:
-    """API Gateway answers HTTP metadata with a 502 unless it streams."""
+    """API Gateway answers HTTP metadata with a 502 unless it streams, and Step Functions read JSON only."""
     adopt(hello, function=HELLO)
     template = (hello / "template.yaml").read_text()
-    assert "STREAMING_RUNTIME_REST_API: buffered\n" in template
+    assert 'STREAMING_RUNTIME_BUFFERED_CALLERS: "direct rest-api"\n' in template
     runtime, code = hello / "streaming" / "runtime", hello / "hello_world"
-    body = invoke(runtime, code, event, STREAMING_RUNTIME_REST_API="buffered")
+    body = invoke(runtime, code, event, STREAMING_RUNTIME_BUFFERED_CALLERS="direct rest-api")
     assert (b"\0" not in body and json.loads(body)["statusCode"] == 200) == buffers

@@ -26,12 +26,12 @@ Outputs:
 """
 LAYERS = "      Layers:\n        - !Ref StreamingRuntimeLayer\n"
 ENVIRONMENT = "      Environment:\n        Variables:\n          AWS_LAMBDA_EXEC_WRAPPER: /opt/bootstrap\n"
+ENVIRONMENT += "          STREAMING_RUNTIME_BUFFERED_CALLERS: direct\n"
 LAYER = """\
   StreamingRuntimeLayer:
     Type: AWS::Serverless::LayerVersion
     Properties:
       ContentUri: streaming/runtime
-      CompatibleRuntimes: [python3.11, python3.12, python3.13, python3.14]
       RetentionPolicy: Delete
 """
 URL = """\
@@ -125,7 +125,7 @@ def test_crlf() -> None:
 
 def test_indentation_of_four() -> None:
     text = HELLO.replace("  ", "    ")
-    assert added(text)[:5] == [line.replace("  ", "    ") for line in (LAYERS + ENVIRONMENT).splitlines()]
+    assert added(text)[:6] == [line.replace("  ", "    ") for line in (LAYERS + ENVIRONMENT).splitlines()]
 
 
 def test_comments_at_the_end_stay_with_their_entries() -> None:
@@ -158,7 +158,8 @@ def test_flow_style() -> None:
     text = with_property("Layers: [!Ref A]", "Environment: {Variables: {A: b}}")
     adoption = adopt(text)
     assert "Layers: [!Ref A, !Ref StreamingRuntimeLayer]\n" in adoption.text
-    assert "Environment: {Variables: {A: b, AWS_LAMBDA_EXEC_WRAPPER: /opt/bootstrap}}\n" in adoption.text
+    variables = "{A: b, AWS_LAMBDA_EXEC_WRAPPER: /opt/bootstrap, STREAMING_RUNTIME_BUFFERED_CALLERS: direct}"
+    assert f"Environment: {{Variables: {variables}}}\n" in adoption.text
     assert adoption.undo() == text
 
 
@@ -205,15 +206,15 @@ def test_alias() -> None:
 @pytest.mark.parametrize(
     ("events", "setting"),
     [
-        (("Api:", "    Type: Api"), "buffered"),
-        (("Api:", "    Type: Api", "    Properties:", "      ResponseTransferMode: RESPONSE_STREAM"), None),
-        (("Queue:", "    Type: SQS"), None),
+        (("Api:", "    Type: Api"), "direct rest-api"),
+        (("Api:", "    Type: Api", "    Properties:", "      ResponseTransferMode: RESPONSE_STREAM"), "direct"),
+        (("Queue:", "    Type: SQS"), "direct"),
     ],
 )
-def test_rest_api_that_buffers(events: tuple[str, ...], setting: str | None) -> None:
+def test_rest_api_that_buffers(events: tuple[str, ...], setting: str) -> None:
     text = with_property("Events:", *(f"  {line}" for line in events))
     variables = load_yaml(adopt(text).text)["Resources"]["HelloFunction"]["Properties"]["Environment"]["Variables"]
-    assert variables.get("STREAMING_RUNTIME_REST_API") == setting
+    assert variables["STREAMING_RUNTIME_BUFFERED_CALLERS"] == setting
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def test_unreachable_index_refuses_nothing(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "cache"))
     file = tmp_path / "requirements.txt"
     file.write_text("library\n", encoding="utf-8")
-    assert problem(file, "3.13", "aarch64") is None
+    assert problem(tmp_path, Path(file.name), "3.13", "aarch64") is None
     file.write_text("--no-index\nlibrary\n", encoding="utf-8")
-    assert "without a wheel for Python 3.13 on aarch64" in (problem(file, "3.13", "aarch64") or "")
-    assert problem(file, "", "") is None  # an image, whose pip may build a package
+    assert "without a wheel for Python 3.13 on aarch64" in (problem(tmp_path, Path(file.name), "3.13", "aarch64") or "")
+    assert problem(tmp_path, Path(file.name), "", "") is None  # an image, whose pip may build a package

@@ -514,7 +514,7 @@ CALLERS: dict[str, tuple[Any, bool]] = {
     "REST API": ({"resourcePath": "/"}, True),
     "load balancer": ({"elb": {}}, True),
     "other context": ({}, False),
-    "no context": (None, False),
+    "no context": (None, True),
 }
 
 
@@ -522,15 +522,15 @@ CALLERS: dict[str, tuple[Any, bool]] = {
 @pytest.mark.parametrize(("context", "buffers"), CALLERS.values(), ids=list(CALLERS))
 def test_dict_for_a_buffering_caller(sandbox: Sandbox, context: Any, buffers: bool) -> None:
     code = "def handler(event, context):\n    return {'statusCode': 201, 'body': 'x'}\n"
-    variables: dict[str, str | None] = {"STREAMING_RUNTIME_REST_API": "buffered"}
+    variables: dict[str, str | None] = {"STREAMING_RUNTIME_BUFFERED_CALLERS": "direct rest-api"}
     requests = [event(json.dumps({"requestContext": context}).encode()), event(b"[]")]
     ended = sandbox.run(code, *requests, environment=variables)
     plain = b'{"statusCode": 201, "body": "x"}'
     metadata = b'{"statusCode":201,"headers":{"content-type":"application/json"},"cookies":[]}' + bytes(8)
-    assert ended.bodies == [plain if buffers else metadata + b"x", metadata + b"x"]
+    assert ended.bodies == [plain if buffers else metadata + b"x", plain]
 
 
-def test_rest_api_streams_unless_told(sandbox: Sandbox) -> None:
+def test_callers_stream_unless_told(sandbox: Sandbox) -> None:
     code = "def handler(event, context):\n    return {'statusCode': 201, 'body': 'x'}\n"
-    ended = sandbox.run(code, event(b'{"requestContext": {"resourcePath": "/"}}'))
-    assert ended.bodies[0].endswith(bytes(8) + b"x")
+    ended = sandbox.run(code, event(b'{"requestContext": {"resourcePath": "/"}}'), event(b"{}"))
+    assert all(body.endswith(bytes(8) + b"x") for body in ended.bodies)

@@ -77,17 +77,18 @@ def package_of(template: Template, name: str) -> Package:
 
 def refusal(template: Template, name: str) -> str | None:
     """Return why the function with the logical ID `name` cannot have its requirements; None if it can."""
+    root = template.path.parent.resolve()
     try:
         package = package_of(template, name)
-        code, python, machine = template.path.parent / package.code, package.python, _MACHINES[package.architecture]
-        extra = template.path.parent / package.settings()["runtime"] / "front_door" / "packages.txt"
+        code, python, machine = Path(package.code), package.python, _MACHINES[package.architecture]
+        extra = Path(package.settings()["runtime"], "front_door", "packages.txt")
     except TemplateError:  # an image, or nothing that this builds
         try:
-            code, python, machine = Path(os.path.relpath(template.function(name).code)), "", ""
+            code, python, machine = Path(os.path.relpath(template.function(name).code, root)), "", ""
         except TemplateError:
             return None
         extra = Path()
-    return problem(code / "requirements.txt", python, machine, extra if extra.is_file() else None)
+    return problem(root, code / "requirements.txt", python, machine, extra)
 
 
 def main(arguments: list[str]) -> int:

@@ -45,25 +45,26 @@ def _requires(file: Path) -> bool:
     return file.is_file() and bool(re.search(r"^\s*[^\s#]", file.read_text(encoding="utf-8"), re.MULTILINE))
 
 
-def problem(file: Path, python: str, machine: str, extra: Path | None = None) -> str | None:
+def problem(root: Path, file: Path, python: str, machine: str, extra: Path | None = None) -> str | None:
     """Return why the requirements in `file` cannot be in a package, with the remedy; None if they can be.
 
     Args:
+        root: The project's folder, to which the files and the paths in them are relative.
         file: The requirements.
         python: Version of Python on Lambda, such as `3.13`; empty for an image, which pip installs.
         machine: Lambda's processor, such as `aarch64`.
         extra: Requirements that are installed together with them.
     """
     remedy = f"Use a release that has a wheel, or copy the code into {file.parent}/."
-    for stated, reason in refused(file):
+    for stated, reason in refused(root / file):
         return f"{file} has a requirement that Lambda cannot use, {stated!r}: {reason}. {remedy}"
-    files = [f"--requirement={each}" for each in (file, extra) if each is not None and _requires(each)]
+    files = [f"--requirement={each}" for each in (file, extra) if each is not None and _requires(root / each)]
     if not python or not files:
         return None
     with tempfile.TemporaryDirectory() as target:
         command = ["uv", "pip", "install", "--dry-run", "--quiet", f"--target={target}", "--only-binary=:all:"]
         command += [f"--python-version={python}", f"--python-platform={machine}-{_PLATFORM}", *files]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     if not done.returncode or _NO_NETWORK.search(done.stderr):
         return None
     return f"{file} has a requirement without a wheel for Python {python} on {machine}. {remedy}\n{done.stderr.strip()}"

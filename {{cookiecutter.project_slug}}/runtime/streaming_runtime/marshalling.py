@@ -52,20 +52,21 @@ class Reply:
 
 
 def caller_buffers(event: Any) -> bool:
-    """Whether `event` is from an HTTP front door that buffers, so cannot read the HTTP metadata of a stream.
+    """Whether `event` is from a caller that cannot read the HTTP metadata of a stream.
 
-    These are load balancers, HTTP APIs, and REST APIs where `STREAMING_RUNTIME_REST_API` says so: the events of a REST
-    API that streams look the same. An HTTP API differs from a function URL by its domain.
+    These are load balancers, HTTP APIs, and what `STREAMING_RUNTIME_BUFFERED_CALLERS` names: `rest-api`, whose events
+    look the same where it streams, and `direct` for callers without HTTP. An HTTP API differs from a function URL by
+    its domain.
     """
     context = event.get("requestContext") if type(event) is dict else None
     if type(context) is not dict:
-        return False
+        return "direct" in os.environ.get("STREAMING_RUNTIME_BUFFERED_CALLERS", "")
     if "elb" in context:
         return True
     if "http" in context:
         own_domain = context.get("domainPrefix") == context.get("apiId")
         return not own_domain or ".execute-api." in str(context.get("domainName"))
-    return "resourcePath" in context and os.environ.get("STREAMING_RUNTIME_REST_API") == "buffered"
+    return "resourcePath" in context and "rest-api" in os.environ.get("STREAMING_RUNTIME_BUFFERED_CALLERS", "")
 
 
 def reply_to(result: Any, buffered: bool = False) -> Reply:
