@@ -46,6 +46,13 @@ def schema(kind: str) -> dict[str, Any]:
     return found
 
 
+def is_resource(kind: str) -> bool:
+    """Return whether cfn-lint knows a type of resource in us-east-1."""
+    from cfnlint.schema import PROVIDER_SCHEMA_MANAGER
+
+    return kind in PROVIDER_SCHEMA_MANAGER.get_resource_types("us-east-1")
+
+
 def linted_timeout() -> Any:
     """Return the timeout that rule E3717 of cfn-lint allows; None without such a rule."""
     with contextlib.suppress(StopIteration):
@@ -133,6 +140,13 @@ def sam_builds() -> set[str]:
     """Return the Python runtimes that `sam build` can build."""
     path = next(path for path in _files("aws-lambda-builders") if path.name == "supported_runtimes.py")
     return set(re.findall(r'"(python3\.\d+)"', path.read_text(encoding="utf-8")))
+
+
+def translates_runtime_config() -> bool:
+    """Return whether SAM's transform knows the property of a function that names a customer-managed runtime."""
+    from samtranslator.model.sam_resources import SamFunction
+
+    return "RuntimeConfig" in SamFunction.property_types
 
 
 def named(package: str) -> str:

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import pytest
+from botocore.validate import ParamValidator
 from drift import sources
 from drift.limits import ROOT, entries, load
 from drift.sources import constructs, model, named, number, said, schema
@@ -76,6 +77,27 @@ def policy(name: str) -> str:
     text = constructs("aws-cloudfront/lib/cache-policy.js") + constructs("aws-cloudfront/lib/origin-request-policy.js")
     found = re.search(rf'static {name.upper()}=\w+\.fromManaged\w+\("([0-9a-f-]+)"\)', text)
     return found[1] if found else f"no {name.upper()}"
+
+
+CUSTOMER_MANAGED = "support of customer-managed runtimes"
+# Of docs/packaging.md: what CloudFormation is given, and the call that takes the same.
+RUNTIME_RESOURCES = {
+    "AWS::Lambda::Runtime": "CreateRuntime",
+    "AWS::Lambda::RuntimeVersion": "CreateRuntimeVersion",
+    "AWS::Lambda::RuntimeAlias": "CreateRuntimeAlias",
+}
+
+
+def documented_runtimes() -> dict[str, dict[str, str]]:
+    """Return the properties of each resource of a customer-managed runtime in the documents, by its type."""
+    text = (ROOT / "docs" / "packaging.md").read_text(encoding="utf-8")
+    found = re.findall(r"^    Type: (AWS::Lambda::Runtime\w*)\n    Properties:\n((?:      .+\n)+)", text, re.MULTILINE)
+    lines = {kind: re.findall(r"^ +(\w+): (.+)$", block, re.MULTILINE) for kind, block in found}
+    # The name of another resource stands for !Ref.
+    return {
+        kind: {key: re.sub(r"^!Ref .*$", "python-streaming", value).strip('"') for key, value in pairs}
+        for kind, pairs in lines.items()
+    }
 
 
 RETENTION = AWS["log_retention"]["days"]
@@ -208,6 +230,20 @@ ROWS = [
         known([*AWS["bedrock"]["profiles"]], sources.inference_profiles),
     ),
     Row("actions of policies", [], "cfn-lint", missing(sources.policy_actions, actions())),
+    # The template can offer customer-managed runtimes once both know them: docs/packaging.md says what is tried today.
+    Row(CUSTOMER_MANAGED, False, "aws-sam-translator", sources.translates_runtime_config),
+    Row(
+        CUSTOMER_MANAGED,
+        False,
+        "cfn-lint",
+        lambda: "RuntimeConfig" in schema("AWS::Lambda::Function")["properties"],
+    ),
+    Row(
+        CUSTOMER_MANAGED,
+        [],
+        "cfn-lint",
+        lambda: [name for name in RUNTIME_RESOURCES if sources.is_resource(name)],
+    ),
 ]
 
 
@@ -216,6 +252,19 @@ def test_package_agrees(row: Row) -> None:
     theirs = row.theirs()
     difference = f"{row.entry}: aws_limits.toml says {row.ours}, {named(row.package)} says {theirs}"
     assert row.ours == theirs, difference
+
+
+@pytest.mark.parametrize("kind", RUNTIME_RESOURCES)
+def test_runtime_calls_are_valid(kind: str) -> None:
+    """By the types, lengths and patterns of botocore's model; nothing is called."""
+    [given] = [of for name, of in documented_runtimes().items() if name == kind]
+    shape = model("lambda-core").operation_model(RUNTIME_RESOURCES[kind]).input_shape
+    report = ParamValidator().validate(given, shape)
+    assert not report.has_errors(), report.generate_report()
+    assert given.keys() <= shape.members.keys()
+    for name, value in given.items():
+        pattern = shape.members[name].metadata.get("pattern", ".*")
+        assert re.fullmatch(pattern, value), f"{kind}: {name} does not match {pattern}"
 
 
 PAGES = {name: of for name, of in entries(AWS) if name not in {row.entry for row in ROWS}}

@@ -91,6 +91,7 @@ Resources:
                 Answers in pieces.
 """.replace("\n", "\r\n")
 
+# The condition is on a parameter: findings/ministack-compares-the-name-of-a-pseudo-parameter.sh.
 _SEVERAL = f"""\
 {_HEAD}
 Globals:
@@ -149,6 +150,13 @@ Outputs:
     Value: !GetAtt QueueFunction.Arn"""
 
 _SAMCONFIG = 'version = 0.1\n\n[default.deploy.parameters]\nstack_name = "sam-app"\ncapabilities = "CAPABILITY_IAM"\n'
+_TEST = """\
+from hello_world import app
+
+
+def test_lambda_handler():
+    assert app.lambda_handler({}, None)["statusCode"] == 200
+"""
 _SHARED = 'TEXT = "shared"\n'
 _USES_SHARED = """\
 import os
@@ -181,6 +189,8 @@ STARTERS = {
         "hello_world/__init__.py": "",
         "hello_world/app.py": _BUFFERED,
         "hello_world/requirements.txt": "",
+        "samconfig.toml": _SAMCONFIG,
+        "tests/unit/test_handler.py": _TEST,
         "events/event.json": _EVENT,
     },
     "tested": {

@@ -117,6 +117,7 @@ def test_make_targets_of_a_project() -> None:
         "help",
         "dev",
         "invoke",
+        "imports",
         "new",
         "test",
         "check",

@@ -13,7 +13,10 @@ from tests.helpers.support import TEMPLATE
 
 LOCAL = TEMPLATE / "local"
 LAYERS = {
-    "cli": ("__main__", "terminal", "reload", "sign_in", "probe", "proxy", "load", "build", "requirements", "new"),
+    "cli": (
+        *("__main__", "terminal", "reload", "sign_in", "probe", "proxy", "load", "imports", "build", "aws_data"),
+        *("requirements", "new"),
+    ),
     "http": ("function_url", "inspector", "issuer", "cors", "limits"),
     "sandbox": ("pool", "sandbox", "debugger", "runtime_api", "traces", "journal"),
     "model": ("events", "responses", "messages", "invocation"),

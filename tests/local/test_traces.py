@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import dataclasses
 import gzip
@@ -72,6 +73,8 @@ def test_unsampled_by_default(serve: Serve) -> None:
     assert [serve(code, sampled=sampled).get("/")[1] for sampled in (False, True)] == [b"0", b"1"]
 
 
+# A request of OTLP with a span that has the ID "a", the name "b" and a time.
+SPAN_REQUEST = b"\x0a\x13\x12\x11\x12\x0f\x12\x01a\x2a\x01b\x39" + bytes(8)
 SEGMENT = {"name": "a", "start_time": 1.0, "end_time": 1.25, "subsegments": [{"name": "b", "start_time": 1.1}]}
 CAUSE = {"cause": {"exceptions": [{"type": "KeyError", "message": "'x'", "id": "1"}]}}
 # An exception that has passed through both is in the inner one.
@@ -93,8 +96,11 @@ NESTED = {
         ),
         ("{}", "[TRACE] 35 bytes that are not a segment\n"),
         ("no JSON", "[TRACE] 40 bytes that are not a segment\n"),
+        (f"T1S{base64.b64encode(SPAN_REQUEST).decode()}", "[TRACE] b: not ended\n"),
+        (f"T1U{base64.b64encode(SPAN_REQUEST).decode()}", ""),
+        ("T1S////", "[TRACE] 40 bytes that are not a segment\n"),
     ],
-    ids=["nested", "error", "error in both", "no name", "no JSON"],
+    ids=["nested", "error", "error in both", "no name", "no JSON", "OTLP", "unsampled OTLP", "no OTLP"],
 )
 def test_segment_lines(document: str, logged: str) -> None:
     lines: list[str] = []
@@ -237,10 +243,7 @@ def test_span_requests() -> None:
     async def main() -> list[bytes]:
         api = RuntimeApi(function(), print, print, received.extend)
         address = await api.start()
-        span = b"\x12\x01a\x2a\x01b" + b"\x39" + bytes(8)
-        scope = b"\x12" + bytes([len(span)]) + span
-        resource = b"\x12" + bytes([len(scope)]) + scope
-        bodies = [("/v1/traces", b"\x0a" + bytes([len(resource)]) + resource), ("/v1/traces", b"\xff")]
+        bodies = [("/v1/traces", SPAN_REQUEST), ("/v1/traces", b"\xff")]
         answers = [await ask(address, path, body) for path, body in (*bodies, *((path, b"x") for path in OTHER_PATHS))]
         await api.close()
         return answers

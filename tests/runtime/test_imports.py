@@ -54,3 +54,26 @@ def test_async_handler_imports_asyncio(sandbox: Sandbox) -> None:
             return [before, "asyncio" in sys.modules]
         """
     assert [json.loads(body) for body in sandbox.run(code, event()).bodies] == [[False, True]]
+
+
+@pytest.mark.traced
+@pytest.mark.parametrize("own", [False, True], ids=["default", "of the function"])
+def test_collector_waits_during_init(sandbox: Sandbox, own: bool) -> None:
+    """Nothing is collected while the function is imported; what is there then is not looked at again."""
+    code = f"""
+        import gc
+        def collections():
+            return sum(of["collections"] for of in gc.get_stats())
+        at_init, before = gc.get_threshold(), collections()
+        many = [[] for _ in range(20_000)]
+        meanwhile = collections() - before
+        if {own}:
+            gc.set_threshold(1000, 5, 5)
+        def handler(event, context):
+            return [at_init[0], meanwhile, gc.get_threshold(), gc.isenabled(), gc.get_freeze_count() > 20_000]
+        """
+    [found] = [json.loads(body) for body in sandbox.run(code, event()).bodies]
+    usual = json.loads(
+        subprocess.check_output([sandbox.python, "-c", "import gc, json; print(json.dumps(gc.get_threshold()))"])
+    )
+    assert found == [0, 0, [1000, 5, 5] if own else usual, True, not own]

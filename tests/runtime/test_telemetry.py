@@ -72,7 +72,9 @@ def span_of(kind: str, outcome: str) -> Record:
     first = {"events": b"data: one\n\n"}.get(kind, b"one")
     last = f'event: error\ndata: {{"errorType": "{error}"}}\n\n' if kind == "events" else ""
     size, chunks, code = size_of(kind), 2, 200
-    if outcome == "before":
+    if kind == "buffered":  # it is sent after the span, and known whole
+        size, chunks, code = None, None, None if error else 200  # type: ignore[assignment]
+    elif outcome == "before":
         size, chunks, code = (len("Internal Server Error"), 1, 500) if kind == "route" else (None, None, None)  # type: ignore[assignment]
     elif error:
         size, chunks = len(first) + len(last), 2 if last else 1

@@ -45,6 +45,7 @@ KINDS = {
     "async-response": async_response,
     "events": lambda outcome: EventSourceResponse(items(outcome), ping=None),
     "dict": lambda outcome: {"statusCode": 200, "body": items(outcome)},
+    "buffered": lambda outcome: {"statusCode": 200, "body": "".join(items(outcome))},
 }
 
 def respond(event, context):

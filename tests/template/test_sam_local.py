@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.helpers.images import MANAGED, PROVIDED, ProvideImage, remove_rapid_image
-from tests.helpers.support import OWN_ARCHITECTURE, Bake, for_own_python, run
+from tests.helpers.support import OWN_ARCHITECTURE, ROOT, Bake, for_own_python, run
 
 pytestmark = pytest.mark.slow
 
@@ -57,6 +58,33 @@ def test_managed_runtime_events(bake: Bake, engine: Any, provide_image: ProvideI
     run("sam", "build", cwd=project)
     provide_image(MANAGED, python_home)
     assert_all_are_the_hello_stream(invoke_each_event(project, engine, MANAGED))
+
+
+def test_runtime_image(bake: Bake, engine: Any, provide_image: ProvideImage, python_home: Path, tmp_path: Path) -> None:
+    """The image of docs/packaging.md in the place of AWS's own: the package has nothing but the user's code."""
+    text = (ROOT / "docs" / "packaging.md").read_text(encoding="utf-8")
+    [dockerfile] = re.findall(r"^```dockerfile\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    project = for_own_python(shutil.copytree(bake(architecture=OWN_ARCHITECTURE), tmp_path / "project"))
+    (project / "Dockerfile.runtime").write_text(dockerfile, encoding="utf-8")
+    set_variables(project, STREAM_INTERVAL="0")
+    template = project / "template.yaml"
+    wrapper = template.read_text(encoding="utf-8").replace("/var/task/bootstrap", "/var/runtime/streaming/bootstrap")
+    template.write_text(wrapper, encoding="utf-8")
+    run("sam", "build", cwd=project)
+    package = project / ".aws-sam" / "build" / "StreamFunction"
+    for path in package.iterdir():
+        if path.name in ("bootstrap", "streaming_runtime", "front_door"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert {path.name for path in package.iterdir()} <= {"app.py", "__pycache__"}
+    provide_image(MANAGED, python_home)
+    version = MANAGED.rpartition(":")[2]
+    engine.images.build(
+        path=str(project), dockerfile="Dockerfile.runtime", tag=MANAGED, buildargs={"PYTHON_VERSION": version}, rm=True
+    )
+    metadata, body = invoke(project, project / "events" / "get.json")
+    remove_rapid_image(engine, MANAGED)
+    assert metadata["statusCode"] == 200
+    assert [line.split()[0] for line in body.splitlines()] == HELLO
 
 
 # For each example: an event, and the media type and a part of the response to it.

@@ -5,7 +5,7 @@ environments behind it. `python -m local` is the command line, `function_url.run
 
 The modules lie in layers, and imports only run downward:
 
-    cli        __main__  terminal  reload  sign_in  probe  proxy  load  build  requirements  new
+    cli        __main__  terminal  reload  sign_in  probe  proxy  load  imports  build  aws_data  requirements  new
     http       function_url  inspector  issuer  cors  limits
     sandbox    pool  sandbox  debugger  runtime_api  traces  journal
     model      events  responses  messages  invocation

@@ -30,6 +30,7 @@ class Package:
         release: Release of the Python to put into the package; empty if Lambda has its own.
         architecture: Lambda's name of it.
         streams: Whether the package gets the streaming runtime.
+        aws_services: `all` if what botocore knows of unused AWS services stays; else empty.
     """
 
     code: str
@@ -37,6 +38,7 @@ class Package:
     release: str
     architecture: str
     streams: bool
+    aws_services: str
 
     def settings(self) -> dict[str, str]:
         """Return the values by the names that the Makefile has for them."""
@@ -47,6 +49,7 @@ class Package:
             "architecture": self.architecture,
             "machine": _MACHINES[self.architecture],
             "runtime": "runtime" if self.streams else "",
+            "aws_services": self.aws_services,
         }
 
 
@@ -64,15 +67,17 @@ def package_of(template: Template, name: str) -> Package:
         raise TemplateError(f"{name}: CodeUri must be a folder beside {template.path}, got {code!r}")
     if settings.architecture not in _MACHINES:
         raise TemplateError(f"{name}: Architectures must be arm64 or x86_64, got {settings.architecture!r}")
+    if settings.aws_services not in ("", "all"):
+        raise TemplateError(f"{name}: AwsServices of Metadata must be all, or left out, got {settings.aws_services!r}")
     if managed := re.fullmatch(r"python(3\.\d+)", settings.runtime):
-        return Package(code, managed[1], "", settings.architecture, settings.has_wrapper)
+        return Package(code, managed[1], "", settings.architecture, settings.has_wrapper, settings.aws_services)
     if not settings.runtime.startswith("provided"):
         raise TemplateError(f"{name}: Runtime must be python3.… or provided.al2023, got {settings.runtime!r}")
     release = re.fullmatch(r"(3\.\d+)\.\w+", settings.release)
     if release is None:
         example = 'PythonVersion: "3.13.18"'
         raise TemplateError(f"{name}: Metadata must name a release, such as {example}, got {settings.release!r}")
-    return Package(code, release[1], settings.release, settings.architecture, True)
+    return Package(code, release[1], settings.release, settings.architecture, True, settings.aws_services)
 
 
 def refusal(template: Template, name: str) -> str | None:

@@ -65,6 +65,7 @@ class BuildSettings:
         release: The release of Python to put into the package: `PythonVersion` of its `Metadata`, or empty.
         architecture: The architecture; Lambda's default is `x86_64`.
         has_wrapper: Whether `AWS_LAMBDA_EXEC_WRAPPER` starts the bootstrap of the package.
+        aws_services: `AwsServices` of its `Metadata`, or empty.
     """
 
     code: str
@@ -72,6 +73,7 @@ class BuildSettings:
     release: str
     architecture: str
     has_wrapper: bool
+    aws_services: str
 
 
 @dataclass(frozen=True)
@@ -205,13 +207,15 @@ class Template:
             TemplateError: The template has no such function.
         """
         own = self._properties(name)
+        metadata = _mapping(_mapping(self._resources, name), "Metadata")
         architectures = own.get("Architectures", self._defaults.get("Architectures")) or ["x86_64"]
         return BuildSettings(
             code=str(self._value(own, "CodeUri", "src")),
             runtime=str(self._value(own, "Runtime", "")),
-            release=_text(_mapping(_mapping(self._resources, name), "Metadata").get("PythonVersion", "")),
+            release=_text(metadata.get("PythonVersion", "")),
             architecture=str(self._resolve(architectures[0] if isinstance(architectures, list) else architectures)),
             has_wrapper=self._variables(own).get("AWS_LAMBDA_EXEC_WRAPPER") == "/var/task/bootstrap",
+            aws_services=_text(metadata.get("AwsServices", "")),
         )
 
     def _properties(self, name: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ https://opentelemetry.io/docs/specs/otlp/#otlphttp
 from __future__ import annotations
 
 import asyncio
+import base64
 import gzip
 import json
 import struct
@@ -28,6 +29,7 @@ _INVOCATION = ("faas.invocation_id", "faas.execution")
 _FIRST_BYTE = "http.response.first_byte"  # the event that the streaming runtime adds
 _FAILED = 2  # a span's status code
 _NANOSECONDS = 10**9
+_SAMPLED, _UNSAMPLED = b"T1S", b"T1U"
 _DAMAGED = (struct.error, zlib.error)
 
 
@@ -92,10 +94,20 @@ class TraceDaemon(asyncio.DatagramProtocol):
             self._transport.close()
 
     def datagram_received(self, data: bytes, _address: object) -> None:
-        """Read a segment: the line with the format's name comes first, then the segment."""
+        """Read a segment: the line with the format's name comes first, then the segment.
+
+        AWS's distribution of OpenTelemetry sends spans in its place, where no endpoint is set: OTLP in base64.
+        https://github.com/aws-observability/aws-otel-python-instrumentation (`otlp_udp_exporter.py`)
+        """
+        document = data.partition(b"\n")[2]
+        if document.startswith(_UNSAMPLED):
+            return
         try:
-            segment = json.loads(data.partition(b"\n")[2])
-            spans = list(_segments(segment, {each["id"]: each for each in _exceptions(segment)}))
+            if document.startswith(_SAMPLED):
+                spans = read_spans(base64.b64decode(document.removeprefix(_SAMPLED)))
+            else:
+                segment = json.loads(document)
+                spans = list(_segments(segment, {each["id"]: each for each in _exceptions(segment)}))
         except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
             self._log(f"[TRACE] {len(data)} bytes that are not a segment\n")
         else:

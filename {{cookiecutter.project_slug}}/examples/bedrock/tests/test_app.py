@@ -1,4 +1,4 @@
-"""The function itself: boto3 and its parser of event streams are real, and read frames from a server on localhost."""
+"""The function itself: botocore and its parser are real, and read frames from a server on localhost."""
 
 import asyncio
 import json
@@ -9,10 +9,10 @@ from urllib.parse import urlsplit
 from urllib.request import Request as HttpRequest
 from urllib.request import urlopen
 
-import boto3
 import botocore.exceptions
 import pytest
 from botocore.config import Config
+from botocore.session import Session
 
 import app
 import converse
@@ -37,8 +37,9 @@ def client(server: frames.BedrockServer) -> Any:
 
 
 def new_client(url: str) -> Any:
-    session = boto3.Session(aws_access_key_id="AKIAEXAMPLE", aws_secret_access_key="secret", region_name="us-east-1")
-    return session.client("bedrock-runtime", endpoint_url=url, config=Config(retries={"total_max_attempts": 1}))
+    key: Any = {"aws_access_key_id": "AKIAEXAMPLE", "aws_secret_access_key": "secret", "region_name": "us-east-1"}
+    config = Config(retries={"total_max_attempts": 1})
+    return Session().create_client("bedrock-runtime", endpoint_url=url, config=config, **key)
 
 
 @pytest.fixture(autouse=True)

@@ -11,8 +11,8 @@ A protocol reads the body of a request, and writes each event as the data of ser
 from __future__ import annotations
 
 import json
+import os
 import time
-import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -542,7 +542,7 @@ _PARTS: dict[type, str] = {Text: "text", Reasoning: "reasoning", ToolCall: "tool
 
 
 def _new_id() -> str:
-    return uuid.uuid4().hex
+    return os.urandom(16).hex()  # uuid takes longer to import
 
 
 def _checked_id(value: Any) -> str:

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import logging
 import os
-import tempfile
 import time
 from functools import cache
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,7 @@ from typing import Any
 TABLE = "" if (name := os.environ.get("STOP_TABLE", "")).startswith("<") else name
 INTERVAL = float(os.environ.get("STOP_INTERVAL", "0.5"))  # seconds between two looks at the table
 LIFETIME = 60 * 60  # seconds that a record is kept
-FOLDER = Path(tempfile.gettempdir()) / "stopped-answers"
+FOLDER = Path(os.environ.get("TMPDIR", "/tmp")) / "stopped-answers"
 # On Lambda each execution environment has files of its own.
 AVAILABLE = bool(TABLE) or os.environ.get("LAMBDA_TASK_ROOT") != "/var/task"
 log = logging.getLogger("chat")
@@ -28,11 +26,11 @@ log = logging.getLogger("chat")
 @cache
 def dynamodb() -> Any:
     """Return the client, created on first use. Its timeouts are short, because an answer waits."""
-    import boto3
     from botocore.config import Config
+    from botocore.session import Session
 
     config = Config(connect_timeout=1, read_timeout=1, retries={"total_max_attempts": 1})
-    return boto3.client("dynamodb", config=config)
+    return Session().create_client("dynamodb", config=config)
 
 
 def stop(answer_id: str) -> None:
@@ -55,7 +53,7 @@ class Watch:
     def stopped(self) -> bool:
         """Look for the record; in the table at most every INTERVAL seconds, because each look costs a read."""
         if not TABLE:
-            return _file(self._id).exists()
+            return AVAILABLE and _file(self._id).exists()
         if time.monotonic() - self._looked < INTERVAL:
             return False
         self._looked = time.monotonic()
@@ -71,4 +69,6 @@ class Watch:
 
 
 def _file(answer_id: str) -> Path:
+    from hashlib import sha256
+
     return FOLDER / sha256(answer_id.encode(errors="replace")).hexdigest()

@@ -1,4 +1,4 @@
-"""Amazon Bedrock's ConverseStream on localhost: it answers boto3 with the frames that a test makes."""
+"""Amazon Bedrock's ConverseStream on localhost: it answers botocore with the frames that a test makes."""
 
 import json
 import struct
@@ -33,7 +33,7 @@ class BedrockServer(ThreadingHTTPServer):
 
     @property
     def environment(self) -> dict[str, str]:
-        """Return the variables with which boto3 finds this server, with invalid credentials, and does not try again."""
+        """Return the variables for botocore: this server's address, invalid credentials, and no second attempt."""
         return {
             "AWS_ENDPOINT_URL_BEDROCK_RUNTIME": f"http://127.0.0.1:{self.server_port}",
             "AWS_ACCESS_KEY_ID": "AKIAEXAMPLE",

@@ -14,8 +14,8 @@ from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
-import boto3
 import pytest
+from botocore.session import Session
 from botocore.stub import Stubber
 
 import chat
@@ -227,7 +227,8 @@ def test_stop_without_table_on_lambda(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_stop_record_in_table(monkeypatch: pytest.MonkeyPatch) -> None:
     """botocore's stubber checks the parameters against its model of DynamoDB."""
-    client = boto3.client("dynamodb", region_name="us-east-1", aws_access_key_id="a", aws_secret_access_key="b")
+    key: Any = {"aws_access_key_id": "a", "aws_secret_access_key": "b"}
+    client = Session().create_client("dynamodb", region_name="us-east-1", **key)
     clock = SimpleNamespace(now=0.0)
     monkeypatch.setattr(stop, "TABLE", "stops")
     monkeypatch.setattr(stop, "dynamodb", lambda: client)
