@@ -383,7 +383,7 @@ def _add_new_url(template: Template, plan: Plan, wish: Wish) -> None:
         plan.editor.add(("Resources",), {logical_id: {"Type": type_, **conditional, "Properties": properties}})
         return logical_id
 
-    url = {"TargetFunctionArn": target, "AuthType": wish.url_auth, "InvokeMode": STREAM}
+    url = Compact(TargetFunctionArn=target, AuthType=wish.url_auth, InvokeMode=STREAM)
     url_id = add(f"{function}Url", f"{function}StreamUrl", URL, url)
     if wish.url_auth == "NONE":
         # Since October 2025 callers need both: https://docs.aws.amazon.com/lambda/latest/dg/urls-auth.html

@@ -37,10 +37,7 @@ LAYER = """\
 URL = """\
   HelloFunctionUrl:
     Type: AWS::Lambda::Url
-    Properties:
-      TargetFunctionArn: !GetAtt HelloFunction.Arn
-      AuthType: AWS_IAM
-      InvokeMode: RESPONSE_STREAM
+    Properties: {TargetFunctionArn: !GetAtt HelloFunction.Arn, AuthType: AWS_IAM, InvokeMode: RESPONSE_STREAM}
 """
 PERMISSIONS = """\
   HelloFunctionUrlPermission:
@@ -289,8 +286,8 @@ def test_undo_after_a_conversion_of_line_breaks() -> None:
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("      AuthType: AWS_IAM\n", "      AuthType: NONE\n"),
-        ("InvokeMode: RESPONSE_STREAM\n", "InvokeMode: RESPONSE_STREAM\n      Cors: {AllowOrigins: ['*']}\n"),
+        ("AuthType: AWS_IAM", "AuthType: NONE"),
+        ("InvokeMode: RESPONSE_STREAM}", "InvokeMode: RESPONSE_STREAM, Cors: {AllowOrigins: ['*']}}"),
         ("AWS_LAMBDA_EXEC_WRAPPER: /opt/bootstrap", "AWS_LAMBDA_EXEC_WRAPPER:   /opt/bootstrap"),
     ],
 )
