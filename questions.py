@@ -47,7 +47,6 @@ NUMERIC = ("memory", "timeout", "reserved_concurrency", "log_retention")
 # Options that an earlier answer makes pointless: option, earlier option, and whether its answer leaves a choice.
 CONDITIONS: dict[str, tuple[str, Callable[[str], bool]]] = {
     "bedrock_model": ("example", lambda example: example in ("agent", "bedrock")),
-    "url_auth": ("front_door", lambda front_door: front_door != "cloudfront"),
 }
 INTRODUCTION = f"""
 Press Enter to accept a default. These options keep theirs unless you set them by name, as in memory=1024:

@@ -50,35 +50,39 @@ Anyone on the internet can call the deployed function, and you pay for each call
 
 SIGNED = """
 No browser opens the page at the deployed URL, because browsers do not sign requests (url_auth: AWS_IAM). `make dev`
-shows it, and so does a deployment with front_door=cloudfront or url_auth=NONE.
+shows it, and so does a deployment with url_auth=jwt or NONE.
 """
 # Examples that serve a page.
 WITH_PAGE = ("sse", "agent", "bedrock")
 
-# Paths that only one answer to an option keeps in the project: option, answer, path.
+# Paths that only some answers keep in the project: answers and path. A path with several rows requires one of them.
 OPTIONAL_PATHS = (
-    ("runtime", "container", "Dockerfile"),
-    ("runtime", "container", ".dockerignore"),
-    ("runtime", "provided.al2023", "interpreter.sh"),
-    ("front_door", "rest-api", "events/rest.json"),
-    ("url_auth", "jwt", "local/issuer.py"),
-    ("url_auth", "jwt", "runtime/front_door/__init__.py"),
-    ("url_auth", "jwt", "runtime/front_door/entry.py"),
-    ("url_auth", "jwt", "runtime/front_door/guard.py"),
-    ("url_auth", "jwt", "runtime/front_door/keys.py"),
-    ("url_auth", "jwt", "runtime/front_door/packages.txt"),
-    ("url_auth", "jwt", "runtime/front_door/sign_in.html"),
-    ("url_auth", "jwt", "runtime/front_door/tokens.py"),
-    ("observability", "opentelemetry", "tests/test_traces.py"),
-    ("url_auth", "jwt", "tests/test_front_door.py"),
-    ("url_auth", "jwt", "tests/test_template_tokens.py"),
-    ("deploy_pipeline", "github-actions", ".github/dependabot.yml"),
-    ("deploy_pipeline", "github-actions", ".github/workflows/ci.yml"),
-    ("deploy_pipeline", "github-actions", ".github/workflows/deploy.yml"),
-    ("deploy_pipeline", "github-actions", ".github/workflows/environment.yml"),
-    ("deploy_pipeline", "github-actions", "pipeline/__main__.py"),
-    ("deploy_pipeline", "github-actions", "pipeline/oidc.yaml"),
-    ("deploy_pipeline", "github-actions", "tests/test_pipeline.py"),
+    ({"runtime": "container"}, "Dockerfile"),
+    ({"runtime": "container"}, ".dockerignore"),
+    ({"runtime": "provided.al2023"}, "interpreter.sh"),
+    ({"front_door": "rest-api"}, "events/rest.json"),
+    ({"url_auth": "jwt"}, "local/issuer.py"),
+    ({"url_auth": "jwt"}, "runtime/front_door/__init__.py"),
+    ({"front_door": "cloudfront", "url_auth": "NONE"}, "runtime/front_door/__init__.py"),
+    ({"url_auth": "jwt"}, "runtime/front_door/entry.py"),
+    ({"front_door": "cloudfront", "url_auth": "NONE"}, "runtime/front_door/entry.py"),
+    ({"url_auth": "jwt"}, "runtime/front_door/guard.py"),
+    ({"url_auth": "jwt"}, "runtime/front_door/keys.py"),
+    ({"front_door": "cloudfront", "url_auth": "NONE"}, "runtime/front_door/origin.py"),
+    ({"front_door": "cloudfront", "url_auth": "jwt"}, "runtime/front_door/origin.py"),
+    ({"url_auth": "jwt"}, "runtime/front_door/packages.txt"),
+    ({"url_auth": "jwt"}, "runtime/front_door/sign_in.html"),
+    ({"url_auth": "jwt"}, "runtime/front_door/tokens.py"),
+    ({"observability": "opentelemetry"}, "tests/test_traces.py"),
+    ({"url_auth": "jwt"}, "tests/test_front_door.py"),
+    ({"url_auth": "jwt"}, "tests/test_template_tokens.py"),
+    ({"deploy_pipeline": "github-actions"}, ".github/dependabot.yml"),
+    ({"deploy_pipeline": "github-actions"}, ".github/workflows/ci.yml"),
+    ({"deploy_pipeline": "github-actions"}, ".github/workflows/deploy.yml"),
+    ({"deploy_pipeline": "github-actions"}, ".github/workflows/environment.yml"),
+    ({"deploy_pipeline": "github-actions"}, "pipeline/__main__.py"),
+    ({"deploy_pipeline": "github-actions"}, "pipeline/oidc.yaml"),
+    ({"deploy_pipeline": "github-actions"}, "tests/test_pipeline.py"),
 )
 
 # Requirements of the function that an answer adds to those of its example: option, answer, lines.
@@ -123,20 +127,22 @@ def add_requirements(answers: Answers) -> None:
 
 def remove_unselected_paths(answers: Answers) -> None:
     """Remove the paths that belong to other answers from the current folder."""
-    for option, answer, path in OPTIONAL_PATHS:
-        if answers[option] != answer:
-            Path(path).unlink()
-            for folder in list(Path(path).parents)[:-1]:
-                if not any(folder.iterdir()):
-                    folder.rmdir()
+    kept = {path for chosen, path in OPTIONAL_PATHS if chosen.items() <= answers.items()}
+    for path in {path for _, path in OPTIONAL_PATHS} - kept:
+        Path(path).unlink()
+        for folder in list(Path(path).parents)[:-1]:
+            if not any(folder.iterdir()):
+                folder.rmdir()
 
 
 def next_steps(answers: Answers) -> str:
     """Return what to tell the user after these answers."""
     text = NEXT_STEPS.format(project_slug=answers["project_slug"])
-    for option, answer in (("url_auth", "NONE"), ("front_door", "cloudfront")):
-        if answers[option] == answer:
-            text += PUBLIC.format(reason=f"{option}: {answer}")
+    given = {option: answers[option] for option in ("front_door", "url_auth")}
+    if given["url_auth"] == "NONE":
+        text += PUBLIC.format(reason="url_auth: NONE")
+    elif given == {"front_door": "cloudfront", "url_auth": "AWS_IAM"}:
+        text += PUBLIC.format(reason="front_door: cloudfront")
     if answers["example"] in WITH_PAGE and answers["url_auth"] == "AWS_IAM" and answers["front_door"] != "cloudfront":
         text += SIGNED
     return text
@@ -169,9 +175,6 @@ def _warnings(given: dict[str, str]) -> Iterator[str]:
     if given["front_door"] == "rest-api" and given["cors_origins"]:
         doubt = "applies only to the function URL, not to the REST API"
         yield _warning("cors_origins", doubt, given["cors_origins"], "Send the CORS headers from the handler")
-    if given["front_door"] == "cloudfront" and given["example"] == "fastapi":
-        doubt = "hides the distribution's host from the application, whose absolute URLs then name the function URL"
-        yield _warning("front_door", doubt, "cloudfront", "Use relative URLs in redirects and links")
     if given["url_auth"] == "jwt" and given["jwt_issuer"] == EXAMPLE_ISSUER:
         doubt = "is only an example, so the deployed function refuses every caller"
         yield _warning("jwt_issuer", doubt, EXAMPLE_ISSUER, "Set JWT_ISSUER and JWT_AUDIENCE in template.yaml")

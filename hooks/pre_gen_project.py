@@ -71,31 +71,35 @@ RESERVED_SLUGS = frozenset(
         *("aux", "con", "nul", "prn", *(f"{device}{number}" for device in ("com", "lpt") for number in range(1, 10))),
     )
 )
-# Paths that the post_gen_project hook removes unless the option has this answer: option, answer, path.
+# Paths that the post_gen_project hook removes unless the options have the answers of one of its rows.
 TEMPORARY_PATHS = (
-    ("example", None, "examples"),
-    ("runtime", "container", "Dockerfile"),
-    ("runtime", "container", ".dockerignore"),
-    ("runtime", "provided.al2023", "interpreter.sh"),
-    ("front_door", "rest-api", "events/rest.json"),
-    ("url_auth", "jwt", "local/issuer.py"),
-    ("url_auth", "jwt", "runtime/front_door/__init__.py"),
-    ("url_auth", "jwt", "runtime/front_door/entry.py"),
-    ("url_auth", "jwt", "runtime/front_door/guard.py"),
-    ("url_auth", "jwt", "runtime/front_door/keys.py"),
-    ("url_auth", "jwt", "runtime/front_door/packages.txt"),
-    ("url_auth", "jwt", "runtime/front_door/sign_in.html"),
-    ("url_auth", "jwt", "runtime/front_door/tokens.py"),
-    ("observability", "opentelemetry", "tests/test_traces.py"),
-    ("url_auth", "jwt", "tests/test_front_door.py"),
-    ("url_auth", "jwt", "tests/test_template_tokens.py"),
-    ("deploy_pipeline", "github-actions", ".github/dependabot.yml"),
-    ("deploy_pipeline", "github-actions", ".github/workflows/ci.yml"),
-    ("deploy_pipeline", "github-actions", ".github/workflows/deploy.yml"),
-    ("deploy_pipeline", "github-actions", ".github/workflows/environment.yml"),
-    ("deploy_pipeline", "github-actions", "pipeline/__main__.py"),
-    ("deploy_pipeline", "github-actions", "pipeline/oidc.yaml"),
-    ("deploy_pipeline", "github-actions", "tests/test_pipeline.py"),
+    ({"example": None}, "examples"),
+    ({"runtime": "container"}, "Dockerfile"),
+    ({"runtime": "container"}, ".dockerignore"),
+    ({"runtime": "provided.al2023"}, "interpreter.sh"),
+    ({"front_door": "rest-api"}, "events/rest.json"),
+    ({"url_auth": "jwt"}, "local/issuer.py"),
+    ({"url_auth": "jwt"}, "runtime/front_door/__init__.py"),
+    ({"front_door": "cloudfront", "url_auth": "NONE"}, "runtime/front_door/__init__.py"),
+    ({"url_auth": "jwt"}, "runtime/front_door/entry.py"),
+    ({"front_door": "cloudfront", "url_auth": "NONE"}, "runtime/front_door/entry.py"),
+    ({"url_auth": "jwt"}, "runtime/front_door/guard.py"),
+    ({"url_auth": "jwt"}, "runtime/front_door/keys.py"),
+    ({"front_door": "cloudfront", "url_auth": "NONE"}, "runtime/front_door/origin.py"),
+    ({"front_door": "cloudfront", "url_auth": "jwt"}, "runtime/front_door/origin.py"),
+    ({"url_auth": "jwt"}, "runtime/front_door/packages.txt"),
+    ({"url_auth": "jwt"}, "runtime/front_door/sign_in.html"),
+    ({"url_auth": "jwt"}, "runtime/front_door/tokens.py"),
+    ({"observability": "opentelemetry"}, "tests/test_traces.py"),
+    ({"url_auth": "jwt"}, "tests/test_front_door.py"),
+    ({"url_auth": "jwt"}, "tests/test_template_tokens.py"),
+    ({"deploy_pipeline": "github-actions"}, ".github/dependabot.yml"),
+    ({"deploy_pipeline": "github-actions"}, ".github/workflows/ci.yml"),
+    ({"deploy_pipeline": "github-actions"}, ".github/workflows/deploy.yml"),
+    ({"deploy_pipeline": "github-actions"}, ".github/workflows/environment.yml"),
+    ({"deploy_pipeline": "github-actions"}, "pipeline/__main__.py"),
+    ({"deploy_pipeline": "github-actions"}, "pipeline/oidc.yaml"),
+    ({"deploy_pipeline": "github-actions"}, "tests/test_pipeline.py"),
 )
 # Options whose answer may also come as a number, as YAML reads 512.
 NUMERIC = ("memory", "timeout", "reserved_concurrency", "log_retention")
@@ -150,11 +154,9 @@ def problems(answers: Answers, unrendered: Answers | None = None) -> list[str]:
 
 def threatened_paths(answers: Answers, folder: Path) -> list[str]:
     """Return a message for each path of the user's in `folder` that generating over it would delete."""
-    return [
-        f"{path}. Rename it, generate, and rename it back"
-        for option, answer, path in TEMPORARY_PATHS
-        if answers[option] != answer and (folder / path).exists()
-    ]
+    kept = {path for chosen, path in TEMPORARY_PATHS if chosen.items() <= answers.items()}
+    removed = dict.fromkeys(path for _, path in TEMPORARY_PATHS if path not in kept)
+    return [f"{path}. Rename it, generate, and rename it back" for path in removed if (folder / path).exists()]
 
 
 def evaluated(text: str, option: str = "answer") -> list[str]:
@@ -315,27 +317,20 @@ def _concurrency(given: dict[str, str]) -> Iterator[Problem]:
 
 def _pairs(given: dict[str, str]) -> Iterator[Problem]:
     """Yield answers that are valid alone and cannot work together."""
-    if given.get("front_door") == "cloudfront" and given.get("url_auth") == "NONE":
-        # https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/private-content-restricting-access-to-lambda.html
-        rule = "cannot be combined with front_door=cloudfront: a URL without authorization ignores its signature"
-        remedy = "Use AWS_IAM: the distribution is open to anyone, the URL only to the distribution"
-        yield _problem("url_auth", rule, _shown("NONE"), remedy)
-    if given.get("front_door") == "cloudfront" and given.get("url_auth") == "jwt":
-        rule = "cannot be combined with front_door=cloudfront, whose signature takes the place of the token"
-        yield _problem("url_auth", rule, _shown("jwt"), "Use function-url or rest-api")
     if given.get("front_door") == "rest-api" and (_whole(given.get("timeout", "")) or 0) > AWS["rest_api"]["timeout"]:
         # https://docs.aws.amazon.com/apigateway/latest/developerguide/response-transfer-mode.html
         most = AWS["rest_api"]["timeout"]
         rule = f"must be at most {most} seconds with front_door=rest-api, which ends a stream then"
         remedy = f"Use {most} or less, or function-url"
         yield _problem("timeout", rule, _shown(given["timeout"]), remedy)
-    if given.get("front_door") == "cloudfront" and given.get("example") == "mcp":
+    signing = given.get("front_door") == "cloudfront" and given.get("url_auth") == "AWS_IAM"
+    if signing and given.get("example") in ("fastapi", "bedrock", "agent", "mcp"):
         # https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/private-content-restricting-access-to-lambda.html
         rule = (
-            "cannot be combined with example=mcp: CloudFront requires x-amz-content-sha256 on each POST, which MCP "
-            "clients do not send"
+            f"cannot be combined with front_door=cloudfront and example={given['example']}: the URL then requires "
+            "x-amz-content-sha256 of each body, which ordinary clients do not send"
         )
-        yield _problem("front_door", rule, _shown("cloudfront"), "Use function-url or rest-api")
+        yield _problem("url_auth", rule, _shown("AWS_IAM"), "Use jwt, or NONE to let anyone in")
     not_built, version = AWS["python"]["not_built"], given.get("python_version")
     if given.get("runtime") == "managed" and f"python{version}" in not_built["names"]:
         rule = f"cannot be combined with runtime=managed: `sam build` does not build it yet ({not_built['source']})"

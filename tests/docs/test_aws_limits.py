@@ -49,6 +49,7 @@ def test_figure_is_in_one_place() -> None:
         "30 MB",
         "32768",
         "120 seconds",
+        "86,400",  # combinations of the options
     }  # have other meanings too
     texts |= {*figures(ENTRIES["cloudfront.policies"]).values()}
     pattern = re.compile(rf"(?<![\w.,-])({'|'.join(map(re.escape, texts))})(?![\w-])")

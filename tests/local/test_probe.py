@@ -784,6 +784,9 @@ def test_help_metavars(option: str, capsys: pytest.CaptureFixture[str]) -> None:
 def test_refused_request_is_expected(answer: Answer, capsys: pytest.CaptureFixture[str]) -> None:
     head = b"HTTP/1.1 401 Unauthorized\r\nx-amzn-remapped-www-authenticate: Bearer\r\ncontent-length: 1\r\n\r\n."
     assert main(["--expect-sign-in", answer(head)]) == 0
+    assert main(["--expect-refusal", answer(head.replace(b"401 Unauthorized", b"403 Forbidden"))]) == 0
+    assert main(["--expect-refusal", answer(head)]) == 1
+    assert "must be refused with status 403, got 401" in capsys.readouterr().err
     for wrong in (b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n.", head.replace(b"Bearer", b"Basic")):
         assert main(["--expect-sign-in", answer(wrong)]) == 1
         assert "a request without a token must be refused with status 401" in capsys.readouterr().err

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.helpers.cloudfront import distribution
+from tests.helpers.rendering import load
 from tests.helpers.support import Bake, environment, free_ports, run, user_environment
 from tests.pipeline.policies import Policy
 from tests.pipeline.runner import STAND_INS, Runner
@@ -201,11 +203,17 @@ class Project:
             return {}
         template = Template(workspace / ".aws-sam" / "build" / "template.yaml")
         functions = [template.function(name) for name in sorted(template.names, key=lambda name: name[0] != "S")]
-        urls = [
-            f"{function.name.removesuffix('Function')}Url={self.served.enter_context(running(function))}"
-            for function in functions
-            if function.has_url
-        ]
+        urls = []
+        for function in functions:
+            if function.has_url:
+                url, name = self.served.enter_context(running(function)), function.name.removesuffix("Function")
+                if secret := function.environment.get("ORIGIN_SECRET"):
+                    source = load("template.yaml", (workspace / "template.yaml").read_text(encoding="utf-8"))
+                    front = self.served.enter_context(distribution(source, url, secret))
+                    urls.append(f"{name}DistributionUrl={front}")
+                    # On localhost the URL adds the secret itself, unless a request has one.
+                    url = self.served.enter_context(distribution(source, url, "wrong" * 8))
+                urls.append(f"{name}Url={url}")
         return {"URLS": " ".join(urls)}
 
 

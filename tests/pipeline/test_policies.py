@@ -211,8 +211,10 @@ BROUGHT = {
     "Logs": {"logs"},
     "RestApi": {"apigateway"},
     "Scheduler": {"scheduler"},
+    "Secrets": {"secretsmanager"},
     "Sns": {"sns"},
     "Sqs": {"sqs"},
+    "Waf": {"apigateway", "wafv2"},
 }
 
 
@@ -240,7 +242,7 @@ def test_wildcards_are_unavoidable() -> None:
         for statement in statements(policy)
         if "*" in listed(statement["Resource"])
     }
-    assert found == {"CreateEventSource", "LogInToRegistry", "WaitForDetection"}
+    assert found == {"CreateEventSource", "LogInToRegistry", "MakeSecret", "WaitForDetection"}
 
 
 def test_event_sources_belong_to_own_functions() -> None:
@@ -308,7 +310,7 @@ def test_policies_fit_into_roles() -> None:
         assert size < 9_200, (name, size)  # with room for longer names and regions
     for name in ("Boundary", "Reading"):
         document = json.dumps(resources[name]["Properties"]["PolicyDocument"], separators=(",", ":"))
-        assert len(document) < 5_000, (name, len(document))
+        assert len(document) < 5_600, (name, len(document))
 
 
 @pytest.mark.parametrize("model", ["global.amazon.nova-2-lite-v1:0", "amazon.nova-lite-v1:0"])
@@ -379,6 +381,13 @@ UNUSED = {
         "cloudfront:UpdateOriginAccessControl",  # would reach those of other stacks, and ours never change
     ),
     "AWS::ApiGateway::RestApi": ("iam:.*", "s3:.*"),
+    "AWS::CloudFront::Function": ("cloudfront:ListFunctions",),
+    "AWS::WAFv2::WebACL": ("wafv2:listWebACLs", "payments:.*"),
+    "AWS::WAFv2::WebACLAssociation": (
+        *("amplify:.*", "apprunner:.*", "appsync:.*", "bedrock-agentcore:.*", "cognito-idp:.*", "ec2:.*"),
+        *("elasticloadbalancing:.*", "wafv2:(Get|Put)PermissionPolicy"),
+    ),
+    "AWS::SecretsManager::Secret": ("secretsmanager:ListSecrets", "secretsmanager:.*Regions.*"),
     "AWS::SQS::Queue": ("sqs:ListQueues",),
     "AWS::Events::Rule": ("iam:PassRole", "events:ListRules"),
     "AWS::Scheduler::Schedule": ("scheduler:ListSchedules",),
@@ -390,8 +399,17 @@ TYPES = {
     *("AWS::CloudWatch::Dashboard", "AWS::SNS::Topic", "AWS::SNS::Subscription", "AWS::SNS::TopicPolicy"),
     *("AWS::CodeDeploy::Application", "AWS::CodeDeploy::DeploymentGroup", "AWS::CloudFront::Distribution"),
     *("AWS::CloudFront::OriginAccessControl", "AWS::ApiGateway::RestApi", "AWS::ApiGateway::Deployment"),
+    *("AWS::ApiGateway::DomainName", "AWS::ApiGateway::BasePathMapping"),
+    *("AWS::WAFv2::WebACL", "AWS::WAFv2::WebACLAssociation"),
+    *("AWS::CloudFront::Function", "AWS::SecretsManager::Secret"),
     *("AWS::ApiGateway::Stage", "AWS::SQS::Queue", "AWS::SQS::QueuePolicy", "AWS::Lambda::EventSourceMapping"),
     *("AWS::Events::Rule", "AWS::Scheduler::Schedule", "AWS::DynamoDB::Table"),
+}
+
+
+# What AWS lists for reading, too, and reading cannot need.
+WRITES = {
+    "AWS::WAFv2::WebACLAssociation": ("apigateway:SetWebACL", "wafv2:AssociateWebACL", "wafv2:DisassociateWebACL")
 }
 
 
@@ -421,7 +439,7 @@ def test_handlers_may_do_their_calls(kind: str) -> None:
     template = Template(OIDC, **GIVEN, **IDS, **EVERYTHING)
     may_make, may_read = (actions(template.policies(role)) for role in ("CloudFormationRole", "DriftRole"))
     assert [call for call in needed(kind, "create", "read", "update", "delete") if call not in may_make] == []
-    assert [call for call in needed(kind, "read") if call not in may_read] == []
+    assert [call for call in needed(kind, "read") if call not in {*may_read, *WRITES.get(kind, ())}] == []
 
 
 def test_no_action_without_a_handler() -> None:

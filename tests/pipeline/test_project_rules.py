@@ -19,7 +19,7 @@ DEPLOY, ENVIRONMENT = ".github/workflows/deploy.yml", ".github/workflows/environ
 CI, ROLES = ".github/workflows/ci.yml", "pipeline/oidc.yaml"
 TEMPLATE, PYPROJECT, SAMCONFIG = "template.yaml", "pyproject.toml", "samconfig.toml"
 CANARY: Answers = {"deployment": "canary"}
-TABLE = "  Table:\n    Type: AWS::DynamoDB::Table\n"
+STREAM = "  Stream:\n    Type: AWS::Kinesis::Stream\n"
 BUCKET = "  Bucket:\n    Type: AWS::S3::Bucket\n"
 POLICY = """      Policies:
         - Version: "2012-10-17"
@@ -97,7 +97,7 @@ FAULTS: dict[str, tuple[str, str, str, str, Answers]] = {
         CANARY,
     ),
     "misspelt stage": (TEMPLATE, "!Ref Stage, production", "!Ref Stage, prod", "be gradual", CANARY),
-    "new service": (TEMPLATE, "\nResources:\n", f"\nResources:\n{TABLE}", "may not use dynamodb", {}),
+    "new service": (TEMPLATE, "\nResources:\n", f"\nResources:\n{STREAM}", "may not use kinesis", {}),
     "service that is only read": (TEMPLATE, "\nResources:\n", f"\nResources:\n{BUCKET}", "may not use s3", {}),
     "new kind of event": (*EVENT, event("Kinesis"), "may not read from kinesis", {}),
     "new service of an event": (*EVENT, event("IoTRule"), "may not use iot", {}),

@@ -198,20 +198,14 @@ GOOD = [
 
 
 PAIRS = [
-    (
-        {"front_door": "cloudfront", "url_auth": "NONE"},
-        "`url_auth` cannot be combined with front_door=cloudfront: a URL without authorization ignores its signature, "
-        'got "NONE". Use AWS_IAM: the distribution is open to anyone, the URL only to the distribution',
-    ),
-    (
-        {"front_door": "cloudfront", "url_auth": "jwt"},
-        "`url_auth` cannot be combined with front_door=cloudfront, whose signature takes the place of the token, "
-        'got "jwt". Use function-url or rest-api',
-    ),
-    (
-        {"front_door": "cloudfront", "example": "mcp"},
-        "`front_door` cannot be combined with example=mcp: CloudFront requires x-amz-content-sha256 on each POST, "
-        'which MCP clients do not send, got "cloudfront". Use function-url or rest-api',
+    *(
+        (
+            {"front_door": "cloudfront", "example": example},
+            f"`url_auth` cannot be combined with front_door=cloudfront and example={example}: the URL then requires "
+            "x-amz-content-sha256 of each body, which ordinary clients do not send, "
+            'got "AWS_IAM". Use jwt, or NONE to let anyone in',
+        )
+        for example in ("fastapi", "bedrock", "agent", "mcp")
     ),
     (
         {"cors_credentials": "yes"},
@@ -245,7 +239,9 @@ PAIRS = [
 GOOD_PAIRS = [
     {"python_version": "3.15", "runtime": "provided.al2023"},
     {"python_version": "3.15", "runtime": "container", "cold_start": "snapstart"},
-    {"front_door": "cloudfront", "url_auth": "AWS_IAM"},
+    {"front_door": "cloudfront", "example": "sse"},
+    {"front_door": "cloudfront", "example": "mcp", "url_auth": "NONE"},
+    {"front_door": "cloudfront", "example": "fastapi", "url_auth": "jwt"},
     {"front_door": "rest-api", "example": "mcp"},
     {"front_door": "rest-api", "url_auth": "NONE"},
     {"front_door": "rest-api", "url_auth": "jwt"},
@@ -298,12 +294,6 @@ WARNINGS: list[tuple[Answers, str, str, str]] = [
         )
         for model in ("atlantis.amazon.nova-lite-v1:0", "atlantis.deepseek.v3.2")
     ),
-    (
-        {"front_door": "cloudfront", "example": "fastapi"},
-        "`front_door` hides the distribution's host",
-        "cloudfront",
-        "relative URLs in redirects and links",
-    ),
     ({"reserved_concurrency": "901"}, "`reserved_concurrency` is above the 900", "901", "Ask AWS for the quota first"),
     ({"memory": "3009"}, "`memory` is above the 3008 MB", "3009", "Ask AWS for the quota first"),
     (
@@ -330,6 +320,7 @@ UNSUSPICIOUS: list[Answers] = [
     *({"region": region} for region in sorted(REGIONS)),
     {"front_door": "rest-api"},
     {"front_door": "cloudfront", "cors_origins": "*"},
+    {"front_door": "cloudfront", "example": "fastapi", "url_auth": "NONE"},
     {"bedrock_model": "us.amazon.nova-lite-v1:0", "region": "eu-west-1"},
     {"bedrock_model": "atlantis.amazon.nova-lite-v1:0"},
     *(

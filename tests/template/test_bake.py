@@ -21,9 +21,10 @@ def template_of(project: Path) -> dict[str, Any]:
 CONTAINER_FILES = {"Dockerfile", ".dockerignore"}
 INTERPRETER_FILES = {"interpreter.sh"}
 REST_FILES = {"events/rest.json"}
-TOKEN_FILES = {path for option, _, path in OPTIONAL_PATHS if option == "url_auth"}
-SPAN_FILES = {path for option, _, path in OPTIONAL_PATHS if option == "observability"}
-PIPELINE_FILES = {path for option, _, path in OPTIONAL_PATHS if option == "deploy_pipeline"}
+TOKEN_FILES = {path for chosen, path in OPTIONAL_PATHS if chosen == {"url_auth": "jwt"}}
+ORIGIN_FILES = {path for chosen, path in OPTIONAL_PATHS if chosen == {"front_door": "cloudfront", "url_auth": "NONE"}}
+SPAN_FILES = {path for chosen, path in OPTIONAL_PATHS if "observability" in chosen}
+PIPELINE_FILES = {path for chosen, path in OPTIONAL_PATHS if "deploy_pipeline" in chosen}
 EXAMPLES = ("sse", "fastapi", "bedrock", "agent", "mcp")
 
 
@@ -35,10 +36,12 @@ def of_template() -> tuple[set[str], set[str]]:
 
 
 def test_generated_files(project: Path, bake: Bake) -> None:
-    of_others = CONTAINER_FILES | INTERPRETER_FILES | REST_FILES | TOKEN_FILES | SPAN_FILES
-    assert set(files(project)) == of_template()[0] - of_others
+    unneeded = CONTAINER_FILES | INTERPRETER_FILES | REST_FILES | TOKEN_FILES | ORIGIN_FILES | SPAN_FILES
+    assert set(files(project)) == of_template()[0] - unneeded
     container = files(bake(runtime="container", front_door="rest-api", url_auth="jwt", observability="opentelemetry"))
-    assert set(container) == of_template()[0] - INTERPRETER_FILES
+    assert set(container) == of_template()[0] - INTERPRETER_FILES - (ORIGIN_FILES - TOKEN_FILES)
+    both = files(bake(front_door="cloudfront", url_auth="jwt"))
+    assert set(both) == of_template()[0] - (unneeded - TOKEN_FILES - ORIGIN_FILES)
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
@@ -159,7 +162,15 @@ METRICS = {
     "Resources.StreamDashboard": "AWS::CloudWatch::Dashboard",
     "Outputs.StreamAlarms": {"Ref": "StreamAlarms"},
 }
+FRONT_PARAMETERS = {"DomainName", "CertificateArn", "RateLimit", "WebAclArn"}
+FRONT_CONDITIONS = {"HasDomain", "HasWebAcl", "LimitsRate"}
+FRONT = {
+    "Resources.StreamWebAcl": "AWS::WAFv2::WebACL",
+    "Outputs.StreamDomainTarget": {"GetAtt": "StreamDistribution.DomainName"},
+}
+RESOLVED = {"Sub": "{{resolve:secretsmanager:${StreamOriginSecret}:SecretString}}"}
 CLOUDFRONT = {
+    **FRONT,
     "Resources.StreamDistribution": "AWS::CloudFront::Distribution",
     "Resources.StreamAccessControl": "AWS::CloudFront::OriginAccessControl",
     "Resources.StreamDistributionPermission": "AWS::Lambda::Permission",
@@ -168,6 +179,11 @@ CLOUDFRONT = {
 }
 REST_API = {
     "Resources.StreamApi": "AWS::Serverless::Api",
+    **FRONT,
+    "Outputs.StreamDomainTarget": {"GetAtt": "StreamDomain.RegionalDomainName"},
+    "Resources.StreamWebAclAssociation": "AWS::WAFv2::WebACLAssociation",
+    "Resources.StreamDomain": "AWS::ApiGateway::DomainName",
+    "Resources.StreamDomainMapping": "AWS::ApiGateway::BasePathMapping",
     **{
         f"{FUNCTION}.Events.{event}.{name}": value
         for event, path in (("Root", "/"), ("Paths", "/{proxy+}"))
@@ -230,6 +246,22 @@ EFFECTS: list[tuple[dict[str, str], dict[str, Any]]] = [
     *(({"example": example}, {}) for example in ("sse", "fastapi", "mcp")),
     ({"bedrock_model": "amazon.nova-lite-v1:0"}, {}),
     ({"front_door": "cloudfront"}, CLOUDFRONT),
+    (
+        {"front_door": "cloudfront", "url_auth": "NONE"},
+        {
+            f"{FUNCTION}.Handler": "front_door.entry.handler",
+            f"{FUNCTION}.Environment.Variables.FRONT_DOOR_HANDLER": "app.handler",
+            f"{FUNCTION}.Environment.Variables.ORIGIN_SECRET": RESOLVED,
+            "Resources.StreamUrl.Properties.AuthType": "NONE",
+            "Resources.StreamUrlPermission": "AWS::Lambda::Permission",
+            "Resources.StreamUrlInvokePermission": "AWS::Lambda::Permission",
+            "Resources.StreamDistribution": "AWS::CloudFront::Distribution",
+            "Resources.StreamOriginSecret": "AWS::SecretsManager::Secret",
+            "Resources.StreamViewerHost": "AWS::CloudFront::Function",
+            **FRONT,
+            "Outputs.StreamDistributionUrl": {"Sub": "https://${StreamDistribution.DomainName}/"},
+        },
+    ),
     ({"front_door": "rest-api"}, REST_API),
     (
         {"url_auth": "NONE"},
@@ -330,7 +362,7 @@ EFFECTS: list[tuple[dict[str, str], dict[str, Any]]] = [
 
 def leaves(part: Any, path: str = "") -> dict[str, Any]:
     """Return the values of a template by their paths; lists and references count as values."""
-    if not isinstance(part, dict) or {"Ref", "GetAtt", "Sub", "Select", "If", "Not", "Equals"} & part.keys():
+    if not isinstance(part, dict) or {"Ref", "GetAtt", "Sub", "Select", "If", "Not", "And", "Equals"} & part.keys():
         return {path.removeprefix("."): part}
     return {name: value for key, inner in part.items() for name, value in leaves(inner, f"{path}.{key}").items()}
 
@@ -341,7 +373,13 @@ def difference(template: dict[str, Any], default: dict[str, Any]) -> dict[str, A
         **{f"Resources.{name}": template["Resources"][name]["Type"] for name in template["Resources"]},
         **{f"Outputs.{name}": template["Outputs"][name]["Value"] for name in template["Outputs"]},
     }
-    here, there = leaves(template), leaves(default)
+    # Those that belong to a front door have a test of their own.
+    front = {"Parameters": FRONT_PARAMETERS, "Conditions": FRONT_CONDITIONS, "Rules": template.get("Rules", {}).keys()}
+    kept = {
+        name: {key: of for key, of in part.items() if key not in front[name]} if name in front else part
+        for name, part in template.items()
+    }
+    here, there = leaves(kept), leaves(default)
     old = {".".join(path.split(".")[:2]) for path in there}
     found = {path: value for path, value in new.items() if path not in old}
     for path in here.keys() | there.keys():
@@ -374,6 +412,7 @@ def test_every_option_has_an_effect() -> None:
         ({"runtime": "container"}, ["README.md", "template.yaml", "samconfig.toml", *sorted(CONTAINER_FILES)]),
         ({"python_version": "3.14"}, ["README.md", "template.yaml", "pyproject.toml"]),
         ({"front_door": "cloudfront"}, ["README.md", "template.yaml"]),
+        ({"front_door": "cloudfront", "url_auth": "NONE"}, ["README.md", "template.yaml", *sorted(ORIGIN_FILES)]),
         ({"front_door": "rest-api"}, ["README.md", "template.yaml", *sorted(REST_FILES)]),
         ({"url_auth": "NONE"}, ["README.md", "template.yaml"]),
         ({"url_auth": "jwt"}, ["README.md", "template.yaml", "pyproject.toml", *sorted(TOKEN_FILES)]),
@@ -407,6 +446,25 @@ def test_cloudfront_resources() -> None:
         "Comment": {"Ref": "AWS::StackName"},
         "Enabled": True,
         "HttpVersion": "http2and3",
+        "Aliases": {"If": ["HasDomain", [{"Ref": "DomainName"}], {"Ref": "AWS::NoValue"}]},
+        "ViewerCertificate": {
+            "If": [
+                "HasDomain",
+                {
+                    "AcmCertificateArn": {"Ref": "CertificateArn"},
+                    "MinimumProtocolVersion": "TLSv1.2_2021",
+                    "SslSupportMethod": "sni-only",
+                },
+                {"Ref": "AWS::NoValue"},
+            ]
+        },
+        "WebACLId": {
+            "If": [
+                "HasWebAcl",
+                {"Ref": "WebAclArn"},
+                {"If": ["LimitsRate", {"GetAtt": "StreamWebAcl.Arn"}, {"Ref": "AWS::NoValue"}]},
+            ]
+        },
         "IPV6Enabled": True,
         "Origins": [
             {
@@ -448,6 +506,67 @@ def test_cloudfront_resources() -> None:
         {"Action": "lambda:InvokeFunctionUrl", "FunctionUrlAuthType": "AWS_IAM", **shared},
         {"Action": "lambda:InvokeFunction", "InvokedViaFunctionUrl": True, **shared},
     ]
+
+
+@pytest.mark.parametrize("deploy_pipeline", CHOICES["deploy_pipeline"])
+@pytest.mark.parametrize("front_door", CHOICES["front_door"])
+def test_domain_and_limit_are_parameters(front_door: str, deploy_pipeline: str) -> None:
+    """They differ between environments. Each is empty by default, and CloudFront reads only from us-east-1."""
+    answers = {**defaults(), "front_door": front_door, "deploy_pipeline": deploy_pipeline, "region": "eu-west-1"}
+    template = load_yaml(render("template.yaml", answers))
+    found = {name: of for name, of in template.get("Parameters", {}).items() if name in FRONT_PARAMETERS}
+    assert (
+        found.keys()
+        == {
+            "function-url": set(),
+            "rest-api": FRONT_PARAMETERS - {"WebAclArn"},
+            "cloudfront": FRONT_PARAMETERS,
+        }[front_door]
+    )
+    assert {of["Default"] for of in found.values()} <= {"", "0"}
+    assert all(re.fullmatch(of["AllowedPattern"], of["Default"]) for of in found.values())
+    rules = {"DomainHasCertificate", "CertificateHasDomain"} if found else set()
+    assert template.get("Rules", {}).keys() == rules | (
+        {"WebAclCanBeMadeHere"} if front_door == "cloudfront" else set()
+    )
+    if not found:
+        return
+    arn = "arn:aws:acm:{}:123456789012:certificate/12345678-90ab-cdef-1234-567890abcdef"
+    accepted = {
+        "DomainName": ["api.example.com", "a.b-c.example"],
+        "CertificateArn": [arn.format("us-east-1"), *([arn.format("eu-west-1")] if front_door == "rest-api" else [])],
+        "RateLimit": ["10", "2000"],
+        "WebAclArn": ["arn:aws:wafv2:us-east-1:123456789012:global/webacl/mine/12345678-90ab"],
+    }
+    refused = {
+        "DomainName": ["example", "https://example.com", "Example.com", "*.example.com/", "a..b", "-a.example"],
+        "CertificateArn": ["arn", arn.format(""), *([arn.format("eu-west-1")] if front_door == "cloudfront" else [])],
+        "RateLimit": ["", "-1", "010", "many"],
+        "WebAclArn": ["arn:aws:wafv2:eu-west-1:123456789012:global/webacl/mine/12345678-90ab"],
+    }
+    for name, of in found.items():
+        assert all(re.fullmatch(of["AllowedPattern"], value) for value in accepted[name])
+        assert not any(re.fullmatch(of["AllowedPattern"], value) for value in refused[name])
+
+
+@pytest.mark.parametrize("url_auth", ["NONE", "jwt"])
+def test_cloudfront_secret(url_auth: str) -> None:
+    """One value, made by AWS, goes to the distribution and to the function, and is seen nowhere else."""
+    template = load_yaml(render("template.yaml", {**defaults(), "front_door": "cloudfront", "url_auth": url_auth}))
+    resources = template["Resources"]
+    config = resources["StreamDistribution"]["Properties"]["DistributionConfig"]
+    [origin] = config["Origins"]
+    assert "OriginAccessControlId" not in origin
+    assert origin["OriginCustomHeaders"] == [{"HeaderName": "x-origin-secret", "HeaderValue": RESOLVED}]
+    assert config["DefaultCacheBehavior"]["FunctionAssociations"] == [
+        {"EventType": "viewer-request", "FunctionARN": {"GetAtt": "StreamViewerHost.FunctionARN"}}
+    ]
+    assert resources["StreamOriginSecret"]["Properties"]["GenerateSecretString"] == {
+        "PasswordLength": 48,
+        "ExcludePunctuation": True,
+    }
+    assert resources["StreamFunction"]["Properties"]["Environment"]["Variables"]["ORIGIN_SECRET"] == RESOLVED
+    assert json.dumps(template).count("StreamOriginSecret") == 3
 
 
 @pytest.mark.parametrize(
@@ -644,4 +763,5 @@ def test_every_option_has_a_prompt() -> None:
 
 
 def test_removed_paths_are_guarded() -> None:
-    assert set(TEMPORARY_PATHS) == {("example", None, "examples"), *OPTIONAL_PATHS}
+    as_sets = [{(*chosen.items(), path) for chosen, path in of} for of in (TEMPORARY_PATHS, OPTIONAL_PATHS)]
+    assert as_sets[0] == {(("example", None), "examples")} | as_sets[1]

@@ -32,10 +32,10 @@ from tests.helpers.support import TEMPLATE, Answers, defaults, pytest_of, run, s
 
 # example with front_door and url_auth; runtime with cold_start and python_version; cors_origins with cors_credentials;
 # observability, deployment, deploy_pipeline, bedrock_model.
-COUNTED_BY_HAND = (6 * (3 * 3 - 2) - 1) * (3 * 2 * 4 - 2 - 4) * (3 * 2 - 2) * 3 * 2 * 2 * 2
+COUNTED_BY_HAND = (6 * 3 * 3 - 4) * (3 * 2 * 4 - 2 - 4) * (3 * 2 - 2) * 3 * 2 * 2 * 2
 COMBINATIONS = pairwise()
-# Paths that only one answer keeps in a project.
-ONLY = {path: (option, answer) for option, answer, path in OPTIONAL_PATHS}
+# Paths that only some answers keep in a project.
+ONLY = {path: [chosen for chosen, of in OPTIONAL_PATHS if of == path] for _, path in OPTIONAL_PATHS}
 
 
 @contextmanager
@@ -101,9 +101,6 @@ def test_pairwise_set_is_complete() -> None:
         for first, second in itertools.product(firsts, seconds)
     }
     impossible = [
-        {("front_door", "cloudfront"), ("url_auth", "NONE")},
-        {("front_door", "cloudfront"), ("url_auth", "jwt")},
-        {("front_door", "cloudfront"), ("example", "mcp")},
         {("cors_credentials", "yes"), ("cors_origins", "")},
         {("cors_credentials", "yes"), ("cors_origins", "*")},
         {("front_door", "rest-api"), ("timeout", str(AWS["timeout"]["most"]))},
@@ -154,8 +151,8 @@ def expected(answers: Answers) -> dict[str, tuple[int, bytes]]:
     for example in filter(None, (SHARED.get(answers["example"]), answers["example"])):
         folder = f"examples/{example}/"
         sources |= {path.removeprefix(folder): path for path in paths if path.startswith(folder)}
-    for path, (option, answer) in ONLY.items():
-        if answers[option] != answer:
+    for path, alternatives in ONLY.items():
+        if not any(chosen.items() <= answers.items() for chosen in alternatives):
             del sources[path]
     more = "".join(lines for option, answer, lines in REQUIREMENTS if answers[option] == answer).encode()
     return {

@@ -249,8 +249,8 @@ def any_text(option: str) -> st.SearchStrategy[str]:
 def answered(draw: st.DrawFn) -> Answers:
     """Draw all answers, of which up to three are hostile."""
     chosen = {option: draw(st.sampled_from(choices)) for option, choices in CHOICES.items()}
-    if chosen["front_door"] == "cloudfront":
-        chosen["url_auth"] = "AWS_IAM"
+    if chosen["front_door"] == "cloudfront" and chosen["example"] not in ("hello", "sse"):
+        chosen["url_auth"] = "NONE"
     if chosen["runtime"] == "managed" and chosen["python_version"] == "3.15":
         chosen["python_version"] = "3.14"
     texts = st.just({"project_name", "description"})

@@ -26,7 +26,7 @@ PROJECTS: dict[str, Answers] = {
     "OS-only runtime without a pipeline": {"runtime": "provided.al2023", "deploy_pipeline": "none"},
     "image": {"runtime": "container", "url_auth": "NONE"},
     "REST API": {"front_door": "rest-api", "observability": "full"},
-    "CloudFront": {"front_door": "cloudfront", "deployment": "canary"},
+    "CloudFront": {"front_door": "cloudfront", "url_auth": "NONE", "deployment": "canary"},
 }
 
 

@@ -23,6 +23,10 @@ CROSS_ORIGIN = {"cors_origins": "https://example.com", "cors_credentials": "yes"
 PROVIDED = {"runtime": "provided.al2023"}
 CONTAINER = {"runtime": "container"}
 CLOUDFRONT = {"front_door": "cloudfront"}
+SECRET = {"front_door": "cloudfront", "url_auth": "NONE"}
+CERTIFICATE = "arn:aws:acm:eu-west-1:123456789012:certificate/00000000-0000-0000-0000-000000000000"
+GUESSED = "0123456789abcdef" * 3
+RESOLVED = '!Sub "{{resolve:secretsmanager:${StreamOriginSecret}:SecretString}}"'
 API = {"front_door": "rest-api"}
 FULL = {"observability": "full"}
 BEDROCK = {"example": "bedrock"}
@@ -120,6 +124,11 @@ CORS = "test_cors_settings"
 ALIAS = "test_alias_exists"
 ROLES = "test_least_privilege"
 FRONT = "test_cloudfront_may_call_the_url"
+CLOSED = "test_cloudfront_secret"
+HOST = "test_cloudfront_host"
+DOMAIN = "test_cloudfront_domain"
+API_DOMAIN = "test_rest_api_domain"
+LIMIT = "test_web_acl_limits_the_front_door"
 ORIGIN = "test_cloudfront_origin"
 BEHAVIOR = "test_cloudfront_behaviors"
 REST = "test_rest_api_streams"
@@ -166,6 +175,74 @@ FAULTS = {
     "another public URL": fault(TOKENS, HEADER, HEADER + OPEN, WAY_IN),
     "another public API": fault(TOKENS_API, HEADER, HEADER + OPEN_API, WAY_IN),
     "API without the check": fault(TOKENS_API, "Handler: front_door.entry.handler", "Handler: app.handler", CHECKED),
+    # The secret of the distribution.
+    "secret not sent": fault(SECRET, "HeaderName: x-origin-secret", "HeaderName: x-other", CLOSED),
+    "secret in the template": fault(SECRET, f"HeaderValue: {RESOLVED}", f"HeaderValue: {GUESSED}", CLOSED),
+    "secret as a parameter": Fault(
+        SECRET,
+        (
+            (f"HeaderValue: {RESOLVED}", "HeaderValue: !Ref Secret"),
+            (
+                "Parameters:\n",
+                "Parameters:\n  Secret:\n    Type: String\n    Default: 0123456789abcdef0123456789abcdef\n",
+            ),
+        ),
+        CLOSED,
+    ),
+    "secret in an output": fault(SECRET, "    Value: !GetAtt StreamUrl.FunctionUrl", f"    Value: {RESOLVED}", CLOSED),
+    "secret not checked": fault(SECRET, "Handler: front_door.entry.handler", "Handler: app.handler", CLOSED),
+    "secret unknown to the function": fault(SECRET, f"          ORIGIN_SECRET: {RESOLVED}\n", "", CLOSED),
+    "another secret": fault(SECRET, f"ORIGIN_SECRET: {RESOLVED}", f"ORIGIN_SECRET: {GUESSED}", CLOSED),
+    "secret that is short": fault(SECRET, "PasswordLength: 48", "PasswordLength: 8", CLOSED),
+    "secret written out": fault(
+        SECRET,
+        "      GenerateSecretString:\n        PasswordLength: 48\n        ExcludePunctuation: true\n",
+        "      SecretString: 0123456789abcdef0123456789abcdef\n",
+        CLOSED,
+    ),
+    "host from the caller": fault(
+        SECRET,
+        "          FunctionAssociations:\n            - EventType: viewer-request\n"
+        "              FunctionARN: !GetAtt StreamViewerHost.FunctionARN\n",
+        "",
+        HOST,
+    ),
+    "host of the response": fault(SECRET, "EventType: viewer-request", "EventType: viewer-response", HOST),
+    "function not published": fault(SECRET, "AutoPublish: true", "AutoPublish: false", HOST),
+    # A domain, and a limit.
+    "certificate in another region": fault(SECRET, ":acm:us-east-1:", ":acm:[a-z0-9-]+:", DOMAIN),
+    "certificate written out": fault(
+        SECRET, "AcmCertificateArn: !Ref CertificateArn", f"AcmCertificateArn: {CERTIFICATE}", DOMAIN
+    ),
+    "domain without a certificate": fault(
+        SECRET, "ViewerCertificate: !If\n          - HasDomain", "ViewerCertificate: !If\n          - HasWebAcl", DOMAIN
+    ),
+    "certificate without a domain": fault(
+        SECRET, "        Aliases: !If [HasDomain, [!Ref DomainName], !Ref AWS::NoValue]\n", "", DOMAIN
+    ),
+    "address of its own": fault(SECRET, "SslSupportMethod: sni-only", "SslSupportMethod: vip", DOMAIN),
+    "old TLS": fault(SECRET, "MinimumProtocolVersion: TLSv1.2_2021", "MinimumProtocolVersion: TLSv1", DOMAIN),
+    "web ACL not attached": fault(SECRET, "!If [LimitsRate, !GetAtt StreamWebAcl.Arn, !Ref AWS::NoValue]", "x", LIMIT),
+    "web ACL of the wrong scope": fault(SECRET, "Scope: CLOUDFRONT", "Scope: REGIONAL", LIMIT),
+    "web ACL that counts": fault(
+        SECRET,
+        "            Block:\n              CustomResponse:\n                ResponseCode: 429\n",
+        "            Count: {}\n",
+        LIMIT,
+    ),
+    "web ACL of no stage": fault(API, "      WebACLArn: !GetAtt StreamWebAcl.Arn\n", "      WebACLArn: arn\n", LIMIT),
+    "web ACL of CloudFront for an API": fault(API, "Scope: REGIONAL", "Scope: CLOUDFRONT", LIMIT),
+    "domain of no API": fault(
+        API, "      DomainName: !Ref StreamDomain\n", "      DomainName: other.example.com\n", API_DOMAIN
+    ),
+    "domain at the edge": fault(API, "          - REGIONAL\n", "          - EDGE\n", API_DOMAIN),
+    "domain with old TLS": fault(API, "SecurityPolicy: TLS_1_2", "SecurityPolicy: TLS_1_0", API_DOMAIN),
+    "domain without its certificate": fault(
+        API,
+        "      RegionalCertificateArn: !Ref CertificateArn\n",
+        "      CertificateArn: !Ref CertificateArn\n",
+        API_DOMAIN,
+    ),
     # The function.
     "timeout": fault({}, "Timeout: 120", "Timeout: 1801", LIMITS),
     "timeout 0": fault({}, "Timeout: 120", "Timeout: 0", LIMITS),

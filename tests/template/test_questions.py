@@ -23,8 +23,9 @@ from tests.helpers.support import OPTIONS, Answers, Bake, defaults, files, run, 
 ALWAYS = (
     *("project_name", "project_slug", "description", "region", "example", "runtime", "python_version"),
     *("architecture", "front_door", "observability", "deployment", "deploy_pipeline"),
+    "url_auth",
 )
-SOMETIMES = {"bedrock_model": {"example": "bedrock"}, "url_auth": {"front_door": "function-url"}}
+SOMETIMES = {"bedrock_model": {"example": "bedrock"}}
 
 
 def prompt_of(option: str) -> str:
@@ -40,7 +41,7 @@ def typed(answers: Answers) -> str:
         if option in SOMETIMES:
             [(earlier, answer)] = SOMETIMES[option].items()
             given = {**defaults(), **answers}[earlier]
-            asked = given in ("agent", answer) if option == "bedrock_model" else given != "cloudfront"
+            asked = given in ("agent", answer)
         if asked:
             answer = answers.get(option, "")
             lines.append(str(OPTIONS[option].index(answer) + 1) if answer and option in choices() else answer)
@@ -77,8 +78,8 @@ def on_a_terminal(command: list[str], keys: str, folder: Path) -> tuple[int, str
         ({}, ["bedrock_model"]),
         ({"example": "bedrock"}, []),
         ({"example": "agent"}, []),
-        ({"front_door": "cloudfront"}, ["bedrock_model", "url_auth"]),
-        ({"example": "bedrock", "front_door": "cloudfront"}, ["url_auth"]),
+        ({"front_door": "cloudfront"}, ["bedrock_model"]),
+        ({"example": "bedrock", "front_door": "cloudfront", "url_auth": "jwt"}, []),
     ],
     ids=str,
 )

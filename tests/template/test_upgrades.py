@@ -351,7 +351,8 @@ def test_replay_over_project(replayer: User) -> None:
 
 @pytest.mark.slow
 def test_replay_refuses_to_delete_user_files(replayer: User) -> None:
-    own = [f"{EXAMPLES}/mine.txt", *(path for option, answer, path in OPTIONAL_PATHS if defaults()[option] != answer)]
+    removed = {path: None for chosen, path in OPTIONAL_PATHS if not chosen.items() <= defaults().items()}
+    own = [f"{EXAMPLES}/mine.txt", *removed]
     for path in own:
         replayer.edit(path, "", "{}")
     replayer.commit()

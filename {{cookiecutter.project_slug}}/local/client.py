@@ -7,7 +7,6 @@ import io
 import re
 import socket
 from base64 import b64encode
-from hashlib import sha256
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
 from urllib.request import getproxies_environment, proxy_bypass
@@ -100,9 +99,6 @@ def signed_headers(
     if service is None and host is not None:
         service = host[1].removesuffix("-url"), host[2]
     if service is None:
-        # CloudFront signs its requests to a function URL, but the client has to send the digest of the body.
-        if data is not None and (parts.hostname or "").endswith(".cloudfront.net"):
-            return {"x-amz-content-sha256": sha256(data).hexdigest()}
         return {}
     from botocore.auth import SigV4Auth
     from botocore.awsrequest import AWSRequest

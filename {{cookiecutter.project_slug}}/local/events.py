@@ -165,6 +165,20 @@ def _multiple(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
     return values
 
 
+def through_distribution(event: Any, secret: str) -> Any:
+    """Return an event with what CloudFront and its function add to the request: the secret, and the caller's host.
+
+    One that has a secret already stays as it is, so that the check can be tried out.
+    """
+    if not isinstance(event, dict) or not isinstance(event.get("headers"), dict):
+        return event
+    names = {name.lower(): value for name, value in event["headers"].items()}
+    if "x-origin-secret" in names:
+        return event
+    host = names.get("host", "localhost")
+    return {**event, "headers": {**event["headers"], "x-origin-secret": secret, "x-forwarded-host": host}}
+
+
 def read_event(file: str) -> Any:
     """Return the event in a file, or the one on standard input if `file` is `-`.
 

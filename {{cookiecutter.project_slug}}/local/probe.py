@@ -225,9 +225,13 @@ def _show_figures(console: Console, result: Result) -> None:
         _show(console, "gaps: " + ", ".join(f"{name} {gap:.3f} s" for name, gap in result.gaps.items()))
 
 
-def _check(result: Result, url: str, expect_streaming: bool, expect_sign_in: bool) -> None:
+def _check(result: Result, url: str, expect_streaming: bool, expect_sign_in: bool, expect_refusal: bool) -> None:
     if result.error:
         raise ProbeError(result.error)
+    if expect_refusal:
+        if result.status != 403:
+            raise ProbeError(f"a request that is not signed must be refused with status 403, got {result.status}")
+        return
     if expect_sign_in:
         # A function URL and a REST API put a prefix before the name of this header.
         challenges = [value for name, value in result.headers if name.lower().endswith("www-authenticate")]
@@ -259,6 +263,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--expect-sign-in", action="store_true", help="fail unless the request is refused because it has no token"
     )
+    parser.add_argument(
+        "--expect-refusal", action="store_true", help="fail unless the request, which is not signed, is refused"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object; times are in seconds")
     parser.add_argument("--method", type=str.upper, choices=_METHODS, help="default: POST with --data, else GET")
     parser.add_argument("--header", type=_header, action="append", default=[], help="'Name: value'; repeatable")
@@ -284,12 +291,12 @@ def main(arguments: list[str] | None = None) -> int:
                 url = url.rstrip("/") + path
                 method, headers = method or event_method, [*event_headers.items(), *headers]
                 data = body if data is None else data
-            sign = options.sign and not options.expect_sign_in
+            sign = options.sign and not options.expect_sign_in and not options.expect_refusal
             result = probe(url, method, headers, data, options.timeout, sign, console)
         if options.json:
             print(result.to_json())
         _show_figures(console, result)
-        _check(result, url, options.expect_streaming, options.expect_sign_in)
+        _check(result, url, options.expect_streaming, options.expect_sign_in, options.expect_refusal)
     except (EventError, ProbeError, TemplateError) as error:
         print(f"probe: {_plain(str(error))}", file=sys.stderr)
         return 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,6 +20,12 @@ _FUNCTION = "AWS::Serverless::Function"
 #: What a developer sets for this machine: `Orders=orders-dev` for `!Ref Orders`, `Orders.Arn=…` for `!GetAtt
 #: Orders.Arn`, and `TABLE=…` for a variable of a function.
 OVERRIDES = Path(__file__).with_name("overrides.env")
+
+
+#: The variable of a function that checks whether its requests came through CloudFront.
+ORIGIN_SECRET = "ORIGIN_SECRET"
+# In the place of the secret that AWS generates. The URL adds it to each request, as CloudFront does.
+_LOCAL_SECRET = secrets.token_urlsafe(32)
 
 
 class TemplateError(Exception):
@@ -224,6 +231,8 @@ class Template:
             **_mapping(_mapping(own, "Environment"), "Variables"),
         }
         resolved = {key: _text(self._resolve(value)) for key, value in self._present(variables)}
+        if "resolve:" in resolved.get(ORIGIN_SECRET, ""):
+            resolved[ORIGIN_SECRET] = _LOCAL_SECRET
         return {key: self._overrides.get(key, value) for key, value in resolved.items()}
 
     def placeholders(self, name: str) -> dict[str, list[str]]:
@@ -235,7 +244,7 @@ class Template:
                 missing: list[str] = []
                 self._resolve(value, missing)
                 found[key] = missing
-        given = os.environ.keys() | self._overrides.keys()
+        given = os.environ.keys() | self._overrides.keys() | {ORIGIN_SECRET}
         return {key: missing for key, missing in found.items() if missing and key not in given}
 
     def _value(self, own: dict[str, Any], key: str, default: Any) -> Any:

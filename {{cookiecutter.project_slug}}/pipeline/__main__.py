@@ -37,8 +37,10 @@ SERVICES = {
     "Logs": r"Type: AWS::Logs::",
     "RestApi": r"Type: (AWS::(ApiGateway|Serverless::Api)|Api)\b",
     "Scheduler": r"Type: (AWS::Scheduler::|ScheduleV2\b)",
+    "Secrets": r"Type: AWS::SecretsManager::",
     "Sns": r"Type: (AWS::SNS::|SNS\b)",
     "Sqs": r"Type: (AWS::SQS::|SQS\b)",
+    "Waf": r"Type: AWS::WAFv2::",
     "XRay": r"^ *(Tracing|TracingEnabled): ",
 }
 # Variable of a GitHub environment, and the output of oidc.yaml that it holds.

@@ -23,6 +23,8 @@ from local.template import TemplateLoader, load_function
 PROJECT = Path(__file__).parent.parent
 STREAM = "RESPONSE_STREAM"
 BOOTSTRAP = "/var/task/bootstrap"
+# The handler that checks each request before the function's own handler gets it.
+CHECKED = "front_door.entry.handler"
 
 
 def pytest_collectstart() -> None:
@@ -46,7 +48,7 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
                 monkeypatch.setenv("PYTHONPATH", str(code))
             # A test's stream may take longer than the template's timeout.
             timeout = max(served.timeout, 30)
-            # Without the check of tokens, which has tests of its own.
+            # Without the checks of the front door, which have tests of their own.
             own = served.environment.get("FRONT_DOOR_HANDLER", served.handler)
             changed = dataclasses.replace(served, handler=handler or own, timeout=timeout)
             return stack.enter_context(running(changed))
@@ -281,6 +283,12 @@ def number(value: Any, default: float) -> float:
 
 def variables(function: dict[str, Any]) -> dict[str, Any]:
     return (function.get("Environment") or {}).get("Variables") or {}
+
+
+def handler_of(function: dict[str, Any]) -> str:
+    """Return the handler that Lambda calls: of a package, or of an image."""
+    command = listed((function.get("ImageConfig") or {}).get("Command"))
+    return str(command[0] if command else function.get("Handler"))
 
 
 def _plain(value: Any, defaults: dict[str, Any]) -> Any:

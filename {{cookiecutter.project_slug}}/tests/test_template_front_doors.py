@@ -5,13 +5,20 @@ from collections.abc import Iterator
 from typing import Any
 
 from local.aws_limits import AWS_LIMITS
-from tests.conftest import Template, listed, number, ref
+from tests.conftest import CHECKED, Template, handler_of, listed, number, ref, true, variables
 from tests.test_template_url import URL_ACTIONS
 
 CLOUDFRONT, REST_API = AWS_LIMITS["cloudfront"], AWS_LIMITS["rest_api"]
 # Policies by which CloudFront caches nothing, or only what the function's own headers allow.
 UNCACHED = [CLOUDFRONT["policies"]["caching_disabled"], CLOUDFRONT["policies"]["use_origin_cache_control_headers"]]
 EXCEPT_HOST = CLOUDFRONT["policies"]["all_viewer_except_host_header"]
+ELSEWHERE = "arn:aws:acm:eu-west-1:123456789012:certificate/00000000-0000-0000-0000-000000000000"
+# Parameters with which a stack has a domain of its own and a limit.
+CHOSEN = {
+    "DomainName": "api.example.com",
+    "CertificateArn": ELSEWHERE.replace("eu-west-1", "us-east-1"),
+    "RateLimit": "100",
+}
 METHODS = {"GET", "HEAD", "OPTIONS", "PUT", "PATCH", "POST", "DELETE"}
 
 Distribution = tuple[str, dict[str, Any], list[dict[str, Any]], str]
@@ -49,6 +56,51 @@ def test_cloudfront_may_call_the_url(template: Template) -> None:
             assert re.match(r"arn:[^:]*(::Partition})?:cloudfront::", source), (
                 f"{name}: remove the region from SourceArn: arn:…:cloudfront::account:distribution/id"
             )
+
+
+def test_cloudfront_secret(template: Template) -> None:
+    # https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/add-origin-custom-headers.html
+    generated = "{{resolve:secretsmanager:"
+    for name, origin, _, url in distributions(template):
+        of, target = template.urls[url]
+        if of.get("AuthType") != "NONE" or target is None:
+            continue
+        headers = {str(of["HeaderName"]).lower(): of["HeaderValue"] for of in origin.get("OriginCustomHeaders") or []}
+        sent = headers.get("x-origin-secret", "")
+        assert str(sent).startswith(generated) or template.unknown(sent), (
+            f"{name}: set x-origin-secret in OriginCustomHeaders to {generated}…}}}}, not to {sent or 'nothing'}: "
+            "anyone else could call the function, or read the secret in the template"
+        )
+        function = template.functions[target[0]]
+        own, known = variables(function).get("FRONT_DOOR_HANDLER"), variables(function).get("ORIGIN_SECRET")
+        assert handler_of(function) == CHECKED, f"{target[0]}: set Handler: {CHECKED}, or anyone can call it"
+        assert own not in (None, "", CHECKED), f"{target[0]}: set FRONT_DOOR_HANDLER to its own handler"
+        assert template.unknown(known) or str(sent) in str(known).split(), (
+            f"{target[0]}: set ORIGIN_SECRET to what {name} sends, or it refuses every request"
+        )
+    for name, of in template.of("AWS::SecretsManager::Secret").items():
+        assert "SecretString" not in of, f"{name}: set GenerateSecretString in the place of SecretString"
+        length = number((of.get("GenerateSecretString") or {}).get("PasswordLength", 32), 32)
+        assert length >= 32, f"{name}: set PasswordLength: 32 or more, not {length:g}"
+    for name, output in template.outputs.items():
+        assert "resolve:" not in str(output.get("Value")), f"{name}: remove the secret from the outputs"
+
+
+def test_cloudfront_host(template: Template) -> None:
+    # https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/functions-event-structure.html
+    functions = template.of("AWS::CloudFront::Function")
+    setting = [key for key, of in functions.items() if "x-forwarded-host" in str(of.get("FunctionCode"))]
+    own = {ref(f"{key}.{end}") for key in setting for end in ("FunctionARN", "FunctionMetadata.FunctionARN")}
+    for name, _, behaviors, url in distributions(template):
+        for of in behaviors if template.urls[url][0].get("AuthType") == "NONE" else ():
+            associated = of.get("FunctionAssociations") or []
+            arns = {str(one.get("FunctionARN")) for one in associated if one.get("EventType") == "viewer-request"}
+            assert arns & own or any(map(template.unknown, arns)), (
+                f"{name}: associate a function that sets x-forwarded-host with viewer-request, or callers choose the "
+                "host that the function sees"
+            )
+    for name, of in functions.items():
+        assert true(of.get("AutoPublish")), f"{name}: set AutoPublish: true, or the distribution cannot use it"
 
 
 def test_cloudfront_origin(template: Template) -> None:
@@ -172,3 +224,65 @@ def test_rest_api_settings(template: Template) -> None:
             assert not signed or auth.get("InvokeRole") == "NONE", (
                 f"{name}: set InvokeRole: NONE, or each caller also needs permission to invoke the function"
             )
+
+
+def test_cloudfront_domain(template: Template) -> None:
+    # https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/cnames-and-https-requirements.html
+    for name, of in chosen(template, "AWS::CloudFront::Distribution").items():
+        config = of["DistributionConfig"]
+        certificate = config.get("ViewerCertificate") or {}
+        arn = str(certificate.get("AcmCertificateArn", ""))
+        assert not config.get("Aliases") or certificate, f"{name}: set ViewerCertificate to one for {config['Aliases']}"
+        assert not arn or config.get("Aliases"), f"{name}: set Aliases to the domains of its certificate"
+        if arn:
+            fits = ":acm:us-east-1:" in arn or template.unknown(arn)
+            assert fits, f"{name}: set AcmCertificateArn to a certificate in us-east-1, where CloudFront reads them"
+            method, version = certificate.get("SslSupportMethod"), str(certificate.get("MinimumProtocolVersion"))
+            assert method == "sni-only", f"{name}: set SslSupportMethod: sni-only; {method} is billed by the month"
+            assert version.startswith(("TLSv1.2_", "TLSv1.3_")), f"{name}: set MinimumProtocolVersion: TLSv1.2_2021"
+            pattern = str(template.parameters.get("CertificateArn", {}).get("AllowedPattern", ".*"))
+            literal = arn != CHOSEN["CertificateArn"]
+            assert literal or not re.fullmatch(pattern, ELSEWHERE), (
+                "CertificateArn: set AllowedPattern to certificates in us-east-1, or the deployment fails at its end"
+            )
+
+
+def test_rest_api_domain(template: Template) -> None:
+    # https://docs.aws.amazon.com/apigateway/latest/developerguide/apigateway-regional-api-custom-domain-create.html
+    mapped = [str(of.get("DomainName")) for of in chosen(template, "AWS::ApiGateway::BasePathMapping").values()]
+    for name, of in chosen(template, "AWS::ApiGateway::DomainName").items():
+        kinds = (of.get("EndpointConfiguration") or {}).get("Types")
+        assert kinds == ["REGIONAL"], f"{name}: set EndpointConfiguration: Types: [REGIONAL], as the API has it"
+        assert of.get("RegionalCertificateArn"), f"{name}: set RegionalCertificateArn, which regional domains use"
+        old = of.get("SecurityPolicy") == "TLS_1_0"
+        assert not old, f"{name}: set SecurityPolicy: TLS_1_2"
+        leads = {ref(name), str(of.get("DomainName"))} & {*mapped}
+        assert leads, f"{name}: add an AWS::ApiGateway::BasePathMapping, or it leads to no API"
+
+
+def test_web_acl_limits_the_front_door(template: Template) -> None:
+    # https://docs.aws.amazon.com/waf/latest/developerguide/how-aws-waf-works-resources.html
+    configs = [of["DistributionConfig"] for of in chosen(template, "AWS::CloudFront::Distribution").values()]
+    found = {
+        "CLOUDFRONT": {str(config.get("WebACLId")) for config in configs},
+        "REGIONAL": {str(of.get("WebACLArn")) for of in chosen(template, "AWS::WAFv2::WebACLAssociation").values()},
+    }
+    remedies = {
+        "CLOUDFRONT": "set WebACLId of the distribution to it",
+        "REGIONAL": "add an AWS::WAFv2::WebACLAssociation with the stage of the API",
+    }
+    for name, of in chosen(template, "AWS::WAFv2::WebACL").items():
+        scope = str(of.get("Scope"))
+        attached = ref(f"{name}.Arn") in found.get(scope, ())
+        assert attached, f"{name}: {remedies.get(scope, 'set Scope')}, or it limits nothing"
+        rules = {str(rule["Name"]): rule for rule in of.get("Rules") or []}
+        for key, rule in rules.items():
+            counts = "RateBasedStatement" in rule["Statement"] and "Block" not in (rule.get("Action") or {})
+            assert not counts, f"{name}: set Action: Block in the rule {key}, or it lets everything through"
+        assert rules, f"{name}: add a rule, or it lets everything through"
+
+
+def chosen(template: Template, kind: str) -> dict[str, Any]:
+    """Return the properties of each resource of a type in a stack with a domain and a limit."""
+    own = template.deployed(**{name: value for name, value in CHOSEN.items() if name in template.parameters})
+    return {name: of.get("Properties") or {} for name, of in own.items() if of.get("Type") == kind}

@@ -1,18 +1,10 @@
 """Rules for the check of tokens: what `template.yaml` has to say, and that no way into a function leaves it out."""
 
 import re
-from typing import Any
 from urllib.parse import urlsplit
 
 from front_door.keys import ALGORITHMS
-from tests.conftest import Template, listed, number, variables
-
-CHECKED = "front_door.entry.handler"
-
-
-def handler_of(function: dict[str, Any]) -> str:
-    command = listed((function.get("ImageConfig") or {}).get("Command"))
-    return str(command[0] if command else function.get("Handler"))
+from tests.conftest import CHECKED, Template, handler_of, number, variables
 
 
 def test_tokens_are_checked(template: Template) -> None:

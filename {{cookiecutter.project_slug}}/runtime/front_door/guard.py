@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
 
-from .keys import KeysUnavailable
+from .keys import KeySet, KeysUnavailable
 from .tokens import TokenError, Verifier
 
 # https://www.rfc-editor.org/rfc/rfc6750#section-2.1
@@ -33,6 +34,23 @@ class Guard:
         self._verifier = verifier
         self._client_id = client_id
         self._scope = scope
+
+    @classmethod
+    def from_environment(cls) -> Guard:
+        """Return a guard as `JWT_ISSUER`, `JWT_AUDIENCE` and the other variables describe it.
+
+        Raises:
+            KeyError: The issuer or the audience is missing.
+            ValueError: A value cannot work.
+        """
+        issuer = os.environ["JWT_ISSUER"]
+        verifier = Verifier(
+            KeySet(issuer, os.environ.get("JWT_ALGORITHM", "RS256")),
+            issuer,
+            os.environ["JWT_AUDIENCE"],
+            float(os.environ.get("JWT_LEEWAY", "0")),
+        )
+        return cls(verifier, os.environ.get("JWT_CLIENT_ID", ""), os.environ.get("JWT_SCOPE", "openid"))
 
     def answer(self, event: Any) -> Answer | None:
         """Return the answer to a request that must not reach the handler; else None.
