@@ -31,7 +31,7 @@ ALONE = {"deploy_pipeline": "none"}
 VARIANTS: dict[str, Answers] = {
     "hello": {"observability": "full"},
     "sse": {**ALONE, "example": "sse"},
-    "bedrock": {**ALONE, "example": "bedrock", "front_door": "cloudfront", "url_auth": "NONE"},
+    "bedrock": {**ALONE, "example": "bedrock"},
     "mcp": {**ALONE, "example": "mcp"},
     "public": {**ALONE, "url_auth": "NONE"},
     "interpreter": {**ALONE, "runtime": "provided.al2023", "architecture": OWN_ARCHITECTURE},

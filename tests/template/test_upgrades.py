@@ -99,7 +99,9 @@ def make_previous(template: Path) -> None:
     choices = f'    "observability": ({", ".join(map(json.dumps, OPTIONS["observability"]))}),\n'
     replace(template / "hooks/pre_gen_project.py", choices, "")
     for hook in ("pre_gen_project", "post_gen_project"):
-        replace(template / f"hooks/{hook}.py", '    ("observability", "opentelemetry", "tests/test_traces.py"),\n', "")
+        replace(
+            template / f"hooks/{hook}.py", '    ({"observability": "opentelemetry"}, "tests/test_traces.py"),\n', ""
+        )
     post = template / "hooks/post_gen_project.py"
     replace(post, "for option, answer, lines in REQUIREMENTS:", "for option, answer, lines in ():")
     replace(post, 'given["observability"]', '"basic"')
