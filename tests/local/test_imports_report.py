@@ -24,11 +24,11 @@ import time:      4000 |       4000 | e
 
 
 def test_tree_and_unused_modules(tmp_path: Path) -> None:
-    for name in ("a", "b", "d", "e"):
+    for name in ("a", "b", "d", "e", "site"):
         (tmp_path / f"{name}.py").touch()
     tree = imports.read_tree(LOG)
     assert [module.name for module in tree] == ["site", "a", "e"]
-    used = {str(tmp_path / "a.py"), str(tmp_path / "d.py")}
+    used = {str(tmp_path / "a.py"), str(tmp_path / "d.py"), "<frozen site>"}
     assert [*imports.report(tree, used, [tmp_path], 1)] == [
         "6 modules, 10 ms",
         "",

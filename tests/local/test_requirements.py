@@ -52,3 +52,11 @@ def test_unreachable_index_refuses_nothing(tmp_path: Path, monkeypatch: pytest.M
     file.write_text("--no-index\nlibrary\n", encoding="utf-8")
     assert "without a wheel for Python 3.13 on aarch64" in (problem(tmp_path, Path(file.name), "3.13", "aarch64") or "")
     assert problem(tmp_path, Path(file.name), "", "") is None  # an image, whose pip may build a package
+
+
+def test_local_wheel_is_not_in_an_image(tmp_path: Path) -> None:
+    file = tmp_path / "requirements.txt"
+    lines = "https://example.com/one-1.0-py3-none-any.whl\n./wheels/two-1.0-py3-none-any.whl\n"
+    file.write_text(lines, encoding="utf-8")
+    why = problem(tmp_path, Path(file.name), "", "") or ""
+    assert "'./wheels/two-1.0-py3-none-any.whl': a local wheel, which the build of an image does not have" in why

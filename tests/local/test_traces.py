@@ -19,7 +19,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from tests.local.conftest import TIMEOUT, function
 
+from local.invocation import Invocation
+from local.journal import Journal
 from local.runtime_api import RuntimeApi
+from local.sandbox import Sandbox
 from local.traces import OTHER_PATHS, Span, TraceDaemon, nested, read_spans
 
 from .conftest import Serve
@@ -250,3 +253,35 @@ def test_span_requests() -> None:
 
     assert asyncio.run(main()) == [b"200", b"400", b"200", b"200"]
     assert received == [Span("61", "", "b", 0.0)]
+
+
+def test_late_spans_belong_to_their_invocation() -> None:
+    """A batch may be sent during the next invocation; it names its own, if OpenTelemetry knows that."""
+    seen: list[tuple[str, str]] = []
+    sandbox = Sandbox(
+        function(),
+        lambda text, request_id: seen.append((text, request_id)),
+        lambda spans, request_id: seen.append((spans[0].name, request_id)),
+    )
+    sandbox._log_request_id = "second"
+    sandbox._receive_spans([Span("1", "", "a", 1.0, 2.0), Span("2", "1", "b", 1.0, 1.5, invocation="first")])
+    sandbox._receive_spans([Span("3", "", "c", 1.0)])
+    assert seen == [
+        ("[TRACE] a: 1000 ms\n[TRACE]   b: 500 ms\n", "first"),
+        ("a", "first"),
+        ("[TRACE] c: not ended\n", "second"),
+        ("c", "second"),
+    ]
+
+
+def test_journal_keeps_200_spans() -> None:
+    kept, invocation = Journal(), Invocation(1)
+    kept.invoked(invocation)
+    queue = kept.subscribe()
+    for number in range(3):
+        kept.traced([Span(f"{number}/{n}", "", "a", 1.0 + n, 2.0 + n) for n in range(90)], invocation.request_id)
+    kept.traced([Span("1", "", "a", 1.0)], "unknown")
+    updates = [queue.get_nowait() for _ in range(queue.qsize())][1:]
+    counts = [len(update["spans"]) for update in updates if update is not None]
+    assert counts == [90, 180, 200]
+    assert kept.details(invocation.request_id)[-1] == updates[-1]  # type: ignore[index]

@@ -129,7 +129,8 @@ def _is_unused(name: str, used: set[str], folders: list[Path]) -> bool:
     path = name.replace(".", "/")
     files = [folder / f"{path}{end}" for folder in folders for end in (".py", "/__init__.py")]
     found = [str(file) for file in files if file.is_file()]
-    return bool(found) and not used.intersection(found)
+    # Python has the modules of its own start in itself.
+    return bool(found) and not used.intersection((*found, f"<frozen {name}>"))
 
 
 def measure(function: Function, event: Any) -> tuple[str, set[str]]:

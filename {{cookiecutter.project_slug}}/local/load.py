@@ -255,8 +255,8 @@ def page(url: str, report: Report, of: dict[str, Any]) -> str:
     ended = [report.ended[second] for second in range(max(report.ended, default=0) + 1)]
     plots = (
         _plot("Streams that ended, by second", [(f"{second} s", count) for second, count in enumerate(ended)])
-        + _plot("Time to first byte", _bars(report.first_bytes))
-        + _plot("Gaps between chunks", _bars(report.gaps))
+        + _plot("Time to first byte, logarithmic", _bars(report.first_bytes))
+        + _plot("Gaps between chunks, logarithmic", _bars(report.gaps))
     )
     style = "body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}rect{fill:#2459c8}"
     return (

@@ -20,7 +20,7 @@ _DIRECT = re.compile(
 _NO_NETWORK = re.compile(r"Failed to fetch|error sending request|network was disabled")
 
 
-def refused(file: Path) -> Iterator[tuple[str, str]]:
+def refused(file: Path, is_image: bool = False) -> Iterator[tuple[str, str]]:
     """Yield each line that no package can contain, and why, from a file of requirements and those that it includes."""
     try:
         text = file.read_text(encoding="utf-8")
@@ -30,7 +30,7 @@ def refused(file: Path) -> Iterator[tuple[str, str]]:
         stated = re.sub(r"(^|\s)#.*", "", line).strip()
         if included := _INCLUDE.match(stated):
             if "://" not in included[1]:
-                yield from refused(file.parent / included[1])
+                yield from refused(file.parent / included[1], is_image)
         elif _EDITABLE.match(stated):
             yield stated, "an editable one: the package would contain only a path of this machine"
         elif not stated.startswith("-") and (direct := _DIRECT.match(stated)):
@@ -39,6 +39,8 @@ def refused(file: Path) -> Iterator[tuple[str, str]]:
                 yield stated, "a local folder or an archive of source code"
             elif location.startswith("../"):
                 yield stated, "a wheel outside of the project, of which the build has a copy"
+            elif is_image and not location.startswith(("http://", "https://")):
+                yield stated, "a local wheel, which the build of an image does not have"
 
 
 def _requires(file: Path) -> bool:
@@ -56,7 +58,7 @@ def problem(root: Path, file: Path, python: str, machine: str, extra: Path | Non
         extra: Requirements that are installed together with them.
     """
     remedy = f"Use a release that has a wheel, or copy the code into {file.parent}/."
-    for stated, reason in refused(root / file):
+    for stated, reason in refused(root / file, is_image=not python):
         return f"{file} has a requirement that Lambda cannot use, {stated!r}: {reason}. {remedy}"
     files = [f"--requirement={each}" for each in (file, extra) if each is not None and _requires(root / each)]
     if not python or not files:
