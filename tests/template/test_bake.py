@@ -404,10 +404,6 @@ def test_every_option_has_an_effect() -> None:
     }
 
 
-# With the secret, the pipeline also expects the function URL to refuse requests.
-PRIVATE = ("README.md", "template.yaml", "pyproject.toml")
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("answers", "changed"),
@@ -416,7 +412,10 @@ PRIVATE = ("README.md", "template.yaml", "pyproject.toml")
         ({"runtime": "container"}, ["README.md", "template.yaml", "samconfig.toml", *sorted(CONTAINER_FILES)]),
         ({"python_version": "3.14"}, ["README.md", "template.yaml", "pyproject.toml"]),
         ({"front_door": "cloudfront"}, ["README.md", "template.yaml"]),
-        ({"front_door": "cloudfront", "url_auth": "NONE"}, [*PRIVATE, *sorted(ORIGIN_FILES)]),
+        (
+            {"front_door": "cloudfront", "url_auth": "NONE"},
+            ["README.md", "template.yaml", "pyproject.toml", *sorted(ORIGIN_FILES)],
+        ),
         ({"front_door": "rest-api"}, ["README.md", "template.yaml", *sorted(REST_FILES)]),
         ({"url_auth": "NONE"}, ["README.md", "template.yaml"]),
         ({"url_auth": "jwt"}, ["README.md", "template.yaml", "pyproject.toml", *sorted(TOKEN_FILES)]),

@@ -3,7 +3,6 @@
 import os
 import time
 from collections.abc import Iterator
-from typing import Any
 
 from streaming_runtime import StreamingResponse
 
@@ -18,6 +17,6 @@ def lines(count: int = 10) -> Iterator[str]:
     yield "end\n"
 
 
-def handler(event: dict[str, Any], context: Any) -> StreamingResponse:
+def handler(event: dict[str, object], context: object) -> StreamingResponse:
     """Answer every request with a stream of lines."""
     return StreamingResponse(lines(), media_type="text/plain")
