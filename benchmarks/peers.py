@@ -1,9 +1,11 @@
 """The runtimes that are measured, and how each is started."""
 
 import compileall
+import os
 import shutil
+import socket
 import sys
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +16,9 @@ OURS = "streaming_runtime"
 AWSLAMBDARIC = "awslambdaric"
 HAYATE = "hayate"
 FLOOR = "floor"
+UVICORN = "uvicorn"
+LWA = "Lambda Web Adapter"
+MANGUM = "Mangum"
 #: Another version of our runtime.
 AGAINST = "against"
 
@@ -27,6 +32,9 @@ class Peer(NamedTuple):
         command: Starts it.
         handler: The value of ``_HANDLER``.
         streams: Whether each chunk is sent separately.
+        keeps_chunks: Whether the chunks that arrive are those of the function.
+        port: Of a web server; 0 for a runtime.
+        quick: Whether the Runtime API acknowledges immediately what arrives.
     """
 
     name: str
@@ -34,6 +42,9 @@ class Peer(NamedTuple):
     command: tuple[str, ...]
     handler: str = ""
     streams: bool = True
+    keeps_chunks: bool = True
+    port: int = 0
+    quick: bool = False
 
     @property
     def title(self) -> str:
@@ -63,6 +74,68 @@ def peers(source: Path, build: Path) -> list[Peer]:
 def versions(source: Path, other: Path, build: Path) -> list[Peer]:
     """Return our runtime and another version of it, in the folder `other`."""
     return [_ours(OURS, source, build), _ours(AGAINST, other, build.with_name(f"{build.name}-{AGAINST}"))]
+
+
+# Without these the adapter does not start.
+_LWA_VARIABLES = (
+    "AWS_LAMBDA_FUNCTION_NAME=benchmark AWS_LAMBDA_FUNCTION_VERSION=1 AWS_LAMBDA_FUNCTION_MEMORY_SIZE=512 "
+    "AWS_LAMBDA_LOG_GROUP_NAME=benchmark AWS_LAMBDA_LOG_STREAM_NAME=benchmark"
+)
+_UVICORN_OPTIONS = ("--host", "127.0.0.1", "--no-access-log", "--log-level", "warning")
+
+
+def installed(package: str) -> bool:
+    """Tell whether this interpreter has the package."""
+    try:
+        version(package)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+def lambda_web_adapter() -> str | None:
+    """Return the path of the adapter, which ``LAMBDA_WEB_ADAPTER`` or ``PATH`` names."""
+    return os.environ.get("LAMBDA_WEB_ADAPTER") or shutil.which("lambda-adapter")
+
+
+def left_out() -> dict[str, str]:
+    """Return the reason for each peer of an application that cannot be measured here."""
+    reasons = {name: "it is not installed" for name in (UVICORN, HAYATE, MANGUM) if not installed(name)}
+    if UVICORN in reasons:
+        reasons[LWA] = "uvicorn is not installed"
+    elif lambda_web_adapter() is None:
+        reasons[LWA] = "neither LAMBDA_WEB_ADAPTER nor PATH names it (cargo install lambda_web_adapter)"
+    return reasons
+
+
+def application_peers(application: str) -> list[Peer]:
+    """Return uvicorn alone and behind the Lambda Web Adapter, serving the ASGI application `application`.
+
+    Those that are not at hand are missing.
+    """
+    absent = left_out()
+    found = []
+    command = (sys.executable, "-m", "uvicorn", application, *_UVICORN_OPTIONS, "--port")
+    if UVICORN not in absent:
+        port = _free_port()
+        found.append(Peer(UVICORN, version(UVICORN), (*command, str(port)), keeps_chunks=False, port=port))
+    if LWA not in absent:
+        port = _free_port()
+        # As Lambda does it: the adapter is an extension, which starts beside the application.
+        script = (
+            f"{_LWA_VARIABLES} AWS_LWA_PORT={port} AWS_LWA_INVOKE_MODE=response_stream "
+            'AWS_LWA_READINESS_CHECK_PROTOCOL=tcp "$0" & exec "$@"'
+        )
+        adapter = str(lambda_web_adapter())
+        starting = ("/bin/sh", "-c", script, adapter, *command, str(port))
+        found.append(Peer(LWA, "", starting, keeps_chunks=False, quick=True))
+    return found
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
 
 
 def _ours(name: str, source: Path, build: Path) -> Peer:

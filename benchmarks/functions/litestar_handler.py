@@ -1,25 +1,7 @@
-"""The benchmark's function as an event stream of Litestar."""
+"""The event stream of Litestar as a handler of ours."""
 
-import os
-from collections.abc import AsyncIterator
-
-from litestar import Litestar, get
-from litestar.response import ServerSentEvent
+from litestar_app import app
 
 from streaming_runtime import AsgiHandler
 
-COUNT = int(os.environ["CHUNKS"])
-TEXT = "x" * int(os.environ["CHUNK_SIZE"])
-
-
-async def events() -> AsyncIterator[str]:
-    for _ in range(COUNT):
-        yield TEXT
-
-
-@get("/")
-async def index() -> ServerSentEvent:
-    return ServerSentEvent(events())
-
-
-handler = AsgiHandler(Litestar([index]))
+handler = AsgiHandler(app)

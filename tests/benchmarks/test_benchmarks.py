@@ -34,6 +34,15 @@ print(json.dumps([samples, positive, failure]))
 """
 
 
+class Matching(str):
+    """A pattern that is equal to each string that it matches."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, str) and re.fullmatch(self, other) is not None
+
+    __hash__ = str.__hash__
+
+
 @pytest.mark.slow
 def test_each_peer_is_measured(tmp_path: Path) -> None:
     shutil.copytree(TEMPLATE / "runtime", tmp_path / "src")
@@ -66,16 +75,30 @@ def test_bake_is_measured(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_applications_are_measured(tmp_path: Path) -> None:
-    """The figures of a case go to the output and into the document's table."""
+    """The figures go to the output and into the document's table, and what is not at hand is left out with a line."""
     document = tmp_path / "page.md"
     document.write_text("<!-- applications -->\n\n| old |\n\nafter\n")
     program = (
-        "import sys; from benchmarks.applications import CASES, main; "
-        "sys.exit(main(['--quick', '--document', sys.argv[1]], CASES[1:2]) > 1)"
+        "import sys; from benchmarks.applications import CASES, Rounds, main; "
+        "sys.exit(main(['--document', sys.argv[1]], [CASES[1], *CASES[7:]], Rounds(1, 1, 1, 1)) > 1)"
     )
-    done = run(sys.executable, "-c", program, document, cwd=ROOT)
-    assert re.fullmatch(
-        r"FastAPI, 1,000 chunks +streaming_runtime [\d.]+ ms +floor [\d.]+ ms +[\d.]+ of floor: (meets|MISSES) 1.0\n",
-        done.stdout,
-    )
-    assert re.search(r"\n\n\| figure .*\n\| ---.*\n\| FastAPI, 1,000 chunks \| .*\n\nafter\n$", document.read_text())
+    path = str(Path(sys.executable).parent)
+    done = run(sys.executable, "-c", program, document, cwd=ROOT, PATH=path, LAMBDA_WEB_ADAPTER="")
+    figure = r"[\d.,]+ ms"
+    both, floor = f"streaming_runtime {figure} +uvicorn {figure}", f"floor {figure}"
+    assert [re.sub(r" (meets|MISSES) ", " VERDICT ", line) for line in done.stdout.splitlines()] == [
+        Matching(f"FastAPI, 1,000 chunks +{both} +{floor} .*of floor: VERDICT 1.0"),
+        Matching(f"sse-starlette, 1,000 events +{both}"),
+        Matching(f"FastAPI, 1,000 events +{both}"),
+        Matching(f"FastAPI, start to first answer +{both} +{floor}.*"),
+    ]
+    assert "left out: Lambda Web Adapter, because neither LAMBDA_WEB_ADAPTER nor PATH names it" in done.stderr
+    header, line, *rows = document.read_text().partition("\n\n")[2].removesuffix("\n\nafter\n").splitlines()
+    assert header.startswith("| figure (median) | streaming_runtime | floor | uvicorn alone | Lambda Web Adapter |")
+    assert line.count("---") == 7
+    assert [row.split(" | ")[0] for row in rows] == [
+        "| FastAPI, 1,000 chunks",
+        "| sse-starlette, 1,000 events",
+        "| FastAPI, 1,000 events",
+        "| FastAPI, start to first answer",
+    ]
