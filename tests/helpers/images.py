@@ -52,11 +52,12 @@ def linked(*programs: Path) -> set[Path]:
     return {Path(path) for path in re.findall(r"(/\S+) \(0x", done.stdout)}
 
 
-def stand_in(archive: Path, python: Path | None) -> list[str]:
+def stand_in(archive: Path, python: Path | None, wheels: Path | None) -> list[str]:
     """Write a stand-in for one of AWS's images; return its settings.
 
     It holds a shell, what SAM and the Dockerfile call, the libraries that this machine's Python and compiled packages
-    need, and, if one is given, a Python where AWS has its own, with what starts it.
+    need, and, if one is given, a Python where AWS has its own, with what starts it. Its pip installs from a folder of
+    wheels, if there is one, because the engine's containers may have no network.
     """
     tools = [Path(shutil.which(tool) or tool) for tool in TOOLS]
     modules = Path(sys.base_prefix, "lib", f"python{OWN_PYTHON}", "lib-dynload").glob("*.so")
@@ -76,6 +77,9 @@ def stand_in(archive: Path, python: Path | None) -> list[str]:
             # pip from .venv, because some Pythons, such as Debian's, have none.
             tar.add(str(distribution("pip").locate_file("pip")), "opt/pip/pip")
             settings.append("ENV PYTHONPATH=/opt/pip")
+            if wheels is not None:
+                tar.add(wheels, "opt/wheels")
+                settings.append("ENV PIP_NO_INDEX=1 PIP_FIND_LINKS=/opt/wheels")
             bootstrap = tarfile.TarInfo("var/runtime/bootstrap")
             bootstrap.size, bootstrap.mode = len(MANAGED_BOOTSTRAP), 0o755
             tar.addfile(bootstrap, BytesIO(MANAGED_BOOTSTRAP))
@@ -92,7 +96,7 @@ def provide_image(engine: Any, tmp_path: Path, tmp_path_factory: pytest.TempPath
 
     with ExitStack() as stack:
 
-        def provide(name: str, python: Path | None = None) -> None:
+        def provide(name: str, python: Path | None = None, wheels: Path | None = None) -> None:
             # The folder that all processes of a run share.
             turn = stack.enter_context((tmp_path_factory.getbasetemp().parent / "engine.lock").open("w"))
             fcntl.flock(turn, fcntl.LOCK_EX)
@@ -100,7 +104,7 @@ def provide_image(engine: Any, tmp_path: Path, tmp_path_factory: pytest.TempPath
                 engine.images.get(name)
             except docker.errors.ImageNotFound:
                 archive = tmp_path / "base.tar"
-                settings = stand_in(archive, python)
+                settings = stand_in(archive, python, wheels)
                 repository, _, tag = name.rpartition(":")
                 engine.api.import_image_from_file(str(archive), repository, tag, settings)
                 stack.callback(engine.images.remove, name, force=True)

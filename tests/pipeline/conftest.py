@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from tests.helpers.cloudfront import distribution
 from tests.helpers.rendering import load
-from tests.helpers.support import Bake, environment, free_ports, run, user_environment
+from tests.helpers.support import Bake, environment, for_own_python, free_ports, run, user_environment
 from tests.pipeline.policies import Policy
 from tests.pipeline.runner import STAND_INS, Runner
 
@@ -227,8 +227,7 @@ def set_up(bake: Bake, cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyP
     with ExitStack() as stack:
 
         def start(environments: str, **answers: str) -> Project:
-            folder = tmp_path / "lambda-stream"
-            shutil.copytree(bake(**answers), folder)
+            folder = for_own_python(shutil.copytree(bake(**answers), tmp_path / "lambda-stream"))
             run("git", "init", "--quiet", "--initial-branch", "main", cwd=folder)
             commands = stand_in_commands(tmp_path, cloud)
             github = tmp_path / "github.json"

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from tests.helpers.several import add_events
-from tests.helpers.support import run
+from tests.helpers.support import OWN_ARCHITECTURE, run
 from tests.pipeline.conftest import Cloud, Project, SetUp
 from tests.pipeline.policies import allows
 from tests.pipeline.runner import Job, WorkflowError, unpacked
@@ -33,6 +33,8 @@ PULL_REQUEST = {
 UNCHECKED: dict[str, dict[str, str]] = {"ci/check": {}}
 
 
+# The smoke test runs the build on this machine, where `cryptography` has to be one of its own.
+SIGN_IN = {"url_auth": "jwt", "architecture": OWN_ARCHITECTURE}
 DEPLOYING = {
     *("cloudformation:CreateChangeSet", "cloudformation:DescribeChangeSet", "cloudformation:DescribeStacks"),
     *("cloudformation:ExecuteChangeSet", "iam:PassRole", "s3:GetObject", "s3:PutObject"),
@@ -139,11 +141,16 @@ def test_push_deploys_one_build(set_up: SetUp) -> None:
 
 
 def test_update_and_drift(set_up: SetUp) -> None:
-    """A push without changes, a push with one, and drift detection before and after a change by hand."""
-    project = set_up("staging")
+    """A push without changes, a push with one, and drift detection before and after a change by hand.
+
+    The function checks tokens itself.
+    """
+    project = set_up("staging", **SIGN_IN)
     runner, cloud, stack = project.runner, project.cloud, project.stack("staging")
     runner.known = UNCHECKED
-    assert runner.run("deploy.yml", "push")["staging/deploy"].result == "success"
+    job = runner.run("deploy.yml", "push")["staging/deploy"]
+    assert job.result == "success", job.log
+    assert " refuses a request without a token. " in job.summary
 
     runner.known = {**UNCHECKED, **runner.keep_build()}
     job = runner.run("deploy.yml", "push")["staging/deploy"]
@@ -225,9 +232,10 @@ def test_preview_follows_pull_request(set_up: SetUp) -> None:
 
 def test_closing_during_ci_deletes(set_up: SetUp) -> None:
     """A deployment whose turn comes after the pull request was closed deletes instead, whatever the order was."""
-    project = set_up("preview")
+    project = set_up("preview", **SIGN_IN)
     project.runner.known = UNCHECKED
-    assert pull_request(project, "opened")["preview/deploy"].result == "success"
+    job = pull_request(project, "opened")["preview/deploy"]
+    assert job.result == "success", job.log
     stack = f"{project.stack('preview')}-7"
     assert stack in project.cloud.stacks()
 
@@ -383,12 +391,16 @@ def test_three_functions(set_up: SetUp) -> None:
 
 # Shapes of the stack that other tests do not deploy.
 SHAPES: list[dict[str, str]] = [
-    {"front_door": "cloudfront", "url_auth": "NONE", "example": "bedrock"},
+    {"front_door": "cloudfront", "example": "bedrock", **SIGN_IN},
     {"front_door": "rest-api", "url_auth": "NONE", "cors_origins": "*", "observability": "full"},
 ]
 
 
 FRONTS = {"cloudfront": "AWS::WAFv2::WebACL", "rest-api": "AWS::ApiGateway::BasePathMapping"}
+RESULTS = {
+    "cloudfront": (" refuses a request without a token", " refuses a request past the front door"),
+    "rest-api": (" streams",),
+}
 CERTIFICATE = "arn:aws:acm:us-east-1:123456789012:certificate/12345678-90ab-cdef-1234-567890abcdef"
 # What each has in the variable `PARAMETERS`. MiniStack does not know AWS::WAFv2::WebACLAssociation.
 DOMAIN = f"DomainName=api.example.com CertificateArn={CERTIFICATE}"
@@ -409,7 +421,10 @@ def test_other_shapes_are_deployed(answers: dict[str, str], set_up: SetUp) -> No
         if memory != "512":
             project.commit()
         jobs = pull_request(project, "synchronize")
-        assert jobs["preview/deploy"].result == "success", jobs["preview/deploy"].log
+        job = jobs["preview/deploy"]
+        assert job.result == "success", job.log
+        for result in RESULTS[answers["front_door"]]:
+            assert f"{result}. The first byte" in job.summary
         assert deployed(project, stack)["MemorySize"] == int(memory)
         made = project.cloud.client("cloudformation").describe_stack_resources(StackName=stack)["StackResources"]
         kinds = {resource["ResourceType"] for resource in made}

@@ -30,8 +30,8 @@ def handler(event, context):
 class Emulator:
     """The emulator as a client sees it."""
 
-    def __init__(self, process: subprocess.Popen[bytes], port: int) -> None:
-        self._process = process
+    def __init__(self, has_ended: Callable[[], bool], port: int) -> None:
+        self._has_ended = has_ended
         self._port = port
 
     def invoke(self, event: object) -> tuple[int, bytes]:
@@ -41,7 +41,7 @@ class Emulator:
                 try:
                     connection.request("POST", "/2015-03-31/functions/function/invocations", json.dumps(event))
                 except ConnectionRefusedError:
-                    assert self._process.poll() is None, "the emulator has ended"
+                    assert not self._has_ended(), "the emulator has ended"
                     continue
                 response = connection.getresponse()
                 return response.status, response.read()
@@ -65,7 +65,7 @@ def emulate() -> Iterator[Emulate]:
             )
             stack.callback(process.wait)
             stack.callback(os.killpg, process.pid, signal.SIGKILL)
-            return Emulator(process, invoke_port)
+            return Emulator(lambda: process.poll() is not None, invoke_port)
 
         yield start
 

@@ -23,10 +23,16 @@ PROJECTS: dict[str, Answers] = {
         "example": "bedrock",
         "reserved_concurrency": "10",
     },
-    "OS-only runtime without a pipeline": {"runtime": "provided.al2023", "deploy_pipeline": "none"},
-    "image": {"runtime": "container", "url_auth": "NONE"},
-    "REST API": {"front_door": "rest-api", "observability": "full"},
-    "CloudFront": {"front_door": "cloudfront", "url_auth": "NONE", "deployment": "canary"},
+    "OS-only runtime without a pipeline": {"runtime": "provided.al2023", "deploy_pipeline": "none", "example": "sse"},
+    "image with tokens": {"runtime": "container", "url_auth": "jwt"},
+    "REST API with tokens": {
+        "front_door": "rest-api",
+        "observability": "full",
+        "url_auth": "jwt",
+        "example": "fastapi",
+    },
+    "CloudFront": {"front_door": "cloudfront", "url_auth": "NONE", "deployment": "canary", "example": "mcp"},
+    "image behind CloudFront": {"front_door": "cloudfront", "url_auth": "NONE", "runtime": "container"},
 }
 
 
@@ -54,10 +60,16 @@ def test_new_functions_pass_every_rule(answers: Answers, bake: Bake, tmp_path: P
     admin = resources["AdminFunction"]
     assert "Policies" not in admin["Properties"]
     assert resources["AdminUrl"]["Properties"]["InvokeMode"] == "RESPONSE_STREAM"
+    # The new URL is as closed as the first one, but not behind the distribution.
+    tokens = answers.get("url_auth") == "jwt"
+    for text in ("front_door.entry.handler", "'FRONT_DOOR_HANDLER': 'app.handler'", "JWT_ISSUER", "JWT_AUDIENCE"):
+        assert (text in str(admin)) == tokens
+    assert "ORIGIN_SECRET" not in str(admin)
+    assert ("The function itself checks it" in shown) == tokens
     alarms = [name for name, of in resources.items() if of["Type"] == "AWS::CloudWatch::Alarm"]
     of_stream = {name.removeprefix("Stream") for name in alarms if name.startswith("Stream")}
     assert {name.removeprefix("Admin") for name in alarms if name.startswith("Admin")} == of_stream - {"ApiAlarm"}
-    pytest_of(project, "-q", "tests", "--deselect", "tests/test_app.py")
+    pytest_of(project, "-q", "tests", "-k", "not test_app.py or test_events")
 
 
 def added_lines(shown: str) -> list[str]:

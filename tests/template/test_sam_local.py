@@ -1,4 +1,7 @@
-"""Every file of `events/` through `sam local invoke`, in Docker, for each way to ship a function; and each example."""
+"""Every file of `events/` through `sam local invoke`, in Docker, for each way to ship a function; and each example.
+
+An image that checks tokens runs under Lambda's emulator, where it reaches an issuer on this machine.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,11 @@ from typing import Any
 
 import pytest
 from tests.helpers.images import MANAGED, PROVIDED, ProvideImage, remove_rapid_image
-from tests.helpers.support import OWN_ARCHITECTURE, ROOT, Bake, for_own_python, run
+from tests.helpers.issuers import AUDIENCE, local
+from tests.helpers.support import OWN_ARCHITECTURE, ROOT, Bake, for_own_python, free_ports, run
+from tests.template.test_emulator import EMULATOR, Emulator, assert_is_the_hello_stream
+
+from local.template import Template
 
 pytestmark = pytest.mark.slow
 
@@ -131,6 +138,46 @@ def test_image_events(bake: Bake, engine: Any, provide_image: ProvideImage, pyth
     assert "requirements.txt" not in listed.partition("/var/task:")[2].partition("\n\n")[0]
     assert_all_are_the_hello_stream(invoke_each_event(project, engine, "streamfunction:latest"))
     engine.images.remove("streamfunction:latest", force=True)
+
+
+def test_image_checks_tokens(
+    bake: Bake, engine: Any, provide_image: ProvideImage, python_home: Path, tmp_path: Path
+) -> None:
+    """The Dockerfile installs what checking takes; without a valid token, the handler is not called."""
+    project = bake(runtime="container", architecture=OWN_ARCHITECTURE, url_auth="jwt", jwt_audience=AUDIENCE)
+    packages = project / "runtime" / "front_door" / "packages.txt"
+    download = ("python", "-m", "pip", "download", "--quiet", "--only-binary", ":all:", "--dest", tmp_path / "wheels")
+    run(*download, "--requirement", packages, cwd=tmp_path)
+    provide_image("public.ecr.aws/lambda/python:3.13", python_home, tmp_path / "wheels")
+    run("make", "build", cwd=project)
+    function = Template(project / "template.yaml").function("StreamFunction")
+    port, api_port = free_ports(2)
+    with local() as issuer, ExitStack() as stack:
+        container = engine.containers.run(
+            "streamfunction:latest",
+            [function.handler],
+            entrypoint=[
+                *("/emulator", "--runtime-interface-emulator-address", f"127.0.0.1:{port}"),
+                *("--runtime-api-address", f"127.0.0.1:{api_port}", "/var/task/bootstrap"),
+            ],
+            environment={**function.environment, "JWT_ISSUER": issuer.url, "STREAM_INTERVAL": "0"},
+            volumes={str(EMULATOR): {"bind": "/emulator", "mode": "ro"}},
+            network_mode="host",
+            detach=True,
+        )
+        stack.callback(engine.images.remove, "streamfunction:latest", force=True)
+        stack.callback(container.remove, force=True)
+        emulator = Emulator(lambda: container.reload() or container.status != "running", port)
+        event = json.loads((project / "events" / "get.json").read_text(encoding="utf-8"))
+        for header, reason in (({}, ""), ({"authorization": f"Bearer {issuer.make(aud='another')}"}, "invalid_token")):
+            status, body = emulator.invoke({**event, "headers": {**event["headers"], **header}})
+            metadata, _, text = body.partition(bytes(8))
+            assert status == 200, "the function has not failed"
+            assert json.loads(metadata)["statusCode"] == 401
+            assert reason in json.loads(metadata)["headers"]["www-authenticate"]
+            assert text.decode().endswith(f"Issuer: {issuer.url}\n"), "nothing of the handler"
+        _, body = emulator.invoke({**event, "headers": {**event["headers"], "authorization": f"Bearer {issuer.token}"}})
+        assert_is_the_hello_stream(body)
 
 
 def test_bundled_interpreter_events(bake: Bake, engine: Any, provide_image: ProvideImage, python_home: Path) -> None:

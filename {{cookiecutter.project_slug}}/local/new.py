@@ -1,7 +1,8 @@
 """`make new FUNCTION=Admin`: add a function to the project, and print the difference.
 
 It gets a folder, an event, a test, and its resources in `template.yaml`. These follow those of a function that streams
-already: its runtime, limits, log, URL, permissions and alarms, but not its policies and its own variables.
+already: its runtime, limits, log, URL, check of tokens, permissions and alarms, but not its policies and its own
+variables.
 """
 
 from __future__ import annotations
@@ -28,6 +29,11 @@ _NOT_COPIED = {
 # What only a function that streams has.
 _ONLY_STREAMS = {"AutoPublishAlias", "AutoPublishAliasAllProperties", "DeploymentPreference", "SnapStart"}
 _COPIED_VARIABLES = ("AWS_LAMBDA_EXEC_WRAPPER", "STREAMING_RUNTIME_METRICS_NAMESPACE")
+# Checks each request before the function's own handler runs. Only that of tokens is copied: a distribution has one
+# function behind it, so the new URL could not know the distribution's secret.
+_FRONT_DOOR = "front_door.entry.handler"
+_OWN_HANDLER = "FRONT_DOOR_HANDLER"
+_TOKEN_VARIABLES = ("JWT_ISSUER", "JWT_AUDIENCE", "JWT_CLIENT_ID", "JWT_ALGORITHM", "JWT_LEEWAY")
 # The alarms of a function that does not stream.
 _PLAIN_METRICS = ("Errors", "Throttles")
 
@@ -190,8 +196,9 @@ def add_function(text: str, names: Names, streams: bool) -> str:
     renamed[pattern.key] = names.function
     if taken := sorted(set(renamed.values()) & source.resources.keys()):
         raise NewFunctionError(f"template.yaml has {', '.join(taken)} already. Choose another name with FUNCTION=…")
+    checked = streams and _checks_tokens(source, pattern)
     blocks = [_function_lines(source, pattern, names, streams)]
-    blocks += [_resource_lines(source, block, names) for block in copied]
+    blocks += [_resource_lines(source, block, names, checked) for block in copied]
     added: list[str] = []
     for lines in blocks:
         added += ["", *(_renamed(line, renamed) for line in lines)]
@@ -255,7 +262,8 @@ def _function_lines(source: Source, pattern: _Block, names: Names, streams: bool
         lines += _between(source, [block for key, block in metadata.items() if streams or key != "PythonVersion"])
     lines.append("    Properties:")
     if not image or not streams:
-        lines += [f"      CodeUri: {names.folder}/", "      Handler: app.handler"]
+        handler = _FRONT_DOOR if streams and _checks_tokens(source, pattern) else "app.handler"
+        lines += [f"      CodeUri: {names.folder}/", f"      Handler: {handler}"]
     version = source.value(pattern, "Metadata", "DockerBuildArgs", "PYTHON_VERSION")
     bundled = str(source.value(pattern, "Metadata", "PythonVersion")).rpartition(".")[0]
     if not streams and (image or bundled):
@@ -267,21 +275,37 @@ def _function_lines(source: Source, pattern: _Block, names: Names, streams: bool
     for key, block in properties.items():
         if key == "Environment" and streams:
             lines += _variables(source, pattern)
+        elif key == "ImageConfig" and not _checks_tokens(source, pattern):
+            lines += [line.replace(_FRONT_DOOR, "app.handler") for line in _between(source, [block])]
         elif key not in left:
-            lines += source.lines[block.first : block.last + 1]
+            lines += _between(source, [block])
     return lines
 
 
 def _variables(source: Source, pattern: _Block) -> list[str]:
     variables = source.inner(pattern, "Properties", "Environment", "Variables")
-    kept = [block for key, block in variables.items() if key in _COPIED_VARIABLES]
+    copied: tuple[str, ...] = _COPIED_VARIABLES
+    if _checks_tokens(source, pattern):
+        copied += (_OWN_HANDLER, *_TOKEN_VARIABLES)
+    kept = [block for key, block in variables.items() if key in copied]
     if not kept:
         return []
-    return ["      Environment:", "        Variables:", *_between(source, kept)]
+    own = re.compile(rf"^( *{_OWN_HANDLER}:).*")
+    lines = [own.sub(r"\1 app.handler", line) for line in _between(source, kept)]
+    return ["      Environment:", "        Variables:", *lines]
 
 
-def _resource_lines(source: Source, block: _Block, names: Names) -> list[str]:
+def _checks_tokens(source: Source, pattern: _Block) -> bool:
+    properties = source.value(pattern, "Properties")
+    variables = source.inner(pattern, "Properties", "Environment", "Variables")
+    return _FRONT_DOOR in str(properties) and "JWT_ISSUER" in variables
+
+
+def _resource_lines(source: Source, block: _Block, names: Names, checked: bool) -> list[str]:
     lines = source.lines[block.first : block.last + 1]
+    if not checked:  # the comments of a URL that is closed by a distribution
+        lines = [line.replace("Lambda itself refuses nobody.", "Anyone can call the URL.") for line in lines]
+        lines = [line for line in lines if "# Lambda lets every request in." not in line]
     # Two functions must not share a log.
     own = re.compile(r"(LogGroupName:.*\$\{AWS::StackName}[\w-]*)")
     return [own.sub(rf"\1-{names.folder.rstrip('_').replace('_', '-')}", line) for line in lines]

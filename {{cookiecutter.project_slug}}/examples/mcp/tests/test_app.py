@@ -15,6 +15,8 @@ import app
 from streaming_runtime import StreamingResponse
 
 EVENTS = Path(__file__).parent.parent / "events"
+# Other files there are for other functions, or yours.
+REQUESTS = sorted(path for path in EVENTS.glob("*.json") if path.stem in ("get", "post", "rest", "tools-call"))
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +39,7 @@ async def answer(event: Any) -> tuple[StreamingResponse, str]:
         return response, b"".join([part async for part in content]).decode()
 
 
-@pytest.mark.parametrize("path", sorted(EVENTS.glob("*.json")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", REQUESTS, ids=lambda path: path.stem)
 def test_events_return_a_response(path: Path, runner: asyncio.Runner) -> None:
     assert runner.run(answer(load(path)))[0].status_code < 500
 
