@@ -121,8 +121,7 @@ def _events(sizes: Sequence[int], seconds: float) -> str:
 
     rows = []
     for size, times in _curve(sizes, seconds, measure):
-        name = f"{size / 1_000_000:g} MB" if size >= 1_000_000 else f"{size / 1000:g} KB"
-        rows.append([name, *(f"{times[peer.name]:,.2f} ms" if times else "-" for peer in measured)])
+        rows.append([f"{size / 1000:,.0f} KB", *(f"{times[peer.name]:,.2f} ms" if times else "-" for peer in measured)])
     return _table(["event", OURS, AWSLAMBDARIC], rows)
 
 
