@@ -123,7 +123,8 @@ def application_peers(application: str) -> list[Peer]:
     command = (sys.executable, "-m", "uvicorn", application, *_UVICORN_OPTIONS, "--port")
     if UVICORN not in absent:
         port = _free_port()
-        found.append(Peer(UVICORN, version(UVICORN), (*command, str(port)), keeps_chunks=False, port=port))
+        patient = (*command, str(port), "--timeout-keep-alive", "3600")  # the others take turns meanwhile
+        found.append(Peer(UVICORN, version(UVICORN), patient, keeps_chunks=False, port=port))
     if LWA not in absent:
         port = _free_port()
         # As Lambda does it: the adapter is an extension, which starts beside the application.
