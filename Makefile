@@ -96,6 +96,7 @@ bench: $(ready) ## Measure generation, the local URL and the runtime against its
 		echo "uv could not set up build/bench. If it finds no Python $(BENCH_PYTHON), name another one with BENCH_PYTHON=…" >&2; exit 1; }
 	@missed=0; python -m benchmarks.bake || missed=1; python -m benchmarks.local_url || missed=1; \
 		build/bench/bin/python -m benchmarks.applications --document docs/performance.md || missed=1; \
+		build/bench/bin/python -m benchmarks.scale --document docs/performance.md || missed=1; \
 		build/bench/bin/python -m benchmarks --chart benchmarks/chart.svg && exit $$missed
 
 # With the newest packages, which do not install together with the SAM CLI, so pytest runs without this project's settings.

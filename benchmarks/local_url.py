@@ -97,7 +97,7 @@ class Measured(NamedTuple):
 
 def main() -> int:
     with ExitStack() as stack:
-        ports = {"URL on localhost": stack.enter_context(_url()), "bare proxy": stack.enter_context(_bare())}
+        ports = {"URL on localhost": stack.enter_context(url()), "bare proxy": stack.enter_context(_bare())}
         measured = {name: Measured([], []) for name in ports}
         for _ in range(_ROUNDS):  # in turn, so that whatever else the machine does is shared out
             for name, port in ports.items():
@@ -153,13 +153,13 @@ def _receive(client: socket.socket) -> bytes:
 
 
 @contextmanager
-def _url() -> Iterator[int]:
-    """Run `python -m local` like `make dev`, and yield the port."""
+def url(*options: str) -> Iterator[int]:
+    """Run `python -m local` like `make dev`, with more `options`, and yield the port."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "measured.py").write_text(_HANDLER, encoding="utf-8")
         (Path(folder) / "template.yaml").write_text(_TEMPLATE, encoding="utf-8")
         environment = {**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{_PROJECT}", "PYTHONDONTWRITEBYTECODE": "1"}
-        command = [sys.executable, "-m", "local", "--port", "0", "--template", f"{folder}/template.yaml"]
+        command = [sys.executable, "-m", "local", "--port", "0", "--template", f"{folder}/template.yaml", *options]
         with _started(command, environment) as first_line:
             yield int(first_line.rstrip("/").rpartition(":")[2])
 
@@ -176,11 +176,20 @@ def _bare() -> Iterator[int]:
 
 @contextmanager
 def _started(command: list[str], environment: dict[str, str] | None = None) -> Iterator[str]:
-    """Run a program until the block ends, and yield the first line that it prints."""
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
+    """Run a program until the block ends, and yield the first line that it prints.
+
+    It prints into a file, since it would wait once nobody reads a full pipe.
+    """
+    with (
+        tempfile.TemporaryFile() as output,
+        subprocess.Popen(command, env=environment, stdout=output) as process,
+    ):
         try:
-            yield process.stdout.readline().strip()
+            while b"\n" not in (printed := os.pread(output.fileno(), 4096, 0)):
+                if process.poll() is not None:
+                    raise ChildProcessError(f"{command} exited with {process.returncode}")
+                time.sleep(0.01)
+            yield printed.decode().splitlines()[0]
         finally:
             process.terminate()
 

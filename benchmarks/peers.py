@@ -57,23 +57,28 @@ def peers(source: Path, build: Path) -> list[Peer]:
     All run in this process's interpreter, and all are compiled before they are measured.
     """
     return [
-        _ours(OURS, source, build),
-        Peer(
-            AWSLAMBDARIC,
-            version(AWSLAMBDARIC),
-            (sys.executable, "-m", AWSLAMBDARIC, "app.whole"),
-            "app.whole",
-            streams=False,
-        ),
+        ours(OURS, source, build),
+        awslambdaric(),
         # Imported, because Python compiles a script at each start.
         Peer(HAYATE, version(HAYATE), (sys.executable, "-c", "import hayate_app")),
-        Peer(FLOOR, "", (sys.executable, "-c", "import floor")),
+        floor(),
     ]
+
+
+def awslambdaric() -> Peer:
+    """Return AWS's own client, which sends the response in one piece."""
+    command = (sys.executable, "-m", AWSLAMBDARIC, "app.whole")
+    return Peer(AWSLAMBDARIC, version(AWSLAMBDARIC), command, "app.whole", streams=False)
+
+
+def floor() -> Peer:
+    """Return the bare script."""
+    return Peer(FLOOR, "", (sys.executable, "-c", "import floor"))
 
 
 def versions(source: Path, other: Path, build: Path) -> list[Peer]:
     """Return our runtime and another version of it, in the folder `other`."""
-    return [_ours(OURS, source, build), _ours(AGAINST, other, build.with_name(f"{build.name}-{AGAINST}"))]
+    return [ours(OURS, source, build), ours(AGAINST, other, build.with_name(f"{build.name}-{AGAINST}"))]
 
 
 # Without these the adapter does not start.
@@ -138,7 +143,8 @@ def _free_port() -> int:
         return port
 
 
-def _ours(name: str, source: Path, build: Path) -> Peer:
+def ours(name: str, source: Path, build: Path) -> Peer:
+    """Return our runtime, compiled in a copy of `source` in the folder `build`."""
     shutil.rmtree(build, ignore_errors=True)
     shutil.copytree(
         source / "streaming_runtime", build / "streaming_runtime", ignore=shutil.ignore_patterns("__pycache__")

@@ -104,7 +104,7 @@ class Runtime:
 
     def close(self) -> None:
         """End the process, and those that it started."""
-        _end(self._process)
+        end(self._process)
         self._api.close()
 
 
@@ -124,7 +124,7 @@ class WebServer:
         try:
             self._connection = self._connect()
         except BaseException:
-            _end(self._process)
+            end(self._process)
             raise
         self.cold_start = time.perf_counter_ns() - started
 
@@ -135,7 +135,7 @@ class WebServer:
         self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
     ) -> None:
         self._connection.close()
-        _end(self._process)
+        end(self._process)
 
     def invoke(self, record: list[bytes] | None = None) -> int:
         """Send a request, and return the nanoseconds from there to the last byte of the response.
@@ -195,7 +195,7 @@ def _start(peer: Peer, payload: Payload, variables: dict[str, str]) -> subproces
         "CHUNK_SIZE": str(payload.size),
         **variables,
     }
-    _use_processor(_RUNTIME)  # which the new process inherits
+    use_processor(_RUNTIME)  # which the new process inherits
     process = subprocess.Popen(
         peer.command,
         cwd=FUNCTIONS,
@@ -204,17 +204,18 @@ def _start(peer: Peer, payload: Payload, variables: dict[str, str]) -> subproces
         stdout=subprocess.DEVNULL,
         start_new_session=True,  # Ctrl-C must reach the benchmark only, which then ends the process
     )
-    _use_processor(_SERVER)
+    use_processor(_SERVER)
     return process
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End a process that leads a session, and those that it started."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
-def _use_processor(which: int) -> None:
+def use_processor(which: int) -> None:
     """Pin this process to one processor. Whether server and runtime share one affects the figures a lot."""
     if sys.platform == "linux" and len(_PROCESSORS) > 1:
         os.sched_setaffinity(0, {_PROCESSORS[which]})

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.helpers.interpreters import other_interpreters
 from tests.helpers.support import ROOT, TEMPLATE, run
 
 # In a process of its own, since measuring ties a process to one processor.
@@ -102,3 +103,38 @@ def test_applications_are_measured(tmp_path: Path) -> None:
         "| FastAPI, 1,000 events",
         "| FastAPI, start to first answer",
     ]
+
+
+@pytest.mark.slow
+def test_scale_is_measured(tmp_path: Path) -> None:
+    """Each curve has a row for each point, and one that does not fit into the time is left out."""
+    document = tmp_path / "page.md"
+    document.write_text("before\n\n<!-- scale -->\nold\n<!-- end of scale -->\n\nafter\n")
+    program = (
+        "import sys; from benchmarks.scale import Points, main; "
+        "sys.exit(main(['--document', sys.argv[1]], Points((1, 20, 10**9), (1000, 90_000), (1, 3))))"
+    )
+    done = run(sys.executable, "-c", program, document, cwd=ROOT)
+    figure, times = r"[\d.,]+", r"[\d.,]+ ms"
+    rows = [line for line in done.stdout.splitlines() if re.match(r"\| \d", line)]
+    assert rows == [
+        *(Matching(rf"\| {count} (\| {times} ){{3}}\| {figure} µs \|") for count in (1, 20)),
+        "| 1,000,000,000 | - | - | - | - |",
+        *(Matching(rf"\| {size} KB \| {times} \| {times} \|") for size in (1, 90)),
+        *(Matching(rf"\| {count} \| {times} \| {times} \| {figure} \|") for count in (1, 3)),
+    ]
+    begin, end = "before\n\n<!-- scale -->\n\n", "\n\n<!-- end of scale -->\n\nafter\n"
+    assert document.read_text() == f"{begin}{done.stdout.rstrip()}{end}"
+
+
+@pytest.mark.slow
+def test_examples_are_measured() -> None:
+    """An example of this clone and of another one is built and answers."""
+    interpreters = {f"3.{sys.version_info.minor}": sys.executable, **other_interpreters()}
+    python = next((interpreters[version] for version in ("3.13", "3.12", "3.14") if version in interpreters), None)
+    if python is None:
+        pytest.skip("no interpreter that a project can name")
+    options = ("--rounds", "1", "--python", python, "--against", ROOT)
+    done = run(sys.executable, "-m", "benchmarks.examples", *options, "bedrock", cwd=ROOT)
+    times = r"[\d,]+ ms, against [\d,]+ ms, ratio [\d.]+"
+    assert re.fullmatch(rf"bedrock   first byte {times}(  processor {times})?\n", done.stdout)

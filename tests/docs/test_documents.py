@@ -50,6 +50,8 @@ RUN_BY = {
     "python -m local.probe --serve .aws-sam/build/template.yaml": "tests/template/test_runtimes.py",
     "python -m drift.limits": "tests/docs/test_aws_limits.py",
     "python -m benchmarks.applications": "tests/benchmarks/test_benchmarks.py",
+    "python -m benchmarks.examples": "tests/benchmarks/test_benchmarks.py",
+    "python -m benchmarks.scale": "tests/benchmarks/test_benchmarks.py",
     "uv python install": "tests/template/test_runtimes.py",
     "cd my-sam-app": ADOPTED,
     f"cookiecutter {TEMPLATE_ADDRESS} --directory adopt function=HelloFunction": ADOPTED,
