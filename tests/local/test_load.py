@@ -19,7 +19,7 @@ from local.load import PRICES, Distribution, Load, Report, main
 
 STREAM = """
     def handler(event, context):
-        if event["rawPath"] == "/fail":
+        if event["rawPath"] == "/fail" and "x-token" not in event["headers"]:
             raise ValueError("no")
         if event["rawPath"] == "/cut":
             return cut()
@@ -74,6 +74,8 @@ def test_errors_by_kind(serve: Serve) -> None:
         status, report = load(f"{served.url}{path}", "--concurrency", "1")
         assert (status, report["streams"]) == (1, 0)
         assert list(report["errors"]) == [kind]  # type: ignore[call-overload]
+    status, report = load(f"{served.url}fail", "--concurrency", "1", "--header", "X-Token: one")
+    assert (status, report["errors"]) == (0, {})
     status, report = load(served.url, "--concurrency", "4")
     assert status == 1
     assert list(report["errors"]) == ["status 429"]  # type: ignore[call-overload]

@@ -21,7 +21,7 @@ from typing import Any
 
 from .client import RequestError
 from .events import EventError, read_event, request_from_event
-from .probe import ProbeError, probe
+from .probe import ProbeError, header, probe
 from .template import Template, TemplateError
 
 PRICES: dict[str, Any] = tomllib.loads(Path(__file__).with_name("aws_prices.toml").read_text(encoding="utf-8"))
@@ -309,6 +309,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--duration", type=_number(MAX_DURATION), default=30, help="seconds in which streams begin (30)"
     )
     parser.add_argument("--event", metavar="FILE", help="send the request of this event to its path below URL")
+    parser.add_argument("--header", type=header, action="append", default=[], help="'Name: value'; repeatable")
     parser.add_argument("--timeout", type=float, default=900, help="seconds without a byte to wait (default: 900)")
     parser.add_argument("--no-sign", action="store_false", dest="sign", help="do not sign the requests")
     parser.add_argument("--json", action="store_true", help="print one JSON object; times are in seconds")
@@ -320,11 +321,11 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         memory, architecture = _function(options)
-        url, request = options.url, {"timeout": options.timeout, "sign": options.sign}
+        url, request = options.url, {"timeout": options.timeout, "sign": options.sign, "headers": options.header}
         if options.event is not None:
             method, path, headers, body = request_from_event(read_event(options.event))
             url = url.rstrip("/") + path
-            request |= {"method": method, "headers": [*headers.items()], "data": body}
+            request |= {"method": method, "headers": [*headers.items(), *options.header], "data": body}
     except (EventError, TemplateError) as error:
         print(f"load: {error}", file=sys.stderr)
         return 1

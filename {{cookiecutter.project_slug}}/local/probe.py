@@ -268,7 +268,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object; times are in seconds")
     parser.add_argument("--method", type=str.upper, choices=_METHODS, help="default: POST with --data, else GET")
-    parser.add_argument("--header", type=_header, action="append", default=[], help="'Name: value'; repeatable")
+    parser.add_argument("--header", type=header, action="append", default=[], help="'Name: value'; repeatable")
     parser.add_argument("--data", type=_data, metavar="TEXT", help="body to send; @FILE reads it from a file")
     parser.add_argument("--event", metavar="FILE", help="send the request of this event to its path below URL")
     parser.add_argument(
@@ -305,7 +305,12 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _header(text: str) -> tuple[str, str]:
+def header(text: str) -> tuple[str, str]:
+    """Return the header that an option of the command line names.
+
+    Raises:
+        argparse.ArgumentTypeError: It is not one.
+    """
     match = re.fullmatch(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([ -~\t]*)", text)
     if match is None:
         raise argparse.ArgumentTypeError(f"must be 'Name: value' in ASCII, got {text!r}")
