@@ -89,7 +89,7 @@ def main(arguments: list[str] | None = None) -> int:
                     name: _built(clone, example, python, Path(folder) / name / example)
                     for name, clone in clones.items()
                 }
-                print(_line(example, _measure(example, packages, python, bedrock, options.rounds)), flush=True)
+                print(summary(example, _measure(example, packages, python, bedrock, options.rounds)), flush=True)
     except Failed as failure:
         print(failure, file=sys.stderr)
         return 2
@@ -234,7 +234,8 @@ def _processor(pid: int) -> float | None:
         return None
 
 
-def _line(example: str, taken: dict[str, list[Taken]]) -> str:
+def summary(example: str, taken: dict[str, list[Taken]]) -> str:
+    """Return the medians of an example, and their ratios to those of the other clone."""
     parts = [f"{example:8}"]
     for what, values in (
         ("first byte", {name: [once.passed for once in series] for name, series in taken.items()}),

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from benchmarks.examples import Taken, summary
 from tests.helpers.interpreters import other_interpreters
 from tests.helpers.support import ROOT, TEMPLATE, run
 
@@ -129,12 +130,17 @@ def test_scale_is_measured(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_examples_are_measured() -> None:
-    """An example of this clone and of another one is built and answers."""
+    """An example is built, and answers."""
     interpreters = {f"3.{sys.version_info.minor}": sys.executable, **other_interpreters()}
     python = next((interpreters[version] for version in ("3.13", "3.12", "3.14") if version in interpreters), None)
     if python is None:
         pytest.skip("no interpreter that a project can name")
-    options = ("--rounds", "1", "--python", python, "--against", ROOT)
-    done = run(sys.executable, "-m", "benchmarks.examples", *options, "bedrock", cwd=ROOT)
-    times = r"[\d,]+ ms, against [\d,]+ ms, ratio [\d.]+"
-    assert re.fullmatch(rf"bedrock   first byte {times}(  processor {times})?\n", done.stdout)
+    command = (sys.executable, "-m", "benchmarks.examples", "--rounds", "1", "--python", python, "bedrock")
+    done = run(*command, cwd=ROOT)
+    assert re.fullmatch(r"bedrock   first byte [\d,]+ ms(  processor [\d,]+ ms)?\n", done.stdout)
+
+
+def test_examples_are_compared() -> None:
+    taken = {"ours": [Taken(300, 200), Taken(100, None)], "against": [Taken(400, 250), Taken(400, 250)]}
+    expected = "mcp       first byte 200 ms, against 400 ms, ratio 0.50  processor 200 ms, against 250 ms, ratio 0.80"
+    assert summary("mcp", taken) == expected
