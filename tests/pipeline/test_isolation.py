@@ -84,6 +84,7 @@ def resources(stack: str) -> Iterator[tuple[str, dict[str, str]]]:
         f"arn:aws:cloudfront::{ACCOUNT}:distribution/E1A2B3C4D5E6F7",
         "arn:aws:apigateway:us-east-1::/restapis/a1b2c3d4e5",
         "arn:aws:apigateway:us-east-1::/restapis/a1b2c3d4e5/deployments/1",
+        "arn:aws:apigateway:us-east-1::/apis/a1b2c3d4e5/stages/$default",
         f"arn:aws:execute-api:{regional}:a1b2c3d4e5/live/GET/{stack}",
         f"arn:aws:sqs:{regional}:{generated(stack, 'Orders', 80)}",
         f"arn:aws:events:{regional}:rule/{generated(stack, 'OrderEventsFunctionHourly', 64)}",

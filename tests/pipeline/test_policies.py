@@ -381,6 +381,9 @@ UNUSED = {
         "cloudfront:UpdateOriginAccessControl",  # would reach those of other stacks, and ours never change
     ),
     "AWS::ApiGateway::RestApi": ("iam:.*", "s3:.*"),
+    "AWS::ApiGatewayV2::Api": ("s3:.*",),
+    # Not actions of IAM, which checks POST and DELETE of /tags instead.
+    "AWS::ApiGatewayV2::Stage": ("apigateway:(Tag|Untag)Resource",),
     "AWS::CloudFront::Function": ("cloudfront:ListFunctions",),
     "AWS::WAFv2::WebACL": ("wafv2:listWebACLs", "payments:.*"),
     "AWS::WAFv2::WebACLAssociation": (
@@ -400,6 +403,7 @@ TYPES = {
     *("AWS::CodeDeploy::Application", "AWS::CodeDeploy::DeploymentGroup", "AWS::CloudFront::Distribution"),
     *("AWS::CloudFront::OriginAccessControl", "AWS::ApiGateway::RestApi", "AWS::ApiGateway::Deployment"),
     *("AWS::ApiGateway::DomainName", "AWS::ApiGateway::BasePathMapping"),
+    *("AWS::ApiGatewayV2::Api", "AWS::ApiGatewayV2::Stage"),  # of a user's plain functions
     *("AWS::WAFv2::WebACL", "AWS::WAFv2::WebACLAssociation"),
     *("AWS::CloudFront::Function", "AWS::SecretsManager::Secret"),
     *("AWS::ApiGateway::Stage", "AWS::SQS::Queue", "AWS::SQS::QueuePolicy", "AWS::Lambda::EventSourceMapping"),

@@ -100,7 +100,13 @@ FAULTS: dict[str, tuple[str, str, str, str, Answers]] = {
     "new service": (TEMPLATE, "\nResources:\n", f"\nResources:\n{STREAM}", "may not use kinesis", {}),
     "service that is only read": (TEMPLATE, "\nResources:\n", f"\nResources:\n{BUCKET}", "may not use s3", {}),
     "new kind of event": (*EVENT, event("Kinesis"), "may not read from kinesis", {}),
-    "new service of an event": (*EVENT, event("IoTRule"), "may not use iot", {}),
+    "new service of an event": (*EVENT, event("IoTRule"), "may not call iot:CreateTopicRule", {}),
+    "new action of an event": (*EVENT, event("CloudWatchLogs"), "may not call logs:PutSubscriptionFilter", {}),
+    "role for another service": (
+        ROLES,
+        *("- UsesLogs\n                - Sid: LogGroups", "- UsesSqs\n                - Sid: LogGroups"),
+        *("may not use logs", {}),
+    ),
     "schedule without a name": (*EVENT, event("ScheduleV2", BOUNDARY), "set OmitName: true", {}),
     "schedule without boundary": (*EVENT, event("ScheduleV2", "OmitName: true"), "event Any: set PermissionsB", {}),
     "new action": (TEMPLATE, "      Tracing: Active\n", f"      Tracing: Active\n{POLICY}", "add s3:GetObject", {}),
@@ -148,6 +154,25 @@ def test_mistake_is_explained(fault: str, bake: Bake, tmp_path: Path) -> None:
 @pytest.mark.parametrize("answers", [{}, CANARY, {"example": "bedrock", "front_door": "rest-api"}], ids=str)
 def test_project_follows_its_rules(answers: Answers, bake: Bake) -> None:
     assert list(messages(bake(**answers))) == []
+
+
+ALLOWED = {
+    "HttpApi": (*EVENT, event("HttpApi")),
+    "AWS::Serverless::HttpApi": (TEMPLATE, "\nResources:\n", "\nResources:\n  Any: {Type: AWS::Serverless::HttpApi}\n"),
+    "AWS::Serverless::SimpleTable": (
+        *(TEMPLATE, "\nResources:\n", "\nResources:\n  Any: {Type: AWS::Serverless::SimpleTable}\n"),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ALLOWED)
+def test_pipeline_allows_what_the_rules_accept(kind: str, bake: Bake, tmp_path: Path) -> None:
+    """`make pipeline` finds the service in the template, so that the roles may use it."""
+    file, text, replacement = ALLOWED[kind]
+    project = shutil.copytree(bake(), tmp_path / "project")
+    changed = project / file
+    changed.write_text(changed.read_text(encoding="utf-8").replace(text, replacement), encoding="utf-8")
+    assert list(messages(project)) == []
 
 
 def test_plain_function_follows_the_rules(bake: Bake, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncGenerator, Awaitable
+from contextlib import aclosing
 from datetime import date
 from functools import cache
 from typing import Any
@@ -42,8 +43,9 @@ def bedrock() -> Any:
 async def answer(request: Request) -> AsyncGenerator[Event, None]:
     """Yield the events of the agent's answer: those of each call of the model, and the results of the tool."""
     if LOCAL_STANDIN:
-        async for event in run(standin("LOCAL_STANDIN is 1"), request):
-            yield event
+        async with aclosing(run(standin("LOCAL_STANDIN is 1"), request)) as events:
+            async for event in events:
+                yield event
         return
     from botocore.eventstream import ParserError
     from botocore.exceptions import BotoCoreError, ClientError
@@ -52,13 +54,15 @@ async def answer(request: Request) -> AsyncGenerator[Event, None]:
 
     of_model = (BotoCoreError, ClientError, HTTPError, ParserError)
     try:
-        async for event in run(bedrock(), request):
-            yield event
+        async with aclosing(run(bedrock(), request)) as events:
+            async for event in events:
+                yield event
     except (*of_model, ContextWindowOverflowException, ModelThrottledException) as error:
         failure = converse.failure_of(error)
         if failure.name in converse.NO_CREDENTIALS:
-            async for event in run(standin(failure.name), request):
-                yield event
+            async with aclosing(run(standin(failure.name), request)) as events:
+                async for event in events:
+                    yield event
         else:
             yield failure
 
@@ -78,13 +82,15 @@ async def run(model: Any, request: Request) -> AsyncGenerator[Event, None]:
         retry_strategy=ModelRetryStrategy(max_attempts=1),  # the client can wait, and pays nothing for it
     )
     try:
-        async for item in agent.stream_async(messages[-1]["content"]):
-            for event in converse.events_of(item.get("event", {})):
-                yield event
-            for block in item.get("message", {}).get("content", ()):
-                if result := block.get("toolResult"):
-                    output = "".join(part.get("text", "") for part in result["content"])
-                    yield ToolResult(result["toolUseId"], output, result["status"] == "error")
+        items: Any = agent.stream_async(messages[-1]["content"])  # a generator, whose type says less
+        async with aclosing(items):
+            async for item in items:
+                for event in converse.events_of(item.get("event", {})):
+                    yield event
+                for block in item.get("message", {}).get("content", ()):
+                    if result := block.get("toolResult"):
+                        output = "".join(part.get("text", "") for part in result["content"])
+                        yield ToolResult(result["toolUseId"], output, result["status"] == "error")
     except MaxTokensReachedException:  # the model's own event has told so
         pass
 

@@ -84,6 +84,21 @@ def test_events_return_a_response(event: Path, monkeypatch: pytest.MonkeyPatch) 
     assert status == STATUSES[event.stem]
 
 
+def test_stopped_answer_closes_the_agent(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """In its own task: OpenTelemetry, which Strands uses, logs an error if a span ends in another one."""
+    monkeypatch.setattr(app, "LOCAL_STANDIN", True)
+    request = Request("my-answer")
+    request.add_text("user", "What day is it?")
+
+    async def stop() -> None:
+        answer = app.answer(request)
+        await anext(answer)
+        await answer.aclose()
+
+    asyncio.run(stop())
+    assert "stream_async" not in caplog.text
+
+
 def test_tool_runs_between_two_calls(bedrock: frames.BedrockServer) -> None:
     bedrock.answers = [CALL, AFTER]
     assert ask() == [
