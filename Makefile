@@ -55,7 +55,7 @@ test: lint ## Run the whole suite; the runtime's tests must cover all of its bra
 	@coverage report
 	@python -m pytest $(parallel) --ignore tests/runtime
 
-check: lint ## Run the part of the suite that fits in a minute
+check: lint ## Run the quick part of the suite, in about two minutes
 	@python -m pytest $(parallel) -m "not slow"
 
 # All of them in parallel, even after a failure. (Without --output-sync, which waits forever if the output goes to a file
