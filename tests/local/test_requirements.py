@@ -42,6 +42,12 @@ def test_lines_that_no_package_can_contain(line: str, reason: str, tmp_path: Pat
     assert [why.startswith(reason) for _, why in found] == [True] * bool(reason)
 
 
+def test_file_that_includes_itself_is_read_once(tmp_path: Path) -> None:
+    (tmp_path / "requirements.txt").write_text("-r more.txt\n-e .\n")
+    (tmp_path / "more.txt").write_text("-r requirements.txt\n")
+    assert [line for line, _ in refused(tmp_path / "requirements.txt")] == ["-e ."]
+
+
 def test_unreachable_index_refuses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A package may be in the cache, and installing it says what is wrong otherwise."""
     monkeypatch.setenv("UV_OFFLINE", "1")

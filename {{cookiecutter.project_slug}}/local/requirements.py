@@ -20,8 +20,13 @@ _DIRECT = re.compile(
 _NO_NETWORK = re.compile(r"Failed to fetch|error sending request|network was disabled")
 
 
-def refused(file: Path, is_image: bool = False) -> Iterator[tuple[str, str]]:
-    """Yield each line that no package can contain, and why, from a file of requirements and those that it includes."""
+def refused(file: Path, is_image: bool = False, including: tuple[Path, ...] = ()) -> Iterator[tuple[str, str]]:
+    """Yield each line that no package can contain, and why, from a file of requirements and those that it includes.
+
+    Files in `including` are being read already: uv allows files that include each other.
+    """
+    if file.resolve() in including:
+        return
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, ValueError):
@@ -30,7 +35,7 @@ def refused(file: Path, is_image: bool = False) -> Iterator[tuple[str, str]]:
         stated = re.sub(r"(^|\s)#.*", "", line).strip()
         if included := _INCLUDE.match(stated):
             if "://" not in included[1]:
-                yield from refused(file.parent / included[1], is_image)
+                yield from refused(file.parent / included[1], is_image, (*including, file.resolve()))
         elif _EDITABLE.match(stated):
             yield stated, "an editable one: the package would contain only a path of this machine"
         elif not stated.startswith("-") and (direct := _DIRECT.match(stated)):
